@@ -1,0 +1,1 @@
+"""The nouns: members, fleet, jobs, terms. No I/O, no policy."""

@@ -1,0 +1,1 @@
+"""The twin: the live policy on recorded or invented load."""
