@@ -186,6 +186,8 @@ class RunResult:
         SHA-256 over the run's decisions, hex: same input and seed, same digest.
     horizon_ms : int
         Where the run was told to stop; NEVER: when all jobs had ended.
+    label : str
+        What the run is called beside others where the policy's name is not enough; empty: ``policy``.
     versions : dict of str to str
         Program and library names → versions.
     notes : tuple of str
@@ -212,8 +214,14 @@ class RunResult:
     peak_rss_mb: float
     digest: str
     horizon_ms: int = NEVER
+    label: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What tables and plots call the run."""
+        return self.label or self.policy
 
     @property
     def member_names(self) -> list[str]:

@@ -1,0 +1,176 @@
+"""Several runs beside each other: intervals over seeds, and paired differences between policies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dure.twin.metrics import RunMetrics
+
+#: Compared metrics: key → value of a run. Keys end in their unit.
+COMPARED: dict[str, Callable[[RunMetrics], float | None]] = {
+    "wait_mean_s": lambda m: m.summary["wait_mean_s"],
+    "wait_p50_s": lambda m: m.summary["wait_p50_s"],
+    "wait_p99_s": lambda m: m.summary["wait_p99_s"],
+    "jct_mean_s": lambda m: m.summary["jct_mean_s"],
+    "jct_p99_s": lambda m: m.summary["jct_p99_s"],
+    "slowdown_mean": lambda m: m.slowdown.mean,
+    "utilisation": lambda m: m.summary["utilisation"],
+    "goodput": lambda m: m.goodput,
+    "jain": lambda m: m.jain,
+    "finished": lambda m: m.summary["finished"],
+    "preemptions": lambda m: m.summary["preemptions"],
+    "guarantee_breaches": lambda m: m.summary["guarantee_breaches"],
+    "lent_gpu_h": lambda m: m.lent_gpu_h,
+    "reclaim_p99_s": lambda m: m.reclaim_s.p99,
+    "prediction_mae_s": lambda m: m.prediction.mae_s,
+    "energy_kwh": lambda m: sum(m.energy_kwh.values()),
+}
+
+#: Compared metrics of which more is better; of ``lent_gpu_h`` neither is, of all others less.
+MORE_IS_BETTER = frozenset({"utilisation", "goodput", "jain", "finished"})
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean of ``n`` values and its Student confidence interval; low and high are nan where ``n`` < 2."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class ComparedMetric:
+    """One metric over all runs.
+
+    Attributes
+    ----------
+    key : str
+        Of COMPARED.
+    intervals : dict of str to Interval
+        Run name → mean over its seeds.
+    differences : dict of str to Interval
+        Run name → mean over the seeds in common of (its value − the baseline's); the baseline has none.
+    """
+
+    key: str
+    intervals: dict[str, Interval]
+    differences: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs compared.
+
+    Attributes
+    ----------
+    names : tuple of str
+        In order of appearance; the first is the baseline.
+    num_seeds : int
+        Most seeds of a name.
+    level : float
+        Coverage of the intervals.
+    metrics : tuple of ComparedMetric
+        In the order of COMPARED.
+    """
+
+    names: tuple[str, ...]
+    num_seeds: int
+    level: float
+    metrics: tuple[ComparedMetric, ...]
+
+
+def compare(trials: Sequence[RunMetrics], level: float = 0.95) -> Comparison:
+    """Intervals over seeds for each name and paired differences against the first name.
+
+    Parameters
+    ----------
+    trials : sequence of RunMetrics
+        At most one for each (name, seed).
+    level : float
+        Coverage of the intervals, 0..1 exclusive.
+
+    Raises
+    ------
+    ValueError
+        If a name has one seed twice.
+    """
+    by_name: dict[str, dict[int, RunMetrics]] = {}
+    for trial in trials:
+        seeds = by_name.setdefault(trial.name, {})
+        if trial.seed in seeds:
+            raise ValueError(f"{trial.name}: seed {trial.seed} given twice")
+        seeds[trial.seed] = trial
+    names = tuple(by_name)
+    num_seeds = max((len(seeds) for seeds in by_name.values()), default=0)
+    return Comparison(
+        names, num_seeds, level, tuple(_compare_metric(key, by_name, level) for key in COMPARED)
+    )
+
+
+def _compare_metric(key: str, by_name: dict[str, dict[int, RunMetrics]], level: float) -> ComparedMetric:
+    values = {
+        name: {
+            seed: value for seed, trial in sorted(trials.items()) if (value := _value(key, trial)) is not None
+        }
+        for name, trials in by_name.items()
+    }
+    baseline = next(iter(by_name), None)
+    differences = {
+        name: mean_interval(
+            [of[seed] - values[baseline][seed] for seed in of if seed in values[baseline]], level
+        )
+        for name, of in values.items()
+        if baseline is not None and name != baseline
+    }
+    return ComparedMetric(
+        key, {n: mean_interval(list(of.values()), level) for n, of in values.items()}, differences
+    )
+
+
+def _value(key: str, trial: RunMetrics) -> float | None:
+    value = COMPARED[key](trial)
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Mean of independent values with Student's interval; mean nan where there is none."""
+    n = len(values)
+    if n == 0:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    mean = math.fsum(values) / n
+    if n == 1:
+        return Interval(mean, math.nan, math.nan, 1)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    half = student_quantile(level, n - 1) * math.sqrt(variance / n)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def student_quantile(level: float, degrees: int) -> float:
+    """The t with ``P(|T| <= t) = level`` for Student's T, ``degrees`` >= 1 degrees of freedom."""
+    low, high = 0.0, 1.0
+    while _student_coverage(high, degrees) < level:
+        high *= 2
+    for _ in range(80):
+        middle = (low + high) / 2
+        if _student_coverage(middle, degrees) < level:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _student_coverage(t: float, degrees: int) -> float:
+    """``P(|T| <= t)``, exact for whole degrees (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
+    theta = math.atan(t / math.sqrt(degrees))
+    is_odd = degrees % 2 == 1
+    if degrees == 1:
+        return 2 * theta / math.pi
+    term = total = math.cos(theta) if is_odd else 1.0
+    for k in range(3 if is_odd else 2, degrees - 1, 2):
+        term *= math.cos(theta) ** 2 * (k - 1) / k
+        total += term
+    return 2 / math.pi * (theta + math.sin(theta) * total) if is_odd else math.sin(theta) * total
