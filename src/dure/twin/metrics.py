@@ -189,7 +189,8 @@ def summary(result: RunResult) -> dict[str, Any]:
         ``jobs``, ``finished`` (int); ``wait_mean_s``, ``wait_p50_s``, ``wait_p99_s`` (float, over started
         jobs); ``jct_mean_s``, ``jct_p99_s`` (float, over finished jobs); ``utilisation`` (0..1);
         ``makespan_s`` (from the first submission to the end of the run); ``preemptions``,
-        ``guarantee_breaches`` (int); ``wall_s``, ``cpu_s`` (float); ``digest`` (str). A mean or quantile over no job is None.
+        ``guarantee_breaches`` (int); ``wall_s``, ``cpu_s`` (float); ``digest`` (str).
+        A mean or quantile over no job is None.
     """
     waits, jcts = started_wait_s(result), _jct_s(result)
     return {

@@ -55,6 +55,7 @@ def lending_plot(result: RunResult) -> Plot:
             "showscale": False,
             "text": [[thousands(v) for v in row] for row in z],
             "texttemplate": "%{text}",
+            "textfont": {"color": "@ink"},
             "customdata": [
                 [
                     f"{plain(a.en)} → {plain(b.en)}: {number(float(v))}"

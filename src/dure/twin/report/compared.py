@@ -93,7 +93,7 @@ def metric_text(key: str, value: float) -> Text:
     if key == "energy_kwh":
         return same(number(value / 1000))
     if key == "jain":
-        return same("–" if math.isnan(value) else f"{value:.3f}")
+        return same("–" if math.isnan(value) else f"{value:.3f}".replace("-", "−"))
     if key in ("slowdown_mean", "lent_gpu_h"):
         return same(number(value))
     return same(count(value) if value == round(value) or math.isnan(value) else number(value))

@@ -108,8 +108,8 @@ def in_languages(texts: Sequence[Text]) -> dict[str, list[str]]:
 
 
 def plain(name: str) -> str:
-    """A name in a plot, in which ``<`` would start a tag and ``%{`` a placeholder."""
-    return same(name.replace("%{", "% {")).plot()["en"]
+    """A name in a plot, in which ``<`` would start a tag."""
+    return same(name).plot()["en"]
 
 
 def shortened(text: Text, length: int) -> Text:

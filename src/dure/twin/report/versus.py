@@ -11,7 +11,7 @@ from dure.twin.comparison import MORE_IS_BETTER, ComparedMetric, Comparison, Int
 from dure.twin.report import over_time, waits
 from dure.twin.report.compared import interval_plots, metric_text
 from dure.twin.report.markup import figure, paragraph, scrolling, section, small_figure
-from dure.twin.report.words import Text, word
+from dure.twin.report.words import count, word
 from dure.twin.result import RunResult
 
 #: Shares, whose differences are in percentage points.
@@ -26,7 +26,7 @@ def compare_section(
     small = "".join(small_figure("all", plot, specs) for plot in interval_plots(comparison))
     plots = waits.ecdf_plot(results), over_time.queue_runs_plot(results, num_points)
     body = (
-        paragraph(word(key, baseline=comparison.names[0]))
+        paragraph(word(key, baseline=comparison.names[0], n=count(comparison.num_seeds)))
         + _table(comparison)
         + f'<h3>{word("compare_plots").html()}</h3><div class="small">{small}</div>'
         + f'<div class="pair">{"".join(figure("all", plot, specs) for plot in plots)}</div>'
@@ -69,31 +69,24 @@ def _best(key: str, means: dict[str, float]) -> float | None:
 
 def _mean(key: str, of: Interval, is_best: bool) -> str:
     mean = metric_text(key, of.mean).html()
-    if is_best:
-        mean = f"<strong>{mean}</strong>"
-    if math.isnan(of.low):
-        return mean
-    low_high = word("from_to", a=metric_text(key, of.low), b=metric_text(key, of.high))
-    return f"{mean} <small>{low_high.html()}</small>"
+    return (f"<strong>{mean}</strong>" if is_best else mean) + _half(key, of)
 
 
 def _difference(key: str, of: Interval | None) -> str:
+    """A difference with its sign, that of shares in percentage points."""
     if of is None or not of.n:
         return ""
-    mean = _signed(key, of.mean)
+    plus = "+" if of.mean > 0 else ""
     if key in _SHARES:
-        mean = word("points_n", n=mean)
-    low_high = ""
-    if not math.isnan(of.low):
-        low_high = f" ({word('from_to', a=_signed(key, of.low), b=_signed(key, of.high)).html()})"
-    return f'<span class="difference">{mean.html()}{low_high}</span>'
+        half = "" if math.isnan(of.high) else f" ± {(of.high - of.mean) * 100:.2f}"
+        points = f"{plus}{of.mean * 100:.2f}{half}".replace("-", "−")
+        return f'<span class="difference">{word("points_n", n=points).html()}</span>'
+    mean = metric_text(key, of.mean)
+    return f'<span class="difference">{plus}{mean.html()}{_half(key, of)}</span>'
 
 
-def _signed(key: str, value: float) -> Text:
-    """A difference with its sign."""
-    if key in _SHARES:
-        points = f"{value * 100:+.2f}".replace("-", "−")
-        return Text(points, points)
-    shown = metric_text(key, value)
-    plus = "+" if value > 0 else "±" if value == 0 else ""
-    return Text(plus + shown.en, plus + shown.ko)
+def _half(key: str, of: Interval) -> str:
+    """Half of the interval, after a ±; nothing where there is none."""
+    if math.isnan(of.high):
+        return ""
+    return f" <small>± {metric_text(key, of.high - of.mean).html()}</small>"

@@ -74,7 +74,7 @@ def duration(seconds: float) -> Text:
     if size < 9.95:
         shown = "0" if size < 0.05 else f"{size:.1f}"
         return Text(f"{sign}{shown} s", f"{sign}{shown}초")
-    whole = round(size)
+    whole = round(size) if size < 3_600 else round(size / 60) * 60
     for unit_s, part_s, unit, part in _UNITS:
         if whole >= unit_s:
             head, tail = divmod(round(whole / part_s) * part_s, unit_s)
@@ -92,7 +92,6 @@ WORDS: dict[str, tuple[str, str]] = {
     # The page
     "skip": ("Skip to the figures", "본문으로 건너뛰기"),
     "theme": ("Light / dark", "밝게 / 어둡게"),
-    "contents": ("Contents", "차례"),
     "no_script": (
         "Plots need JavaScript; every table below can be read without.",
         "그림을 보려면 JavaScript가 필요합니다. 아래 표는 그대로 읽을 수 있습니다.",
@@ -106,7 +105,6 @@ WORDS: dict[str, tuple[str, str]] = {
         "선을 가리키면 값이 보입니다. 끌면 확대되고, 두 번 누르면 되돌아갑니다. 범례를 누르면 숨겨집니다.",
     ),
     "others": ("{n} others", "그 밖 {n}곳"),
-    "none": ("none", "없음"),
     # Headline
     "replayed": (
         "{source}: {jobs} jobs of {members} over {span}, on {gpus} GPUs at {sites}. Policy {policy}, seed "
@@ -190,20 +188,21 @@ WORDS: dict[str, tuple[str, str]] = {
     "sec_provenance": ("How to repeat this", "다시 해 보려면"),
     # Compared
     "compare_text": (
-        "Mean over seeds with its 95% Student interval; below it, the difference from {baseline}, paired "
-        "by seed. The best mean of a row is bold.",
-        "시드 평균과 95% 스튜던트 구간이며, 아래 줄은 같은 시드끼리 견준 {baseline}와의 차이입니다. 줄마다 "
-        "가장 좋은 평균은 굵은 글씨입니다.",
+        "Means over {n} seeds ± half of their 95% Student interval. Below each, the difference from "
+        "{baseline}, paired by seed; one larger than its ± differs from zero at that level. The best mean "
+        "of a row is bold.",
+        "시드 {n}개의 평균 ± 95% 스튜던트 구간의 절반입니다. 아래 줄은 같은 시드끼리 견준 {baseline} 대비 "
+        "차이이며, ±보다 크면 그 수준에서 0과 다릅니다. 줄마다 가장 좋은 평균은 굵은 글씨입니다.",
     ),
     "compare_one_seed": (
         "One seed each, so there are no intervals. Below each value, its difference from {baseline}. The "
         "best value of a row is bold.",
-        "시드가 하나씩이라 구간이 없습니다. 값 아래 줄은 {baseline}와의 차이이고, 줄마다 가장 좋은 값은 "
+        "시드가 하나씩이라 구간이 없습니다. 값 아래 줄은 {baseline} 대비 차이이고, 줄마다 가장 좋은 값은 "
         "굵은 글씨입니다.",
     ),
     "compare_plots": ("Means and 95% intervals", "평균과 95% 구간"),
     "metric": ("Metric", "지표"),
-    "points_n": ("{n} points", "{n}%p"),
+    "points_n": ("{n} points", "{n}%포인트"),
     # Use
     "fig_use": ("GPUs in use, and what waits", "쓰이는 GPU와 기다리는 작업"),
     "cap_use": (
@@ -230,7 +229,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "axis_hours": ("hours from the start", "시작부터 지난 시간(시간)"),
     "axis_days": ("days from the start", "시작부터 지난 날(일)"),
     "all_jobs": ("all jobs", "모든 작업"),
-    "table_series": ("Interval means", "구간 평균"),
     # Waiting
     "fig_ecdf": ("How long jobs waited", "얼마나 기다렸나"),
     "cap_ecdf": (
@@ -400,7 +398,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "col_lent": ("Lent GPU-h", "빌려준 GPU-시간"),
     "col_borrowed": ("Borrowed GPU-h", "빌린 GPU-시간"),
     "col_balance": ("Balance", "차이"),
-    "col_size": ("GPUs", "GPU 수"),
     "col_energy": ("Energy (MWh)", "에너지(MWh)"),
     # Compared metrics
     "wait_mean_s": ("Mean wait", "평균 대기"),
@@ -486,6 +483,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "prov_events": ("Events, decisions", "사건, 결정"),
     "prov_faults": ("Node failures, jobs hit, quarantined", "노드 고장, 피해 작업, 격리"),
     "prov_backfilled": ("Backfilled starts, resizes", "백필 시작, 크기 변경"),
-    "prov_versions": ("Versions", "판"),
+    "prov_versions": ("Versions", "버전"),
     "prov_source": ("Load", "부하"),
 }

@@ -35,7 +35,7 @@
       gridcolor: colour("grid"), zerolinecolor: colour("rule"), linecolor: colour("rule"), zeroline: false,
       automargin: true, ticks: "", tickfont: { size: isNarrow ? 11 : 12 },
     };
-    const legend = { orientation: "h", x: 0, y: 1, xanchor: "left", yanchor: "bottom", itemwidth: 30 };
+    const legend = { orientation: "h", x: 0, y: 1, xanchor: "left", yanchor: "bottom", itemwidth: 30, itemsizing: "constant" };
     const title = { font: { size: 12, color: colour("muted") }, standoff: 8 };
     const axes = Object.fromEntries(Object.entries(layout).filter(([key]) => /^[xy]axis/.test(key)).map(([key, own]) =>
       [key, { ...axis, ...(key[0] === "x" ? { showline: true, ticks: "outside", tickcolor: colour("rule") } : {}), ...own,
@@ -52,9 +52,11 @@
   }
 
   const config = {
-    displaylogo: false, responsive: false,
-    modeBarButtons: [["toImage", "resetScale2d"]],
+    displaylogo: false, responsive: false, modeBarButtons: [["toImage", "resetScale2d"]],
   };
+
+  // A legend on a narrow plot stands one entry a line: the plot grows with it.
+  const legendRows = (data) => data.filter((trace) => trace.name && trace.showlegend !== false).length;
 
   function draw(box) {
     const width = printing ? PRINT_PX : Math.max(box.clientWidth, 240);
@@ -62,10 +64,11 @@
     const isNarrow = width < NARROW_PX;
     const layout = withDefaults(resolve(spec.layout, isNarrow), width);
     layout.width = width;
-    layout.height = spec.height;
+    layout.height = spec.height + (isNarrow ? 18 * Math.max(0, legendRows(spec.data) - 3) : 0);
+    box.style.height = layout.height + "px";
     box.setAttribute("aria-label", JSON.parse(box.dataset.label)[root.lang]);
     box.dataset.width = String(width);
-    return Plotly.react(box, resolve(spec.data, isNarrow), layout, config);
+    return Plotly.react(box, resolve(spec.data, isNarrow), layout, { ...config, displayModeBar: isNarrow ? false : "hover" });
   }
   const boxes = () => [...document.querySelectorAll(".plot")].filter((box) => box.offsetParent !== null);
   const drawAll = () => Promise.all(boxes().map(draw));
