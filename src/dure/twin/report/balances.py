@@ -207,6 +207,7 @@ def sites_plot(result: RunResult) -> Plot:
         )
     layout = {
         "bargap": 0.4,
+        "legend": {"itemsizing": "constant"},
         "hovermode": "closest",
         "xaxis": {"title": axis_title("power_axis"), "rangemode": "tozero"},
         "yaxis": {

@@ -64,10 +64,10 @@ def run_sections(run: ShownRun) -> str:
 def _use(run: ShownRun) -> str:
     if len(run.result.series.t_ms) < 2:
         return paragraph(word("no_series"))
-    body = paragraph(word("hint"), "hint") + run.figures(over_time.use_plot(run.result, run.num_points))
-    return body + (
-        run.figures(over_time.members_plot(run.result)) if len(run.result.member_names) > 1 else ""
-    )
+    plots = [over_time.use_plot(run.result, run.num_points)]
+    if len(run.result.member_names) > 1:
+        plots.append(over_time.members_plot(run.result))
+    return paragraph(word("hint"), "hint pointer") + run.figures(*plots)
 
 
 def _waiting(run: ShownRun) -> str:

@@ -35,7 +35,7 @@
       gridcolor: colour("grid"), zerolinecolor: colour("rule"), linecolor: colour("rule"), zeroline: false,
       automargin: true, ticks: "", tickfont: { size: isNarrow ? 11 : 12 },
     };
-    const legend = { orientation: "h", x: 0, y: 1, xanchor: "left", yanchor: "bottom", itemwidth: 30, itemsizing: "constant" };
+    const legend = { orientation: "h", x: 0, y: 1, xanchor: "left", yanchor: "bottom", itemwidth: 30 };
     const title = { font: { size: 12, color: colour("muted") }, standoff: 8 };
     const axes = Object.fromEntries(Object.entries(layout).filter(([key]) => /^[xy]axis/.test(key)).map(([key, own]) =>
       [key, { ...axis, ...(key[0] === "x" ? { showline: true, ticks: "outside", tickcolor: colour("rule") } : {}), ...own,
@@ -43,7 +43,7 @@
     return {
       autosize: true, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("ink") },
-      margin: { l: 8, r: 16, t: 34, b: 8 }, separators: ".,",
+      margin: { l: 8, r: 16, t: isNarrow && layout.showlegend === false ? 8 : 34, b: 8 }, separators: ".,",
       hoverlabel: { bgcolor: colour("raised"), bordercolor: colour("rule"), font: { color: colour("ink"), size: 12 }, namelength: -1 },
       dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
       modebar: { color: colour("muted"), activecolor: colour("ink"), bgcolor: "rgba(0,0,0,0)" },
