@@ -1,0 +1,379 @@
+"""Build the policy's state from a fleet, its terms and the jobs that may come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from dure.model.errors import InputError
+from dure.model.fleet import Fleet
+from dure.model.jobs import Trace
+from dure.model.terms import NO_AGREEMENT, Terms, single_member_terms
+from dure.policy.config import Policy
+from dure.policy.kernels import layout as k
+from dure.policy.kernels.bits import make_bits
+from dure.policy.kernels.layout import State
+from dure.policy.kernels.nodes import index, node_power_w
+
+_CLASS_KEYS = (
+    "member", "project", "num_gpus", "min_gpus", "max_gpus", "gpus_per_node", "gpu_milli", "cpu_milli", "mem_mib",
+    "type_mask", "site_mask", "priority", "topology",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Built:
+    """A state and what its indexes mean.
+
+    Attributes
+    ----------
+    state : State
+    terms : Terms
+        As the policy applies them: with one queue where it has no shares.
+    member_of : ndarray of int32
+        Queue of each of the trace's members.
+    notes : list of str
+        What was left out of consideration, for the report.
+    """
+
+    state: State
+    terms: Terms
+    member_of: NDArray[Any]
+    notes: list[str]
+
+
+def policy_terms(trace: Trace, fleet: Fleet, terms: Terms | None, policy: Policy) -> Terms:
+    """The terms in force under a policy: the alliance's own, or one common queue.
+
+    Raises
+    ------
+    InputError
+        A member of the trace is not one of the terms' members.
+    """
+    if terms is None:
+        terms = single_member_terms(fleet.num_gpus, trace.members)
+    elif policy.is_shares or policy.order == k.FAIR:
+        known = {m.name for m in terms.members}
+        for name in trace.members:
+            if name not in known:
+                raise InputError(f"member {name!r} of the trace is not in the alliance", trace.source, field="member")
+    return terms
+
+
+def _member_map(trace: Trace, terms: Terms, policy: Policy) -> NDArray[Any]:
+    if not policy.is_shares and policy.order != k.FAIR:
+        return np.zeros(len(trace.members), np.int32)
+    where = {m.name: i for i, m in enumerate(terms.members)}
+    return np.array([where[name] for name in trace.members], np.int32)
+
+
+def _type_mask(trace: Trace, fleet: Fleet, notes: list[str]) -> NDArray[Any]:
+    """For each bit of the trace's type mask, the fleet's types of that name."""
+    names = {t.name.lower(): i for i, t in enumerate(fleet.gpu_types)}
+    out = np.full(max(len(trace.gpu_types), 1), -1, np.int64)
+    for i, name in enumerate(trace.gpu_types):
+        out[i] = names.get(name.lower(), -1)
+    if trace.gpu_types and (out < 0).all():
+        notes.append("The fleet has none of the trace's GPU types; type constraints are not applied.")
+    return out
+
+
+def _pool_table(fleet: Fleet, terms: Terms, policy: Policy, pool: NDArray[Any]) -> None:
+    nodes = fleet.nodes
+    for p in range(len(terms.pools)):
+        at = np.flatnonzero(nodes["pool"] == p)
+        if len(at) == 0:
+            pool[p]["node0"] = pool[p]["node1"] = 0
+            continue
+        if at[-1] - at[0] + 1 != len(at):
+            raise InputError(f"nodes of pool {terms.pools[p].name!r} are not in one range", field="pool")
+        rec, mine = pool[p], nodes[at]
+        rec["node0"], rec["node1"] = at[0], at[-1] + 1
+        rec["rack0"], rec["rack1"] = mine["rack"].min(), mine["rack"].max() + 1
+        rec["block0"], rec["block1"] = mine["block"].min(), mine["block"].max() + 1
+        rec["per_node"] = mine["num_gpus"].max()
+        rec["is_plain"] = int((mine["num_gpus"] == rec["per_node"]).all())
+        rec["site"] = mine["site"][0]
+        kinds = np.unique(mine["gpu_type"])
+        rec["gpu_type"] = kinds[-1]
+        kind = fleet.gpu_types[max(int(kinds[-1]), 0)]
+        rec["busy_w"], rec["idle_w"], rec["sleep_w"] = kind.busy_w, kind.idle_w, kind.sleep_w
+        rec["mig"] = kind.mig_slices
+        rec["spares_target"] = len(at) * policy.spares_ppm // 1_000_000
+
+
+def build_state(
+    fleet: Fleet, terms: Terms | None, trace: Trace, policy: Policy, *, num_jobs_max: int | None = None
+) -> Built:
+    """Make a state in which nothing runs yet and every job of the trace is known but not submitted.
+
+    Parameters
+    ----------
+    num_jobs_max : int, optional
+        Room for jobs; default the trace's.
+
+    Raises
+    ------
+    InputError
+        A job asks for more than the fleet can ever give, or the tables do not fit together.
+    """
+    notes: list[str] = []
+    terms = policy_terms(trace, fleet, terms, policy)
+    member_of = _member_map(trace, terms, policy)
+    jobs, nodes = trace.jobs, fleet.nodes
+    num_jobs, num_nodes = num_jobs_max or len(jobs), len(nodes)
+    num_members, num_pools = len(terms.members), len(terms.pools)
+
+    g = np.zeros(1, k.G)
+    policy.fill(g[0])
+    # A claim is late only beyond the time that its victims need to write their checkpoints.
+    g["breach_slack_ms"] = policy.save_ms
+    g["num_jobs"] = len(jobs)
+
+    pool = np.zeros(num_pools, k.POOL)
+    _pool_table(fleet, terms, policy, pool)
+    pool["hold"] = -1
+    pool["home"] = [p.home for p in terms.pools]
+
+    guarantee = terms.guarantee_gpus * 1000 if policy.is_shares else np.zeros((num_members, num_pools), np.int64)
+    mp = np.zeros((num_members, num_pools), k.MP)
+    mp["guarantee"] = guarantee
+    mp["over"] = mp["over_last"] = -1
+    mp["agreement"] = terms.agreement if policy.is_shares else NO_AGREEMENT
+    if policy.is_shares:
+        mp["right"] = (terms.agreement >= 0) | (guarantee > 0)
+    else:
+        # No shares: everyone may use everything, under one agreement without limit.
+        mp["right"] = 1
+        mp["agreement"] = 0
+    own = (guarantee > 0) & (mp["agreement"] < 0)
+    mp["right"] |= own
+    guar = [np.flatnonzero(guarantee[:, p] > 0) for p in range(num_pools)]
+    ends = np.cumsum([0] + [len(x) for x in guar])
+    pool["guar0"], pool["guar1"] = ends[:-1], ends[1:]
+
+    ag = np.zeros(max(len(terms.agreements), 1) if policy.is_shares else 1, k.AGREEMENT)
+    if policy.is_shares:
+        for i, a in enumerate(terms.agreements):
+            ag[i] = (a.limit_gpus * 1000, 0, a.notice_ms, a.start_ms, a.end_ms, 0)
+    else:
+        ag[0] = (1 << 60, 0, policy.own_notice_ms, 0, k.NEVER_MS, 0)
+
+    member = np.zeros(num_members, k.MEMBER)
+    member["head"] = -1
+    member["weight_milli"] = [max(m.weight_milli, 1) for m in terms.members]
+    member["share_milli"] = guarantee.sum(axis=1)
+
+    node = np.zeros(num_nodes, k.NODE)
+    for name in ("pool", "rack", "block"):
+        node[name] = nodes[name]
+    node["num"] = node["free"] = nodes["num_gpus"]
+    if num_nodes and nodes["num_gpus"].max() > k.GPUS_MAX:
+        raise InputError(f"a node has more than {k.GPUS_MAX} GPUs", field="num_gpus")
+    node["free_mask"] = (1 << nodes["num_gpus"].astype(np.int64)) - 1
+    node["cpu_free"], node["mem_free"] = nodes["cpu_milli"], nodes["mem_mib"]
+    node["seg"] = node["hold"] = node["hold_next"] = -1
+    node["state"] = np.where(nodes["online_ms"] > 0, k.OFFLINE, k.UP)
+
+    rack = _domains(nodes, "rack", None)
+    block = _domains(nodes, "block", "rack")
+
+    cls_of, cls, uniq = _classes(trace, member_of, policy)
+    speed = np.array([[max(t.speed_milli, 1) for t in fleet.gpu_types] or [1000]], np.int64)
+    if not policy.is_shares and len(fleet.gpu_types) <= 1:
+        speed[:] = 1000
+    cls_pool, cls_mask = _eligible(trace, fleet, terms, policy, cls, uniq, mp, pool, speed, notes)
+
+    job = np.zeros(num_jobs, k.JOB)
+    n = len(jobs)
+    job["submit_ms"][:n] = jobs["submit_ms"]
+    job["ckpt_ms"][:n] = jobs["checkpoint_ms"]
+    job["limit_ms"][:n] = jobs["limit_ms"]
+    job["oracle_ms"][:n] = jobs["duration_ms"] if policy.order in (k.SJF, k.SRTF, k.SRSF) else -1
+    job["cls"][:n] = cls_of
+    for name in ("first_start_ms", "claim_ms", "claim_from_ms", "end_ms", "promise_ms", "promised_at_ms"):
+        job[name] = -1
+    for name in ("seg", "hold", "pool", "child", "sibling", "over_prev", "over_next", "cause"):
+        job[name] = -1
+    num_keys = _history_keys(trace, job, n)
+
+    seg = np.zeros(_num_segments(jobs, fleet), k.SEG)
+    seg["next"] = np.arange(1, len(seg) + 1)
+    seg["next"][-1] = -1
+    hold = np.zeros(num_nodes + 2, k.HOLD_REC)
+    hold["next"] = np.arange(1, len(hold) + 1)
+    hold["next"][-1] = -1
+    hold["job"] = -1
+
+    site = np.zeros(len(fleet.sites), k.SITE)
+    site["cap_w"] = [s.power_cap_w for s in fleet.sites]
+    num_projects = max(len(trace.projects), 1)
+    project = np.zeros(num_projects, k.PROJECT)
+    project["weight_milli"] = 1000
+
+    state = State(
+        g=g, job=job, cls=cls, cls_pool=cls_pool, cls_mask=cls_mask, member=member,
+        order=np.arange(num_members, dtype=np.int64), pool=pool,
+        guar=np.concatenate([*guar, np.zeros(1, np.int64)]).astype(np.int64), mp=mp, ag=ag, node=node,
+        gfree=np.zeros((num_nodes, k.GPUS_MAX), np.int16), seg=seg, rack=rack, block=block,
+        bits=make_bits(k.NUM_ROWS, num_nodes), rack_bits=make_bits(k.RACK_ROWS, len(rack)), hold=hold,
+        dec=np.zeros(max(1 << 16, 2 * fleet.num_gpus + 2 * num_nodes), k.DECISION),
+        hist=np.zeros((num_keys, k.NUM_BUCKETS + 1), np.int32), site=site, project=project, speed=speed,
+        pick=np.zeros((num_nodes + 2, 2), np.int64), dirty=np.zeros(num_pools + 1, np.int64),
+        ready=np.zeros(num_nodes + 2, np.int64), cost=np.zeros(num_nodes, np.int64),
+        lend=np.zeros((num_members, num_members, 3), np.int64),
+    )  # fmt: skip
+    for i in range(num_nodes):
+        if node[i]["state"] == k.UP:
+            p = int(node[i]["pool"])
+            if pool[p]["spares"] < pool[p]["spares_target"] and i >= pool[p]["node1"] - pool[p]["spares_target"]:
+                node[i]["state"] = k.SPARE
+                pool[p]["spares"] += 1
+            g["online_milli"] += int(node[i]["num"]) * 1000
+    index_all(state)
+    return Built(state, terms, member_of, notes)
+
+
+@njit(cache=True)
+def index_all(S: State) -> None:
+    """Fill the free indexes and the sites' power of a state in which nothing runs."""
+    for n in range(S.node.shape[0]):
+        index(S, n)
+        S.site[S.pool[S.node[n].pool].site].power_w += node_power_w(S, n)
+
+
+def _domains(nodes: NDArray[Any], level: str, child: str | None) -> NDArray[Any]:
+    """Ranges of nodes (and of children) of each rack or block."""
+    num = int(nodes[level].max()) + 1 if len(nodes) else 0
+    out = np.zeros(num, k.DOMAIN)
+    change = np.flatnonzero(np.diff(nodes[level]) != 0) + 1
+    starts = np.concatenate([[0], change])
+    stops = np.concatenate([change, [len(nodes)]])
+    ids = nodes[level][starts]
+    if len(np.unique(ids)) != len(ids):
+        raise InputError(f"nodes are not sorted by {level}", field=level)
+    out["node0"][ids], out["node1"][ids] = starts, stops
+    out["pool"][ids] = nodes["pool"][starts]
+    if child:
+        out["child0"][ids] = nodes[child][starts]
+        out["child1"][ids] = nodes[child][stops - 1] + 1
+    return out
+
+
+def _classes(
+    trace: Trace, member_of: NDArray[Any], policy: Policy
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Shapes of jobs: class of each job, the class table, and the keys that make the classes."""
+    jobs = trace.jobs
+    table = np.zeros(len(jobs), [(name, np.int64) for name in _CLASS_KEYS])
+    for name in _CLASS_KEYS:
+        table[name] = jobs[name].view(np.int64) if jobs[name].dtype == np.uint64 else jobs[name]
+    table["member"] = member_of[jobs["member"]] if len(jobs) else 0
+    if not policy.is_shares:
+        table["project"] = 0
+        table["priority"] = 0
+    uniq, cls_of = _unique_rows(table)
+    cls = np.zeros(len(uniq), k.CLS)
+    for name in ("member", "project", "num_gpus", "min_gpus", "max_gpus", "gpu_milli", "cpu_milli", "mem_mib",
+                 "priority", "topology"):  # fmt: skip
+        cls[name] = uniq[name]
+    cls["per_node"] = uniq["gpus_per_node"]
+    cls["root"] = cls["prev"] = cls["next"] = -1
+    return cls_of.astype(np.int32), cls, uniq
+
+
+def _unique_rows(table: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Distinct rows in order of first appearance, and the row of each entry; by a 64-bit hash, checked."""
+    mix = np.zeros(len(table), np.uint64)
+    with np.errstate(over="ignore"):
+        for name in table.dtype.names or ():
+            mix = (mix ^ table[name].view(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+            mix ^= mix >> np.uint64(29)
+    _, first, inverse = np.unique(mix, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    rows, of = table[first[order]], place[inverse]
+    if not (rows[of] == table).all():
+        rows, of = np.unique(table, return_inverse=True)
+    return rows, of
+
+
+def _eligible(
+    trace: Trace, fleet: Fleet, terms: Terms, policy: Policy, cls: NDArray[Any], uniq: NDArray[Any],
+    mp: NDArray[Any], pool: NDArray[Any], speed: NDArray[Any], notes: list[str],
+) -> tuple[NDArray[Any], NDArray[Any]]:  # fmt: skip
+    """The pools that each class may ever use, in order of preference: own share first, then speed, then id."""
+    kinds = _type_mask(trace, fleet, notes)
+    pool_type = pool["gpu_type"].astype(np.int64)
+    pool_site_bit = np.uint64(1) << pool["site"].astype(np.uint64)
+    size = np.zeros(len(pool), np.int64)
+    np.add.at(size, fleet.nodes["pool"], fleet.nodes["num_gpus"].astype(np.int64))
+    cpu = np.zeros(len(pool), np.int64)
+    np.maximum.at(cpu, fleet.nodes["pool"], fleet.nodes["cpu_milli"])
+    mem = np.zeros(len(pool), np.int64)
+    np.maximum.at(mem, fleet.nodes["pool"], fleet.nodes["mem_mib"])
+    mask = np.zeros((len(cls), (len(pool) + 63) // 64), np.uint64)
+    lists: list[NDArray[Any]] = []
+    rank = np.lexsort((np.arange(len(pool)), -speed[0][np.maximum(pool_type, 0)]))
+    total = 0
+    for c in range(len(cls)):
+        rec, m = cls[c], int(cls[c]["member"])
+        ok = mp["right"][m] > 0
+        types = int(uniq["type_mask"][c])
+        if types and (kinds >= 0).any():
+            allowed = [int(kinds[b]) for b in range(len(kinds)) if types >> b & 1]
+            ok &= np.isin(pool_type, allowed)
+        sites = uniq["site_mask"][c : c + 1].view(np.uint64)[0]
+        if sites:
+            ok &= (pool_site_bit & sites) != 0
+        gpus, per = int(rec["num_gpus"]), int(rec["per_node"])
+        least = min(int(rec["min_gpus"]), gpus)
+        ok &= (size >= least) & (pool["per_node"] >= per)
+        if gpus > 0:
+            share = np.minimum(np.where(per > 0, per, least), pool["per_node"])
+            ok &= (share > 0) & (cpu >= rec["cpu_milli"] // gpus * share) & (mem >= rec["mem_mib"] // gpus * share)
+            if rec["topology"] == 1:
+                ok &= pool["per_node"] >= least
+        else:
+            ok &= (cpu >= rec["cpu_milli"]) & (mem >= rec["mem_mib"])
+        limit = np.where(mp["agreement"][m] >= 0, 1, 0)
+        mine = [p for p in rank if ok[p]]
+        mine.sort(key=lambda p: (0 if mp["guarantee"][m, p] > 0 else 1 + int(limit[p] == 0)))
+        for p in mine:
+            mask[c, p >> 6] |= np.uint64(1 << (int(p) & 63))
+        rec["pool0"], rec["num_pools"] = total, len(mine)
+        total += len(mine)
+        lists.append(np.array(mine, np.int64))
+    return np.concatenate([*lists, np.zeros(1, np.int64)]), mask
+
+
+def _history_keys(trace: Trace, job: NDArray[Any], n: int) -> int:
+    """Rows of the run-time history: 0 all jobs, then (member, size), then (user, size)."""
+    jobs = trace.jobs
+    size = np.ceil(np.log2(np.maximum(jobs["num_gpus"], 1))).astype(np.int64)
+    member = jobs["member"].astype(np.int64) * 64 + size
+    user = jobs["user"].astype(np.int64) * 64 + size
+    _, by_member = np.unique(member, return_inverse=True)
+    _, by_user = np.unique(user, return_inverse=True)
+    num_member = int(by_member.max()) + 1 if n else 0
+    num_user = int(by_user.max()) + 1 if n else 0
+    job["key2"][:n] = 1 + by_member
+    job["key1"][:n] = 1 + num_member + by_user if len(trace.users) > 1 else 1 + by_member
+    return 1 + num_member + num_user
+
+
+def _num_segments(jobs: NDArray[Any], fleet: Fleet) -> int:
+    """Most segments at one time: one a GPU, and one for each job that takes less than a GPU or none."""
+    small = int(((jobs["gpu_milli"] < 1000) | (jobs["num_gpus"] == 0)).sum())
+    return int(fleet.num_gpus + small + 16)
+
+
+def too_large(built: Built, trace: Trace) -> NDArray[Any]:
+    """Indexes of jobs that no pool could ever take (shape, right, type or site)."""
+    none = built.state.cls["num_pools"] == 0
+    return np.flatnonzero(none[built.state.job["cls"][: len(trace.jobs)]])

@@ -1,0 +1,1 @@
+"""Pure deciding on arrays: order, quota, placement, preemption, backfill, power."""

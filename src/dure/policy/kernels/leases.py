@@ -1,0 +1,435 @@
+"""Leases: starting, ending, revoking and shrinking a job's hold on GPUs, with all that must be counted."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from dure.policy.kernels.layout import (
+    CANCELLED,
+    ENDED,
+    GROW,
+    PENDING,
+    QUARANTINE,
+    REVOKING,
+    RUNNING,
+    SHRINK,
+    START,
+    UP,
+    VACATE,
+    State,
+)
+from dure.policy.kernels.nodes import add_segment, free_gpus_of, index, unindex, unlink_segment
+from dure.policy.kernels.place import cpu_for, mem_for
+from dure.policy.kernels.queue import learn, milli_of, predict_rest_ms, push, rank_of
+from dure.policy.kernels.quota import charge, over_link, over_on_nodes, over_unlink, promote
+
+
+@njit(cache=True)
+def decide(S: State, kind: int, j: int, p: int, n: int, gpus: int, at_ms: int, cause: int) -> None:
+    """Write one decision into the log of this cycle; `status` 1 says that the log was too short."""
+    g = S.g[0]
+    if g.num_dec >= S.dec.shape[0]:
+        g.status = 1
+        return
+    d = S.dec[g.num_dec]
+    d.kind, d.job, d.pool, d.node, d.gpus, d.at_ms, d.cause = kind, j, p, n, gpus, at_ms, cause
+    g.num_dec += 1
+
+
+@njit(cache=True)
+def mark_dirty(S: State, p: int) -> None:
+    """Remember that a pool has something new to give."""
+    if not S.pool[p].is_dirty:
+        S.pool[p].is_dirty = 1
+        S.dirty[S.g[0].num_dirty] = p
+        S.g[0].num_dirty += 1
+
+
+@njit(cache=True)
+def start_job(S: State, j: int, p: int, num: int, gpus: int, is_borrowed: int) -> None:
+    """Lease the picked nodes to a pending job that is in no heap."""
+    g = S.g[0]
+    job = S.job[j]
+    cls = S.cls[job.cls]
+    job.state = RUNNING
+    job.pool = p
+    job.alloc = gpus
+    job.is_borrowed = is_borrowed
+    job.start_ms = job.since_ms = g.now_ms
+    if job.first_start_ms < 0:
+        job.first_start_ms = g.now_ms
+    job.wait_ms += g.now_ms - job.queued_ms
+    job.version += 1
+    job.run_rank = job.rank
+    speed = S.speed[cls.speed, S.pool[p].gpu_type]
+    job.rate_milli = speed * gpus // cls.num_gpus if cls.num_gpus > 0 else 1000
+    job.pred_end_ms = g.now_ms + predict_rest_ms(S, j) * 1000 // max(job.rate_milli, 1)
+    job.over_prev = job.over_next = -1
+    for i in range(num):
+        n, count = S.pick[i, 0], S.pick[i, 1]
+        add_segment(S, j, n, count, cls.gpu_milli, cpu_for(S, job.cls, count), mem_for(S, job.cls, count))
+        node = S.node[n]
+        if node.is_ready and node.free < S.hold[node.hold].need:
+            # Backfilled: the gang that the node is held for waits for it again.
+            node.is_ready = 0
+            S.hold[node.hold].missing += 1
+    charge(S, j, gpus * cls.gpu_milli)
+    if is_borrowed:
+        over_link(S, j)
+        over_on_nodes(S, j, 1)
+    S.member[cls.member].pending -= 1
+    S.member[cls.member].queued_milli -= milli_of(S, job.cls)
+    g.queue_jobs -= 1
+    g.queue_milli -= milli_of(S, job.cls)
+    g.starts += 1
+    job.is_restart = 0
+    if job.claim_ms >= 0:
+        if g.now_ms > job.claim_ms:
+            g.breaches += 1
+        job.claim_ms = -1
+    if job.is_backfill:
+        g.backfilled += 1
+    decide(S, START, j, p, S.pick[0, 0], gpus, g.now_ms, -1)
+
+
+@njit(cache=True)
+def progress_ms(S: State, j: int) -> int:
+    """Work done in the present run, at the reference speed, since the last change of rate."""
+    job = S.job[j]
+    return (S.g[0].now_ms - job.since_ms) * job.rate_milli // 1000
+
+
+@njit(cache=True)
+def bank(S: State, j: int) -> None:
+    """Add the work since the last change of rate to what the job has done."""
+    job = S.job[j]
+    job.done_ms += progress_ms(S, j)
+    run = S.g[0].now_ms - job.since_ms
+    job.run_ms += run
+    if job.is_borrowed:
+        job.borrowed_ms += run
+    job.since_ms = S.g[0].now_ms
+
+
+@njit(cache=True)
+def unsaved_ms(S: State, j: int) -> int:
+    """Time since the job's last checkpoint, or since its start where it makes none."""
+    job = S.job[j]
+    ran = S.g[0].now_ms - job.start_ms
+    return ran % job.ckpt_ms if job.ckpt_ms > 0 else ran
+
+
+@njit(cache=True)
+def release(S: State, j: int) -> None:
+    """Give all GPUs of a job back and take it off every account."""
+    job = S.job[j]
+    cls = S.cls[job.cls]
+    p = job.pool
+    m = cls.member
+    if job.is_borrowed:
+        over_on_nodes(S, j, -1)
+    charge(S, j, -job.alloc * cls.gpu_milli)
+    if job.is_borrowed:
+        over_unlink(S, j)
+        cell = S.mp[m, p]
+        if cell.agreement >= 0 and S.ag[cell.agreement].waiting:
+            S.ag[cell.agreement].waiting = 0
+            for q in range(S.pool.shape[0]):
+                if S.mp[m, q].agreement == cell.agreement:
+                    mark_dirty(S, q)
+    s = job.seg
+    while s >= 0:
+        seg = S.seg[s]
+        n, mask, after = seg.node, seg.mask, seg.next
+        count, rest = 0, mask
+        while rest:
+            rest &= rest - 1
+            count += 1
+        free_gpus_of(S, n, s, mask, cpu_for(S, job.cls, count), mem_for(S, job.cls, count))
+        unlink_segment(S, s)
+        check_hold(S, n)
+        s = after
+    job.seg = -1
+    job.alloc = 0
+    if not job.is_borrowed:
+        promote(S, m, p)
+    site = S.pool[p].site
+    if S.site[site].waiting:
+        S.site[site].waiting = 0
+        for q in range(S.pool.shape[0]):
+            if S.pool[q].site == site:
+                mark_dirty(S, q)
+    mark_dirty(S, p)
+
+
+@njit(cache=True)
+def check_hold(S: State, n: int) -> None:
+    """If a held node has become free enough for the gang it is held for, count it; the last one readies the gang."""
+    node = S.node[n]
+    h = node.hold
+    if h < 0 or node.is_ready or node.state != UP:
+        return
+    hold = S.hold[h]
+    if node.free >= hold.need:
+        node.is_ready = 1
+        hold.missing -= 1
+        if hold.missing == 0:
+            S.ready[S.g[0].num_ready] = h
+            S.g[0].num_ready += 1
+
+
+@njit(cache=True)
+def enqueue(S: State, j: int) -> None:
+    """Make a job wait, with its rank by the policy in force."""
+    g = S.g[0]
+    job = S.job[j]
+    job.state = PENDING
+    job.queued_ms = g.now_ms
+    job.rank = rank_of(S, j, job.done_ms)
+    job.hold = -1
+    job.claim_ms = -1
+    job.is_backfill = 0
+    m = S.cls[job.cls].member
+    S.member[m].pending += 1
+    S.member[m].queued_milli += milli_of(S, job.cls)
+    g.queue_jobs += 1
+    g.queue_milli += milli_of(S, job.cls)
+    push(S, j)
+
+
+@njit(cache=True)
+def leave_queue(S: State, j: int) -> None:
+    """Uncount a waiting job that will not start."""
+    m = S.cls[S.job[j].cls].member
+    S.member[m].pending -= 1
+    S.member[m].queued_milli -= milli_of(S, S.job[j].cls)
+    S.g[0].queue_jobs -= 1
+    S.g[0].queue_milli -= milli_of(S, S.job[j].cls)
+
+
+@njit(cache=True)
+def drop_hold(S: State, h: int) -> None:
+    """Let the nodes of a hold go."""
+    hold = S.hold[h]
+    pool = S.pool[hold.pool]
+    n = hold.head
+    while n >= 0:
+        node = S.node[n]
+        after = node.hold_next
+        node.hold = node.hold_next = -1
+        node.is_ready = 0
+        index(S, n)
+        n = after
+    if hold.prev >= 0:
+        S.hold[hold.prev].next = hold.next
+    else:
+        pool.hold = hold.next
+    if hold.next >= 0:
+        S.hold[hold.next].prev = hold.prev
+    if hold.kind == 1:
+        S.mp[S.cls[S.job[hold.job].cls].member, hold.pool].use_g -= hold.rem * 1000
+    if hold.kind == 0:
+        pool.holds -= 1
+        S.cls[S.job[hold.job].cls].holds -= 1
+    S.job[hold.job].hold = -1
+    hold.job = -1
+    hold.next = S.g[0].free_hold
+    S.g[0].free_hold = h
+    mark_dirty(S, hold.pool)
+
+
+@njit(cache=True)
+def revoke(S: State, j: int, notice: int, cause: int) -> None:
+    """Tell a running job to leave: at once where a checkpoint takes no longer, at the end of notice otherwise."""
+    g = S.g[0]
+    job = S.job[j]
+    job.state = REVOKING
+    wait = min(notice, g.save_ms) if job.ckpt_ms > 0 else notice
+    job.vacate_ms = g.now_ms + wait
+    job.cause = cause
+    job.preemptions += 1
+    g.preemptions += 1
+    decide(S, VACATE, j, job.pool, -1, job.alloc, job.vacate_ms, cause)
+
+
+@njit(cache=True)
+def on_end(S: State, j: int) -> None:
+    """A running (or leaving) job has ended by itself."""
+    job = S.job[j]
+    bank(S, j)
+    release(S, j)
+    job.state = ENDED
+    job.end_ms = S.g[0].now_ms
+    learn(S, j, job.done_ms)
+
+
+@njit(cache=True)
+def on_vacated(S: State, j: int) -> None:
+    """A revoked job has left its GPUs; it waits again with what it saved."""
+    job = S.job[j]
+    bank(S, j)
+    if job.ckpt_ms <= 0:
+        job.lost_ms += job.done_ms
+        job.done_ms = 0
+    release(S, j)
+    job.attempt += 1
+    enqueue(S, j)
+
+
+@njit(cache=True)
+def on_cancel(S: State, j: int) -> None:
+    """The user takes a job back, in whatever state it is."""
+    job = S.job[j]
+    if job.state == PENDING:
+        leave_queue(S, j)
+        if job.hold >= 0:
+            drop_hold(S, job.hold)
+    elif job.state in (RUNNING, REVOKING):
+        bank(S, j)
+        release(S, j)
+    job.state = CANCELLED
+    job.end_ms = S.g[0].now_ms
+
+
+@njit(cache=True)
+def fail_job(S: State, j: int) -> None:
+    """A gang has lost a node: all of it stops, and restarts from its last checkpoint before others (rule 7)."""
+    g = S.g[0]
+    job = S.job[j]
+    lost = unsaved_ms(S, j) * job.rate_milli // 1000
+    bank(S, j)
+    lost = min(lost, job.done_ms) if job.ckpt_ms > 0 else job.done_ms
+    job.done_ms -= lost
+    job.lost_ms += lost
+    job.failures += 1
+    job.attempt += 1
+    g.failures += 1
+    release(S, j)
+    job.is_restart = 1
+    enqueue(S, j)
+
+
+@njit(cache=True)
+def on_node_down(S: State, n: int, is_failure: int) -> None:
+    """A node is lost (or, with is_failure 0, taken out of service): its gangs fail whole."""
+    g = S.g[0]
+    node = S.node[n]
+    if node.state not in (UP, 3):
+        return
+    pool = S.pool[node.pool]
+    was_spare = node.state == 3
+    unindex(S, n)
+    node.state = 1
+    if was_spare:
+        pool.spares -= 1
+    g.online_milli -= node.num * 1000
+    if is_failure:
+        node.fails = node.fails + 1 if g.now_ms - node.fail_ms <= g.fail_window_ms else 1
+        node.fail_ms = g.now_ms
+    if node.hold >= 0:
+        h = node.hold
+        j = S.hold[h].job
+        drop_hold(S, h)
+        push(S, j)
+    lost = 0
+    while node.seg >= 0:
+        j = S.seg[node.seg].job
+        fail_job(S, j)
+        lost = 1
+    if lost and pool.spares > 0:
+        # One spare goes into service for the node that is gone (rule 7).
+        for k in range(pool.node0, pool.node1):
+            if S.node[k].state == 3:
+                S.node[k].state = UP
+                pool.spares -= 1
+                index(S, k)
+                break
+    mark_dirty(S, node.pool)
+
+
+@njit(cache=True)
+def on_node_up(S: State, n: int, is_release: int) -> None:
+    """A node is back: to the spares where those are short, to quarantine where it keeps failing (rule 7)."""
+    g = S.g[0]
+    node = S.node[n]
+    if node.state not in (1, 2, 4):
+        return
+    if not is_release and node.state != 4 and g.quarantine_fails > 0 and node.fails >= g.quarantine_fails:
+        node.state = 2
+        node.fails = 0
+        g.quarantined += 1
+        decide(S, QUARANTINE, -1, node.pool, n, node.num, g.now_ms + g.quarantine_ms, -1)
+        return
+    g.online_milli += node.num * 1000
+    pool = S.pool[node.pool]
+    if pool.spares < pool.spares_target:
+        node.state = 3
+        pool.spares += 1
+        return
+    node.state = UP
+    index(S, n)
+    mark_dirty(S, node.pool)
+
+
+@njit(cache=True)
+def shrink(S: State, j: int, s: int, take: int, cause: int) -> None:
+    """Take `take` GPUs of one segment from an elastic job, which goes on with the rest (rule 6)."""
+    g = S.g[0]
+    job = S.job[j]
+    cls = S.cls[job.cls]
+    bank(S, j)
+    seg = S.seg[s]
+    n = seg.node
+    if job.is_borrowed:
+        over_on_nodes(S, j, -1)
+    mask, out = seg.mask, 0
+    for _ in range(take):
+        bit = mask & -mask
+        out |= bit
+        mask ^= bit
+    free_gpus_of(S, n, s, out, cpu_for(S, job.cls, take), mem_for(S, job.cls, take))
+    charge(S, j, -take * cls.gpu_milli)
+    job.alloc -= take
+    if seg.mask == 0:
+        t = job.seg
+        if t == s:
+            job.seg = seg.next
+        else:
+            while S.seg[t].next != s:
+                t = S.seg[t].next
+            S.seg[t].next = seg.next
+        unlink_segment(S, s)
+    if job.is_borrowed:
+        over_on_nodes(S, j, 1)
+    rerate(S, j)
+    g.shrinks += 1
+    decide(S, SHRINK, j, job.pool, n, take, g.now_ms, cause)
+    check_hold(S, n)
+
+
+@njit(cache=True)
+def rerate(S: State, j: int) -> None:
+    """A job's speed and predicted end after its number of GPUs changed (work scales linearly)."""
+    job = S.job[j]
+    cls = S.cls[job.cls]
+    job.rate_milli = S.speed[cls.speed, S.pool[job.pool].gpu_type] * job.alloc // cls.num_gpus
+    job.pred_end_ms = S.g[0].now_ms + predict_rest_ms(S, j) * 1000 // max(job.rate_milli, 1)
+    job.version += 1
+
+
+@njit(cache=True)
+def grow(S: State, j: int, n: int, count: int) -> None:
+    """Give an elastic job more GPUs of a node, under the label it runs with."""
+    job = S.job[j]
+    cls = S.cls[job.cls]
+    bank(S, j)
+    if job.is_borrowed:
+        over_on_nodes(S, j, -1)
+    job.alloc += count
+    add_segment(S, j, n, count, cls.gpu_milli, cpu_for(S, job.cls, count), mem_for(S, job.cls, count))
+    charge(S, j, count * cls.gpu_milli)
+    if job.is_borrowed:
+        over_on_nodes(S, j, 1)
+    rerate(S, j)
+    S.g[0].grows += 1
+    decide(S, GROW, j, job.pool, n, count, S.g[0].now_ms, -1)

@@ -1,0 +1,215 @@
+"""Nodes: what is free on them, the indexes that find it, and the segments of jobs that stand there."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from dure.policy.kernels.bits import clear_bit, set_bit
+from dure.policy.kernels.layout import RACK_ROWS, ROW_PARTIAL, UP, State
+
+
+@njit(cache=True)
+def node_power_w(S: State, n: int) -> int:
+    """Electric power of a node as it is now (rule 8)."""
+    node = S.node[n]
+    if node.state == 4:
+        return 0
+    pool = S.pool[node.pool]
+    if node.used_milli == 0:
+        per_gpu = pool.sleep_w if S.g[0].is_sleep else pool.idle_w
+        return per_gpu * node.num
+    return pool.idle_w * node.num + (pool.busy_w - pool.idle_w) * node.used_milli // 1000
+
+
+@njit(cache=True)
+def site_add_power(S: State, site: int, delta_w: int) -> None:
+    """Change a site's power, after adding up the energy used until now."""
+    s = S.site[site]
+    now = S.g[0].now_ms
+    s.energy_wms += s.power_w * (now - s.at_ms)
+    s.at_ms = now
+    s.power_w += delta_w
+
+
+@njit(cache=True)
+def unindex(S: State, n: int) -> None:
+    """Take a node out of the free indexes, before it changes."""
+    node = S.node[n]
+    if not node.is_indexed:
+        return
+    node.is_indexed = 0
+    clear_bit(S.bits, node.free, n)
+    if node.partial > 0:
+        clear_bit(S.bits, ROW_PARTIAL + node.partial - 1, n)
+    S.pool[node.pool].free_milli -= node.num * 1000 - node.used_milli
+    S.g[0].frag_gpus -= node.free if node.free < node.num else 0
+    if node.free == node.num and node.num > 0:
+        rack_add(S, node.rack, -1)
+
+
+@njit(cache=True)
+def rack_add(S: State, r: int, delta: int) -> None:
+    """Count a wholly free node into (or out of) its rack and block."""
+    rack = S.rack[r]
+    if rack.whole > 0:
+        clear_bit(S.rack_bits, min(rack.whole, RACK_ROWS - 1), r)
+    rack.whole += delta
+    if rack.whole > 0:
+        set_bit(S.rack_bits, min(rack.whole, RACK_ROWS - 1), r)
+    S.block[S.node[rack.node0].block].whole += delta
+    S.g[0].whole_free += delta
+
+
+@njit(cache=True)
+def index(S: State, n: int) -> None:
+    """Put a node into the free indexes, unless it is down or held for somebody."""
+    node = S.node[n]
+    if node.is_indexed or node.state != UP or node.hold >= 0:
+        return
+    node.is_indexed = 1
+    best = 0
+    if node.used_milli < node.num * 1000 - node.free * 1000:
+        # Some GPU is partly free: keep the largest rest in eighths, rounded down, for the bitmap.
+        for i in range(node.num):
+            if not (node.free_mask >> i) & 1 and S.gfree[n, i] > best:
+                best = S.gfree[n, i]
+    node.partial = min(best // 125 + 1, 8) if best > 0 else 0
+    set_bit(S.bits, node.free, n)
+    if node.partial > 0:
+        set_bit(S.bits, ROW_PARTIAL + node.partial - 1, n)
+    S.pool[node.pool].free_milli += node.num * 1000 - node.used_milli
+    S.g[0].frag_gpus += node.free if node.free < node.num else 0
+    if node.free == node.num and node.num > 0:
+        rack_add(S, node.rack, 1)
+
+
+@njit(cache=True)
+def lowest_gpus(mask: int, count: int) -> int:
+    """The `count` lowest set bits of a mask."""
+    out = 0
+    for _ in range(count):
+        bit = mask & -mask
+        out |= bit
+        mask ^= bit
+    return out
+
+
+@njit(cache=True)
+def add_segment(S: State, j: int, n: int, count: int, milli: int, cpu: int, mem: int) -> None:
+    """Give `count` GPUs (or `milli` of one) of node n to job j. The node must have them free."""
+    g = S.g[0]
+    job = S.job[j]
+    node = S.node[n]
+    before_w = node_power_w(S, n)
+    unindex(S, n)
+    s = g.free_seg
+    seg = S.seg[s]
+    g.free_seg = seg.next
+    seg.job, seg.node, seg.leaving = j, n, 0
+    seg.milli = milli
+    if milli >= 1000 or count == 0:
+        seg.mask = lowest_gpus(node.free_mask, count)
+        node.free_mask &= ~seg.mask
+        node.free -= count
+        node.used_milli += count * 1000
+    else:
+        best = -1
+        for i in range(node.num):
+            if not (node.free_mask >> i) & 1 and S.gfree[n, i] >= milli:
+                if best < 0 or S.gfree[n, i] < S.gfree[n, best]:
+                    best = i
+        if best < 0:
+            bit = node.free_mask & -node.free_mask
+            best = 0
+            while not (bit >> best) & 1:
+                best += 1
+            node.free_mask ^= bit
+            node.free -= 1
+            S.gfree[n, best] = 1000
+        S.gfree[n, best] -= milli
+        seg.mask = 1 << best
+        node.used_milli += milli
+    node.cpu_free -= cpu
+    node.mem_free -= mem
+    if job.pred_end_ms > node.free_at_ms:
+        node.free_at_ms = job.pred_end_ms
+    seg.next = job.seg
+    job.seg = s
+    seg.node_prev = -1
+    seg.node_next = node.seg
+    if node.seg >= 0:
+        S.seg[node.seg].node_prev = s
+    node.seg = s
+    index(S, n)
+    site_add_power(S, S.pool[node.pool].site, node_power_w(S, n) - before_w)
+
+
+@njit(cache=True)
+def seg_gpus(S: State, s: int) -> int:
+    """Whole GPUs of a segment; 0 for a fraction."""
+    seg = S.seg[s]
+    if seg.milli < 1000:
+        return 0
+    count = 0
+    mask = seg.mask
+    while mask:
+        mask &= mask - 1
+        count += 1
+    return count
+
+
+@njit(cache=True)
+def free_gpus_of(S: State, n: int, s: int, mask: int, cpu: int, mem: int) -> None:
+    """Return GPUs of a segment to their node; the segment stays if it keeps any."""
+    seg = S.seg[s]
+    node = S.node[n]
+    before_w = node_power_w(S, n)
+    unindex(S, n)
+    if seg.milli >= 1000 or mask == 0:
+        count = 0
+        rest = mask
+        while rest:
+            rest &= rest - 1
+            count += 1
+        node.free_mask |= mask
+        node.free += count
+        node.used_milli -= count * 1000
+    else:
+        i = 0
+        while not (mask >> i) & 1:
+            i += 1
+        S.gfree[n, i] += seg.milli
+        node.used_milli -= seg.milli
+        if S.gfree[n, i] >= 1000:
+            S.gfree[n, i] = 0
+            node.free_mask |= mask
+            node.free += 1
+    seg.mask &= ~mask
+    node.cpu_free += cpu
+    node.mem_free += mem
+    index(S, n)
+    site_add_power(S, S.pool[node.pool].site, node_power_w(S, n) - before_w)
+
+
+@njit(cache=True)
+def unlink_segment(S: State, s: int) -> None:
+    """Take a segment out of its node's list and give it back to the free list."""
+    seg = S.seg[s]
+    node = S.node[seg.node]
+    if seg.node_prev >= 0:
+        S.seg[seg.node_prev].node_next = seg.node_next
+    else:
+        node.seg = seg.node_next
+    if seg.node_next >= 0:
+        S.seg[seg.node_next].node_prev = seg.node_prev
+    last = np.int64(0)
+    t = node.seg
+    while t >= 0:
+        end = S.job[S.seg[t].job].pred_end_ms
+        if end > last:
+            last = end
+        t = S.seg[t].node_next
+    node.free_at_ms = last
+    seg.next = S.g[0].free_seg
+    S.g[0].free_seg = s

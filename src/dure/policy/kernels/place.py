@@ -1,0 +1,325 @@
+"""Placement: which nodes a gang stands on (rule 4). Fills `State.pick` with (node, GPUs) and says how many."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from dure.policy.kernels.bits import next_bit
+from dure.policy.kernels.layout import GPUS_MAX, RACK_ROWS, ROW_PARTIAL, State
+
+#: Nodes of one free count that are looked at for CPU and memory before the next count is tried.
+LOOK_MAX = 64
+
+
+@njit(cache=True)
+def shape_on(S: State, c: int, p: int, gpus: int) -> tuple[int, int, int]:
+    """(parts, GPUs a part, rest) of a gang of `gpus` on a pool's nodes; parts == 0: it cannot stand there."""
+    per_node = S.cls[c].per_node
+    size = S.pool[p].per_node
+    if per_node == 0:
+        per_node = gpus if gpus <= size else size
+    if per_node > size or per_node == 0:
+        return 0, 0, 0
+    return gpus // per_node, per_node, gpus % per_node
+
+
+@njit(cache=True)
+def cpu_for(S: State, c: int, count: int) -> int:
+    """CPU beside `count` GPUs of a job (all of the job's, where it has no GPU)."""
+    cls = S.cls[c]
+    return cls.cpu_milli // cls.num_gpus * count if cls.num_gpus > 0 else cls.cpu_milli
+
+
+@njit(cache=True)
+def mem_for(S: State, c: int, count: int) -> int:
+    """Memory beside `count` GPUs of a job (all of the job's, where it has no GPU)."""
+    cls = S.cls[c]
+    return cls.mem_mib // cls.num_gpus * count if cls.num_gpus > 0 else cls.mem_mib
+
+
+@njit(cache=True)
+def fits(S: State, n: int, cpu: int, mem: int) -> bool:
+    """Whether a node has the CPU and memory free."""
+    return S.node[n].cpu_free >= cpu and S.node[n].mem_free >= mem
+
+
+@njit(cache=True)
+def find_node(S: State, n0: int, n1: int, gpus: int, cpu: int, mem: int) -> int:
+    """Best fit: a node of [n0, n1) with the fewest free GPUs that suffice, lowest id; -1: none."""
+    for row in range(gpus, GPUS_MAX + 1):
+        n = next_bit(S.bits, row, n0, n1)
+        looked = 0
+        while n >= 0 and looked < LOOK_MAX:
+            if fits(S, n, cpu, mem):
+                return n
+            looked += 1
+            n = next_bit(S.bits, row, n + 1, n1)
+    return -1
+
+
+@njit(cache=True)
+def find_fraction(S: State, p: int, milli: int, cpu: int, mem: int) -> int:
+    """Best fit of a part of one GPU: the partly used GPU with the smallest rest, else a fresh GPU; -1: none."""
+    pool = S.pool[p]
+    for row in range(milli // 125, 8):
+        best, best_rest = -1, 1001
+        n = next_bit(S.bits, ROW_PARTIAL + row, pool.node0, pool.node1)
+        looked = 0
+        while n >= 0 and looked < LOOK_MAX:
+            node = S.node[n]
+            if fits(S, n, cpu, mem):
+                for i in range(node.num):
+                    rest = S.gfree[n, i]
+                    if not (node.free_mask >> i) & 1 and milli <= rest < best_rest:
+                        best, best_rest = n, rest
+            looked += 1
+            n = next_bit(S.bits, ROW_PARTIAL + row, n + 1, pool.node1)
+        if best >= 0:
+            return best
+    return find_node(S, pool.node0, pool.node1, 1, cpu, mem)
+
+
+@njit(cache=True)
+def domain_count(S: State, n0: int, n1: int, per_node: int, cpu: int, mem: int) -> int:
+    """Nodes of [n0, n1) with `per_node` GPUs free, and the CPU and memory."""
+    count = 0
+    for n in range(n0, n1):
+        if S.node[n].is_indexed and S.node[n].free >= per_node and fits(S, n, cpu, mem):
+            count += 1
+    return count
+
+
+@njit(cache=True)
+def take_from(S: State, n0: int, n1: int, per_node: int, cpu: int, mem: int, want: int, num: int) -> int:
+    """Append up to `want` nodes of [n0, n1) to the pick, the fullest that suffice first; the new length."""
+    got = 0
+    for row in range(per_node, GPUS_MAX + 1):
+        n = next_bit(S.bits, row, n0, n1)
+        while n >= 0 and got < want:
+            if fits(S, n, cpu, mem):
+                S.pick[num + got, 0] = n
+                S.pick[num + got, 1] = per_node
+                got += 1
+            n = next_bit(S.bits, row, n + 1, n1)
+    return num + got
+
+
+@njit(cache=True)
+def take_block(S: State, b: int, per_node: int, cpu: int, mem: int, want: int, num: int, is_plain: bool) -> int:
+    """Append `want` nodes of a block, whole free racks first, then the rack that fits best; the new length."""
+    block = S.block[b]
+    goal = num + want
+    if not is_plain:
+        return take_from(S, block.node0, block.node1, per_node, cpu, mem, want, num)
+    for r in range(block.child0, block.child1):
+        rack = S.rack[r]
+        size = rack.node1 - rack.node0
+        if rack.whole == size and goal - num >= size:
+            num = take_from(S, rack.node0, rack.node1, per_node, cpu, mem, size, num)
+    while num < goal:
+        best = -1
+        for r in range(block.child0, block.child1):
+            rack = S.rack[r]
+            left = rack.whole
+            if left == 0 or (num > 0 and is_picked(S, r, num, want)):
+                continue
+            if best < 0 or better_rest(left, S.rack[best].whole, goal - num):
+                best = r
+        if best < 0:
+            break
+        rack = S.rack[best]
+        num = take_from(S, rack.node0, rack.node1, per_node, cpu, mem, goal - num, num)
+    return num
+
+
+@njit(cache=True)
+def is_picked(S: State, r: int, num: int, want: int) -> bool:
+    """Whether nodes of rack r are already in the pick."""
+    for i in range(max(0, num - want), num):
+        if S.node[S.pick[i, 0]].rack == r:
+            return True
+    return False
+
+
+@njit(cache=True)
+def better_rest(left: int, best: int, want: int) -> bool:
+    """Best fit among racks: the smallest that suffices, else the largest."""
+    if left >= want:
+        return best < want or left < best
+    return best < want and left > best
+
+
+@njit(cache=True)
+def place(S: State, c: int, p: int, gpus: int) -> int:
+    """Choose nodes of pool p for `gpus` GPUs of a job of class c, in the smallest domain that fits.
+
+    Returns the length of the pick; 0: it does not fit now. Held and downed nodes are not looked at.
+    """
+    cls = S.cls[c]
+    pool = S.pool[p]
+    if gpus == 0:
+        for row in range(0, GPUS_MAX + 1):
+            n = next_bit(S.bits, row, pool.node0, pool.node1)
+            while n >= 0:
+                if fits(S, n, cls.cpu_milli, cls.mem_mib):
+                    S.pick[0, 0], S.pick[0, 1] = n, 0
+                    return 1
+                n = next_bit(S.bits, row, n + 1, pool.node1)
+        return 0
+    if cls.gpu_milli < 1000:
+        if pool.free_milli < cls.gpu_milli:
+            return 0
+        n = find_fraction(S, p, cls.gpu_milli, cls.cpu_milli, cls.mem_mib)
+        if n < 0:
+            return 0
+        S.pick[0, 0], S.pick[0, 1] = n, 1
+        return 1
+    if pool.free_milli < gpus * 1000:
+        return 0
+    parts, per_node, rest = shape_on(S, c, p, gpus)
+    if parts == 0:
+        return 0
+    cpu, mem = cpu_for(S, c, per_node), mem_for(S, c, per_node)
+    if parts == 1 and rest == 0:
+        n = find_node(S, pool.node0, pool.node1, per_node, cpu, mem)
+        if n < 0:
+            return 0
+        S.pick[0, 0], S.pick[0, 1] = n, per_node
+        return 1
+    if cls.topology == 1:
+        return 0
+    return place_gang(S, c, p, parts, per_node, rest, cpu, mem)
+
+
+@njit(cache=True)
+def place_gang(S: State, c: int, p: int, parts: int, per_node: int, rest: int, cpu: int, mem: int) -> int:
+    """Nodes for a gang of several: one rack, else one block, else the pool, as its topology allows."""
+    topology = S.cls[c].topology
+    pool = S.pool[p]
+    is_plain = per_node == pool.per_node and pool.is_plain == 1
+    need = parts + (1 if rest > 0 else 0)
+    num = 0
+    lo, hi = pool.node0, pool.node1
+    if is_plain:
+        for row in range(min(need, RACK_ROWS - 1), RACK_ROWS):
+            r = next_bit(S.rack_bits, row, pool.rack0, pool.rack1)
+            while r >= 0 and S.rack[r].whole < need:
+                r = next_bit(S.rack_bits, row, r + 1, pool.rack1)
+            if r >= 0:
+                lo, hi = S.rack[r].node0, S.rack[r].node1
+                num = take_from(S, lo, hi, per_node, cpu, mem, parts, 0)
+                break
+    else:
+        best, best_count = -1, 1 << 30
+        for r in range(pool.rack0, pool.rack1):
+            if S.rack[r].node1 - S.rack[r].node0 >= need:
+                count = domain_count(S, S.rack[r].node0, S.rack[r].node1, per_node, cpu, mem)
+                if need <= count < best_count:
+                    best, best_count = r, count
+        if best >= 0:
+            lo, hi = S.rack[best].node0, S.rack[best].node1
+            num = take_from(S, lo, hi, per_node, cpu, mem, parts, 0)
+    if num < parts and topology != 2:
+        best, best_count = -1, 1 << 30
+        for b in range(pool.block0, pool.block1):
+            block = S.block[b]
+            if is_plain:
+                count = block.whole
+            else:
+                count = domain_count(S, block.node0, block.node1, per_node, cpu, mem)
+            if need <= count < best_count:
+                best, best_count = b, count
+        if best >= 0:
+            lo, hi = S.block[best].node0, S.block[best].node1
+            num = take_block(S, best, per_node, cpu, mem, parts, 0, is_plain)
+        elif topology != 3:
+            num = place_wide(S, p, parts, per_node, cpu, mem, is_plain)
+    if num < parts:
+        return 0
+    if rest > 0:
+        n = find_rest(S, lo, hi, rest, cpu * rest // per_node, mem * rest // per_node, num)
+        if n < 0:
+            return 0
+        S.pick[num, 0], S.pick[num, 1] = n, rest
+        num += 1
+    return num
+
+
+@njit(cache=True)
+def place_wide(S: State, p: int, parts: int, per_node: int, cpu: int, mem: int, is_plain: bool) -> int:
+    """Nodes over several blocks, the emptiest blocks first so that few are touched."""
+    pool = S.pool[p]
+    num = 0
+    if not is_plain:
+        num = take_from(S, pool.node0, pool.node1, per_node, cpu, mem, parts, 0)
+        return num if num == parts else 0
+    limit = 1 << 30
+    while num < parts:
+        # The next fullest count of free nodes; blocks with equal counts go in order of id.
+        most = 0
+        for b in range(pool.block0, pool.block1):
+            if most < S.block[b].whole < limit:
+                most = S.block[b].whole
+        if most == 0:
+            return 0
+        for b in range(pool.block0, pool.block1):
+            if S.block[b].whole == most and num < parts:
+                num = take_block(S, b, per_node, cpu, mem, min(most, parts - num), num, True)
+        limit = most
+    return num
+
+
+@njit(cache=True)
+def find_rest(S: State, n0: int, n1: int, gpus: int, cpu: int, mem: int, num: int) -> int:
+    """Best-fit node for a gang's last, smaller part, not among the nodes already picked."""
+    for row in range(gpus, GPUS_MAX + 1):
+        n = next_bit(S.bits, row, n0, n1)
+        while n >= 0:
+            if fits(S, n, cpu, mem):
+                is_free = True
+                for i in range(num):
+                    if S.pick[i, 0] == n:
+                        is_free = False
+                        break
+                if is_free:
+                    return n
+            n = next_bit(S.bits, row, n + 1, n1)
+    return -1
+
+
+@njit(cache=True)
+def place_on_holds(S: State, c: int, p: int, gpus: int, end_ms: int) -> int:
+    """Backfill (rule 5): one node held for a later gang, for a job predicted to be gone by then."""
+    cls = S.cls[c]
+    parts, per_node, rest = shape_on(S, c, p, gpus)
+    if parts != 1 or rest != 0 or cls.gpu_milli < 1000:
+        return 0
+    h = S.pool[p].hold
+    while h >= 0:
+        hold = S.hold[h]
+        if hold.kind != 1 and hold.kind != 2 and hold.start_ms >= end_ms:
+            n = hold.head
+            looked = 0
+            while n >= 0 and looked < LOOK_MAX:
+                if S.node[n].state == 0 and S.node[n].free >= per_node and fits(S, n, cls.cpu_milli, cls.mem_mib):
+                    S.pick[0, 0], S.pick[0, 1] = n, per_node
+                    return 1
+                looked += 1
+                n = S.node[n].hold_next
+        h = hold.next
+    return 0
+
+
+@njit(cache=True)
+def power_needed_w(S: State, num: int) -> int:
+    """What the picked nodes would draw more than now."""
+    total = np.int64(0)
+    for i in range(num):
+        n = S.pick[i, 0]
+        node = S.node[n]
+        pool = S.pool[node.pool]
+        total += (pool.busy_w - pool.idle_w) * S.pick[i, 1]
+        if S.g[0].is_sleep and node.used_milli == 0:
+            total += (pool.idle_w - pool.sleep_w) * node.num
+    return total

@@ -1,0 +1,301 @@
+"""Waiting jobs: one heap for each shape (class) of a member, ordered by rank (rule 3)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from dure.policy.kernels.layout import (
+    DURE,
+    LAS,
+    NEVER_MS,
+    NUM_BUCKETS,
+    PENDING,
+    SJF,
+    SRSF,
+    SRTF,
+    State,
+)
+
+
+@njit(cache=True)
+def bucket_of(ms: int) -> int:
+    """Half-octave bucket of a duration: two for each doubling of its seconds, 0 for 1 s and less."""
+    s = max(ms // 1000, 1)
+    octave = 0
+    while s >> (octave + 1):
+        octave += 1
+    half = 1 if 2 * s >= 3 << octave else 0
+    return min(2 * octave + half, NUM_BUCKETS - 1)
+
+
+@njit(cache=True)
+def bucket_mid_ms(b: int) -> int:
+    """A duration in the middle of a bucket."""
+    low = 1000 << (b // 2)
+    return low * 5 // 4 if b % 2 == 0 else low * 7 // 4
+
+
+@njit(cache=True)
+def history_row(S: State, j: int) -> int:
+    """The narrowest history with enough ended jobs: same user and size, same member and size, all. -1: none."""
+    job = S.job[j]
+    least = S.g[0].history_min
+    if S.hist[job.key1, NUM_BUCKETS] >= least:
+        return job.key1
+    if S.hist[job.key2, NUM_BUCKETS] >= least:
+        return job.key2
+    if S.hist[0, NUM_BUCKETS] >= least:
+        return 0
+    return -1
+
+
+@njit(cache=True)
+def learn(S: State, j: int, duration_ms: int) -> None:
+    """Count the length of an ended job; only ended jobs are ever counted."""
+    b = bucket_of(duration_ms)
+    job = S.job[j]
+    S.hist[0, b] += 1
+    S.hist[0, NUM_BUCKETS] += 1
+    if job.key1 > 0:
+        S.hist[job.key1, b] += 1
+        S.hist[job.key1, NUM_BUCKETS] += 1
+    if job.key2 > 0 and job.key2 != job.key1:
+        S.hist[job.key2, b] += 1
+        S.hist[job.key2, NUM_BUCKETS] += 1
+
+
+@njit(cache=True)
+def predict_rest_ms(S: State, j: int) -> int:
+    """Mean time still to run, given what has run, from the history of like jobs; bounded by the time limit."""
+    job = S.job[j]
+    row = history_row(S, j)
+    done = job.done_ms
+    rest = S.g[0].default_ms
+    if row >= 0:
+        count = np.int64(0)
+        total = np.int64(0)
+        for b in range(NUM_BUCKETS):
+            mid = bucket_mid_ms(b)
+            if mid > done:
+                count += S.hist[row, b]
+                total += S.hist[row, b] * ((mid - done) // 1000)
+        rest = total * 1000 // count if count > 0 else done
+    if job.limit_ms >= 0 and rest > job.limit_ms - done:
+        rest = job.limit_ms - done
+    return max(rest, 1000)
+
+
+@njit(cache=True)
+def index_rest_ms(S: State, j: int, done: int) -> int:
+    """Gittins' index of a job as a time: the least expected time of service per completion (Gittins 1979).
+
+    Small for a job that is likely to end soon. Grows with what has run when long jobs have heavy tails.
+    """
+    row = history_row(S, j)
+    if row < 0:
+        return max(S.g[0].default_ms, done)
+    alive = np.int64(0)
+    for b in range(NUM_BUCKETS):
+        if bucket_mid_ms(b) > done:
+            alive += S.hist[row, b]
+    if alive == 0:
+        return max(done, 1000)
+    best = NEVER_MS
+    ended = np.int64(0)
+    spent_s = np.int64(0)
+    last = done
+    for b in range(NUM_BUCKETS):
+        mid = bucket_mid_ms(b)
+        if mid <= done:
+            continue
+        spent_s += (alive - ended) * ((mid - last) // 1000)
+        last = mid
+        ended += S.hist[row, b]
+        if ended > 0:
+            index = spent_s * 1000 // ended
+            if index < best:
+                best = index
+    return max(best, 1000)
+
+
+@njit(cache=True)
+def level_of(S: State, attained: int) -> int:
+    """Queue of least attained service (Tiresias, NSDI'19): thresholds double from `las_base`."""
+    level = 0
+    limit = S.g[0].las_base
+    while attained >= limit and level < S.g[0].las_levels:
+        level += 1
+        limit *= 2
+    return level
+
+
+@njit(cache=True)
+def rank_of(S: State, j: int, done: int) -> int:
+    """Place in the queue, smaller first, of a job that has run `done` ms (rule 3).
+
+    fifo, fair: age. sjf: the known length. srtf: the known rest. srsf: the known rest × GPUs. las: level of
+    GPU-time attained, then age. dure: age plus the bounded index of the rest, so a job is overtaken only by
+    jobs that came at most `rank_cap_ms` later, and nothing starves.
+    """
+    g = S.g[0]
+    job = S.job[j]
+    cls = S.cls[job.cls]
+    order = g.order
+    if order == SJF:
+        return job.oracle_ms
+    if order == SRTF:
+        return max(job.oracle_ms - done, 0)
+    if order == SRSF:
+        return max(job.oracle_ms - done, 0) * max(cls.num_gpus, 1)
+    if order == LAS:
+        return (level_of(S, done // 1000 * max(cls.num_gpus, 1)) << 50) + job.submit_ms
+    if order == DURE:
+        rest = index_rest_ms(S, j, done)
+        size = np.int64(1000)
+        gpus = cls.num_gpus
+        while gpus > 1:
+            # size_exp_milli is what one doubling of the gang multiplies the index by.
+            size = size * g.size_exp_milli // 1000
+            gpus >>= 1
+        cost = min(rest, g.rank_cap_ms) * g.rank_coef_milli // 1000 * size // 1000
+        return job.submit_ms + min(cost, g.rank_cap_ms)
+    return job.submit_ms
+
+
+@njit(cache=True)
+def before(S: State, a: int, b: int) -> bool:
+    """Whether job a stands before job b of the same class; restarts first, ties by id."""
+    x, y = S.job[a], S.job[b]
+    if x.is_restart != y.is_restart:
+        return x.is_restart > y.is_restart
+    return x.rank < y.rank or (x.rank == y.rank and a < b)
+
+
+@njit(cache=True)
+def meld(S: State, a: int, b: int) -> int:
+    """Join two pairing heaps (Fredman et al. 1986); either may be -1."""
+    if a < 0:
+        return b
+    if b < 0:
+        return a
+    if before(S, b, a):
+        a, b = b, a
+    S.job[b].sibling = S.job[a].child
+    S.job[a].child = b
+    return a
+
+
+@njit(cache=True)
+def push(S: State, j: int) -> None:
+    """Put a pending job into its class's heap."""
+    g = S.g[0]
+    job = S.job[j]
+    c = job.cls
+    cls = S.cls[c]
+    m = S.member[cls.member]
+    job.child = job.sibling = -1
+    if cls.count == 0:
+        cls.prev = -1
+        cls.next = m.head
+        if m.head >= 0:
+            S.cls[m.head].prev = c
+        m.head = c
+    cls.root = meld(S, cls.root, j)
+    cls.count += 1
+
+
+@njit(cache=True)
+def pop(S: State, c: int) -> int:
+    """Take the first job out of a class's heap."""
+    cls = S.cls[c]
+    j = cls.root
+    first = S.job[j].child
+    # Two passes: pair from the left, then join from the right, through a reversed list.
+    pairs = -1
+    while first >= 0:
+        second = S.job[first].sibling
+        if second < 0:
+            S.job[first].sibling = pairs
+            pairs = first
+            break
+        rest = S.job[second].sibling
+        S.job[first].sibling = S.job[second].sibling = -1
+        first = meld(S, first, second)
+        S.job[first].sibling = pairs
+        pairs = first
+        first = rest
+    root = -1
+    while pairs >= 0:
+        rest = S.job[pairs].sibling
+        S.job[pairs].sibling = -1
+        root = meld(S, root, pairs)
+        pairs = rest
+    cls.root = root
+    cls.count -= 1
+    if cls.count == 0:
+        m = S.member[cls.member]
+        if cls.prev >= 0:
+            S.cls[cls.prev].next = cls.next
+        else:
+            m.head = cls.next
+        if cls.next >= 0:
+            S.cls[cls.next].prev = cls.prev
+    S.job[j].child = S.job[j].sibling = -1
+    return j
+
+
+@njit(cache=True)
+def drop_ended(S: State, c: int) -> None:
+    """Take cancelled jobs off the top of a heap."""
+    while S.cls[c].count > 0 and S.job[S.cls[c].root].state != PENDING:
+        pop(S, c)
+
+
+@njit(cache=True)
+def milli_of(S: State, c: int) -> int:
+    """GPUs that a job of a class needs to start, in 1/1000."""
+    cls = S.cls[c]
+    if cls.num_gpus == 1 and cls.gpu_milli < 1000:
+        return cls.gpu_milli
+    return cls.min_gpus * 1000
+
+
+@njit(cache=True)
+def project_level(S: State, p: int) -> int:
+    """Decayed use of a project by its weight, in doublings: projects within a factor of two are equal."""
+    use = S.project[p].usage // max(S.project[p].weight_milli, 1)
+    level = 0
+    while use > 0:
+        use >>= 1
+        level += 1
+    return level
+
+
+@njit(cache=True)
+def class_before(S: State, a: int, b: int) -> bool:
+    """Whether the head of class a goes before the head of class b of the same member (rule 3).
+
+    Restarts after a failure, jobs that waited longer than `overdue_ms`, priority class, the project's decayed
+    use, rank, id. The baselines know rank and id alone.
+    """
+    g = S.g[0]
+    x, y = S.job[S.cls[a].root], S.job[S.cls[b].root]
+    if g.order == DURE:
+        if x.is_restart != y.is_restart:
+            return x.is_restart > y.is_restart
+        x_due = g.now_ms - x.queued_ms > g.overdue_ms
+        y_due = g.now_ms - y.queued_ms > g.overdue_ms
+        if x_due != y_due:
+            return x_due
+        if x_due and x.queued_ms != y.queued_ms:
+            return x.queued_ms < y.queued_ms
+        if S.cls[a].priority != S.cls[b].priority:
+            return S.cls[a].priority > S.cls[b].priority
+        if S.cls[a].project != S.cls[b].project:
+            p, q = project_level(S, S.cls[a].project), project_level(S, S.cls[b].project)
+            if p != q:
+                return p < q
+    if x.rank != y.rank:
+        return x.rank < y.rank
+    return S.cls[a].root < S.cls[b].root

@@ -1,0 +1,379 @@
+"""Making room: nodes held for a gang, and the victims that must leave them (rules 1, 5, 6)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from dure.policy.kernels.layout import (
+    DURE,
+    HOLD,
+    HOLD_BACKFILL,
+    HOLD_RANK,
+    HOLD_RECLAIM,
+    NEVER_MS,
+    REVOKING,
+    RUNNING,
+    UP,
+    State,
+)
+from dure.policy.kernels.leases import check_hold, decide, progress_ms, revoke, shrink, unsaved_ms
+from dure.policy.kernels.nodes import seg_gpus, unindex
+from dure.policy.kernels.place import cpu_for, fits, mem_for, shape_on
+from dure.policy.kernels.queue import rank_of
+from dure.policy.kernels.quota import notice_ms
+
+NO_COST = np.int64(-1)
+
+
+@njit(cache=True)
+def current_rank(S: State, v: int) -> int:
+    """Rank of a running job as of now; the default's is kept up to date by `on_rerank`."""
+    if S.g[0].order == DURE:
+        return S.job[v].run_rank
+    return rank_of(S, v, S.job[v].done_ms + progress_ms(S, v))
+
+
+@njit(cache=True)
+def is_victim(S: State, v: int, kind: int, claimant: int) -> bool:
+    """Whether a running job may be made to leave for the claimant (rule 6).
+
+    Reclaim takes what runs above its member's guarantee; rank takes the same member's jobs that stand behind the
+    claimant by more than the margin, have had their minimum run, and were not stopped for it before.
+    """
+    job = S.job[v]
+    if job.state != RUNNING:
+        return False
+    if kind == HOLD_RECLAIM:
+        return job.is_borrowed == 1
+    if kind == HOLD_RANK:
+        g = S.g[0]
+        head = S.job[claimant]
+        if S.cls[job.cls].member != S.cls[head.cls].member or job.cause == claimant:
+            return False
+        if S.cls[job.cls].priority > S.cls[head.cls].priority or g.now_ms - job.start_ms < g.min_run_ms:
+            return False
+        return current_rank(S, v) > head.rank + g.margin_ms
+    return False
+
+
+@njit(cache=True)
+def lost_work(S: State, v: int) -> int:
+    """What stopping a job throws away, in GPU-ms: time since its last checkpoint × GPUs, plus its restart."""
+    job = S.job[v]
+    if job.ckpt_ms > 0:
+        return (min(unsaved_ms(S, v), S.g[0].save_ms) + S.g[0].save_ms) * max(job.alloc, 1)
+    return (S.g[0].now_ms - job.start_ms + S.g[0].save_ms) * max(job.alloc, 1)
+
+
+@njit(cache=True)
+def cheapest_victim(S: State, n: int, kind: int, claimant: int, above: int, above_v: int) -> int:
+    """The segment on node n whose job loses least, among those after (`above`, `above_v`) in that order; -1."""
+    best, best_cost, best_v = -1, NEVER_MS, -1
+    s = S.node[n].seg
+    while s >= 0:
+        v = S.seg[s].job
+        if is_victim(S, v, kind, claimant):
+            cost = victim_cost(S, s, v, kind)
+            if (cost > above or (cost == above and v > above_v)) and (
+                cost < best_cost or (cost == best_cost and v < best_v)
+            ):
+                best, best_cost, best_v = s, cost, v
+        s = S.seg[s].node_next
+    return best
+
+
+@njit(cache=True)
+def victim_cost(S: State, s: int, v: int, kind: int) -> int:
+    """Order of victims: elastic jobs that only shrink, then lowest class, then least lost work."""
+    job = S.job[v]
+    cls = S.cls[job.cls]
+    if kind == HOLD_RANK:
+        return NEVER_MS // 2 - current_rank(S, v)
+    if cls.gpu_milli >= 1000 and job.alloc - seg_gpus(S, s) >= cls.min_gpus:
+        return np.int64(0)
+    return (np.int64(cls.priority) << 52) + lost_work(S, v)
+
+
+@njit(cache=True)
+def node_cost(S: State, n: int, need: int, cpu: int, mem: int, kind: int, claimant: int) -> int:
+    """Cost of having `need` free GPUs on node n, or NO_COST where victims do not suffice.
+
+    Backfill holds: ms until the node is predicted free. Otherwise GPU-ms of work lost.
+    """
+    node = S.node[n]
+    if node.state != UP or node.hold >= 0 or node.num < need:
+        return NO_COST
+    if kind != HOLD_RECLAIM and kind != HOLD_RANK:
+        return max(node.free_at_ms - S.g[0].now_ms, 0)
+    free = node.free
+    if free >= need and fits(S, n, cpu, mem):
+        return np.int64(0)
+    if kind == HOLD_RECLAIM and free + node.over_milli // 1000 + 1 < need:
+        return NO_COST
+    cpu_free, mem_free = node.cpu_free, node.mem_free
+    s = node.seg
+    while s >= 0:
+        v = S.seg[s].job
+        if S.job[v].state == REVOKING:
+            got = seg_gpus(S, s)
+            free += got
+            cpu_free += cpu_for(S, S.job[v].cls, got)
+            mem_free += mem_for(S, S.job[v].cls, got)
+        s = S.seg[s].node_next
+    total = np.int64(0)
+    above, above_v = np.int64(-1), -1
+    while free < need or cpu_free < cpu or mem_free < mem:
+        s = cheapest_victim(S, n, kind, claimant, above, above_v)
+        if s < 0:
+            return NO_COST
+        v = S.seg[s].job
+        above, above_v = victim_cost(S, s, v, kind), v
+        got = seg_gpus(S, s)
+        free += got
+        if S.seg[s].milli < 1000:
+            free += frees_gpu(S, n, s, kind, claimant)
+        cpu_free += cpu_for(S, S.job[v].cls, got)
+        mem_free += mem_for(S, S.job[v].cls, got)
+        total += above if kind != HOLD_RANK else np.int64(1) + above // 1000000
+    return total
+
+
+@njit(cache=True)
+def frees_gpu(S: State, n: int, s: int, kind: int, claimant: int) -> int:
+    """1 if segment s is the last victim on its shared GPU and only victims stand there, else 0."""
+    mask = S.seg[s].mask
+    t = S.node[n].seg
+    while t >= 0:
+        if t != s and S.seg[t].mask & mask:
+            v = S.seg[t].job
+            if not (is_victim(S, v, kind, claimant) and victim_cost(S, t, v, kind) < victim_cost(S, s, S.seg[s].job, kind)):
+                return 0
+        t = S.seg[t].node_next
+    return 1
+
+
+@njit(cache=True)
+def log2_of(x: int) -> int:
+    """Whole part of the base-2 logarithm; 0 for 0."""
+    out = 0
+    while x > 1:
+        x >>= 1
+        out += 1
+    return out
+
+
+@njit(cache=True)
+def domain_cost(S: State, n0: int, n1: int, count: int, is_sum: bool) -> tuple[int, int]:
+    """(cost, threshold) of the `count` cheapest nodes of [n0, n1), by their costs' powers of two; cost -1: too few."""
+    num = np.zeros(64, np.int64)
+    total = np.zeros(64, np.int64)
+    feasible = 0
+    for n in range(n0, n1):
+        cost = S.cost[n]
+        if cost >= 0:
+            b = log2_of(cost + 1)
+            num[b] += 1
+            total[b] += cost
+            feasible += 1
+    if feasible < count:
+        return np.int64(-1), 0
+    left, cost = count, np.int64(0)
+    for b in range(64):
+        if num[b] == 0:
+            continue
+        if num[b] >= left:
+            mean = total[b] // num[b]
+            return (cost + mean * left if is_sum else mean), b
+        left -= num[b]
+        cost += total[b]
+    return cost, 63
+
+
+@njit(cache=True)
+def plan(S: State, c: int, p: int, gpus: int, kind: int, claimant: int) -> int:
+    """Pick the cheapest nodes of the smallest domain that can hold the gang; the length of the pick, 0: none."""
+    parts, per_node, rest = shape_on(S, c, p, gpus)
+    if parts == 0:
+        return 0
+    need = parts + (1 if rest > 0 else 0)
+    pool = S.pool[p]
+    cpu, mem = cpu_for(S, c, per_node), mem_for(S, c, per_node)
+    if need == 1:
+        return plan_one(S, p, per_node, cpu, mem, kind, claimant)
+    if S.cls[c].topology == 1:
+        return 0
+    for n in range(pool.node0, pool.node1):
+        S.cost[n] = node_cost(S, n, per_node, cpu, mem, kind, claimant)
+    is_sum = kind == HOLD_RECLAIM or kind == HOLD_RANK
+    best, best_cost, best_cut = -1, NEVER_MS, 0
+    for r in range(pool.rack0, pool.rack1):
+        if S.rack[r].node1 - S.rack[r].node0 >= need:
+            cost, cut = domain_cost(S, S.rack[r].node0, S.rack[r].node1, need, is_sum)
+            if 0 <= cost < best_cost:
+                best, best_cost, best_cut = r, cost, cut
+    if best >= 0:
+        return pick_cheapest(S, S.rack[best].node0, S.rack[best].node1, need, best_cut, per_node)
+    if S.cls[c].topology == 2:
+        return 0
+    for b in range(pool.block0, pool.block1):
+        if S.block[b].node1 - S.block[b].node0 >= need:
+            cost, cut = domain_cost(S, S.block[b].node0, S.block[b].node1, need, is_sum)
+            if 0 <= cost < best_cost:
+                best, best_cost, best_cut = b, cost, cut
+    if best >= 0:
+        return pick_cheapest(S, S.block[best].node0, S.block[best].node1, need, best_cut, per_node)
+    if S.cls[c].topology == 3:
+        return 0
+    cost, cut = domain_cost(S, pool.node0, pool.node1, need, is_sum)
+    if cost < 0:
+        return 0
+    return pick_cheapest(S, pool.node0, pool.node1, need, cut, per_node)
+
+
+@njit(cache=True)
+def plan_one(S: State, p: int, need: int, cpu: int, mem: int, kind: int, claimant: int) -> int:
+    """The cheapest single node, looking at no more than `scan_max` from where the last search ended."""
+    pool = S.pool[p]
+    size = pool.node1 - pool.node0
+    best, best_cost = -1, NEVER_MS
+    looked = 0
+    start = pool.cursor if size > S.g[0].scan_max else 0
+    for i in range(size):
+        n = pool.node0 + (start + i) % size
+        if kind == HOLD_RECLAIM and S.node[n].over_milli == 0:
+            continue
+        cost = node_cost(S, n, need, cpu, mem, kind, claimant)
+        if cost < 0:
+            continue
+        looked += 1
+        if cost < best_cost or (cost == best_cost and n < best):
+            best, best_cost = n, cost
+        if looked >= S.g[0].scan_max:
+            pool.cursor = (start + i + 1) % size
+            break
+    if best < 0:
+        return 0
+    S.pick[0, 0], S.pick[0, 1] = best, need
+    return 1
+
+
+@njit(cache=True)
+def pick_cheapest(S: State, n0: int, n1: int, need: int, cut: int, per_node: int) -> int:
+    """Nodes of [n0, n1) below the threshold, then at it, in order of id."""
+    num = 0
+    for is_at_cut in range(2):
+        for n in range(n0, n1):
+            cost = S.cost[n]
+            if cost < 0 or num >= need:
+                continue
+            b = log2_of(cost + 1)
+            if (b < cut and is_at_cut == 0) or (b == cut and is_at_cut == 1):
+                S.pick[num, 0], S.pick[num, 1] = n, per_node
+                num += 1
+    return num
+
+
+@njit(cache=True)
+def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
+    """Hold the picked nodes for job j and send their victims away; the hold's index.
+
+    The job must be in no heap. A reclaim's start is the latest deadline of its victims; it is promised to the
+    claimant, and a later start is a breach of its guarantee.
+    """
+    g = S.g[0]
+    h = g.free_hold
+    if h < 0:
+        g.status = 2
+        return -1
+    hold = S.hold[h]
+    g.free_hold = hold.next
+    parts, per_node, rest = shape_on(S, S.job[j].cls, p, gpus)
+    hold.job, hold.pool, hold.kind, hold.need = j, p, kind, per_node
+    hold.num, hold.missing, hold.head, hold.rem = num, num, -1, gpus
+    hold.start_ms = g.now_ms
+    pool = S.pool[p]
+    hold.prev, hold.next = -1, pool.hold
+    if pool.hold >= 0:
+        S.hold[pool.hold].prev = h
+    pool.hold = h
+    if kind == HOLD_BACKFILL:
+        pool.holds += 1
+        S.cls[S.job[j].cls].holds += 1
+    S.job[j].hold = h
+    g.holds += 1
+    for i in range(num - 1, -1, -1):
+        n = S.pick[i, 0]
+        unindex(S, n)
+        node = S.node[n]
+        node.hold = h
+        node.hold_next = hold.head
+        node.is_ready = 0
+        hold.head = n
+        if kind == HOLD_BACKFILL and node.free_at_ms > hold.start_ms:
+            hold.start_ms = node.free_at_ms
+    if kind == HOLD_RECLAIM or kind == HOLD_RANK:
+        g.reclaims += 1 if kind == HOLD_RECLAIM else 0
+        n = hold.head
+        while n >= 0:
+            clear_node(S, n, per_node, kind, j, h)
+            n = S.node[n].hold_next
+    n = hold.head
+    while n >= 0:
+        check_hold(S, n)
+        n = S.node[n].hold_next
+    decide(S, HOLD, j, p, S.pick[0, 0], gpus, hold.start_ms, kind)
+    S.job[j].promise_ms = hold.start_ms
+    S.job[j].promised_at_ms = g.now_ms
+    return h
+
+
+@njit(cache=True)
+def clear_node(S: State, n: int, need: int, kind: int, claimant: int, h: int) -> None:
+    """Send away the cheapest victims of a node until `need` GPUs are free or about to be."""
+    cls_idx = S.job[claimant].cls
+    cpu, mem = cpu_for(S, cls_idx, need), mem_for(S, cls_idx, need)
+    while True:
+        free, cpu_free, mem_free = S.node[n].free, S.node[n].cpu_free, S.node[n].mem_free
+        s = S.node[n].seg
+        while s >= 0:
+            v = S.seg[s].job
+            if S.job[v].state == REVOKING:
+                got = seg_gpus(S, s)
+                free += got
+                if got == 0:
+                    free += revoked_gpu(S, n, s)
+                cpu_free += cpu_for(S, S.job[v].cls, got)
+                mem_free += mem_for(S, S.job[v].cls, got)
+                if S.job[v].vacate_ms > S.hold[h].start_ms:
+                    S.hold[h].start_ms = S.job[v].vacate_ms
+            s = S.seg[s].node_next
+        if free >= need and cpu_free >= cpu and mem_free >= mem:
+            return
+        s = cheapest_victim(S, n, kind, claimant, np.int64(-1), -1)
+        if s < 0:
+            return
+        v = S.seg[s].job
+        cls = S.cls[S.job[v].cls]
+        room = S.job[v].alloc - cls.min_gpus
+        if kind == HOLD_RECLAIM and cls.gpu_milli >= 1000 and room >= seg_gpus(S, s):
+            shrink(S, v, s, min(seg_gpus(S, s), need - free), claimant)
+        else:
+            notice = notice_ms(S, cls.member, S.job[v].pool) if kind == HOLD_RECLAIM else np.int64(0)
+            revoke(S, v, notice, claimant)
+
+
+@njit(cache=True)
+def revoked_gpu(S: State, n: int, s: int) -> int:
+    """1 if segment s is the first of a shared GPU on which every job is leaving, else 0."""
+    mask = S.seg[s].mask
+    t = S.node[n].seg
+    first = True
+    while t >= 0:
+        if S.seg[t].mask & mask:
+            if S.job[S.seg[t].job].state != REVOKING:
+                return 0
+            if t < s:
+                first = False
+        t = S.seg[t].node_next
+    return 1 if first else 0

@@ -1,0 +1,271 @@
+"""The twin's compiled loop: virtual time, the truth about run times and faults, and the policy's own kernels."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from dure.policy.kernels.cycle import cycle, next_rerank_ms, on_rerank, on_submit
+from dure.policy.kernels.layout import (
+    DOWN,
+    GROW,
+    HOLD,
+    NEVER_MS,
+    QUARANTINE,
+    REVOKING,
+    RUNNING,
+    SHRINK,
+    START,
+    VACATE,
+    State,
+)
+from dure.policy.kernels.leases import mark_dirty, on_end, on_node_down, on_node_up, on_vacated
+from dure.policy.kernels.quota import settle
+
+# Kinds of timed events; at one moment they are taken in this order.
+END, VACATED, RERANK, RELEASE, WAKE = 0, 1, 2, 3, 4
+
+#: Columns of a row of `samples`: time, then fleet totals; power of each site and members' columns follow.
+NUM_TOTALS = 7
+
+
+class World(NamedTuple):
+    """What only the twin knows: truth, timers and the recorder.
+
+    Attributes
+    ----------
+    truth_ms : int64, shape (J,): run time of each job on num_gpus GPUs of speed 1.
+    at_ms, what, version : the event heap (4-ary): time, kind × 2^32 + id, version of the job when it was set.
+    fault_at_ms, fault_node, fault_kind : sorted events of nodes; kind 0 down, 1 up, 2 delivered.
+    wake_ms : sorted moments at which terms change and every pool must be looked at again.
+    samples : int64, shape (T, NUM_TOTALS + sites + 5 × members), filled up to `w[1]`.
+    latency_ms : int64, demand to GPUs in hand of each completed reclaim, filled up to `w[2]`.
+    w : int64 counters: 0 heap size, 1 samples, 2 latencies, 3 next job, 4 next fault, 5 next wake, 6 events,
+        7 digest, 8 next sample, 9 decisions, 10 jobs ended, 11 status.
+    """
+
+    truth_ms: NDArray[Any]
+    at_ms: NDArray[Any]
+    what: NDArray[Any]
+    version: NDArray[Any]
+    fault_at_ms: NDArray[Any]
+    fault_node: NDArray[Any]
+    fault_kind: NDArray[Any]
+    wake_ms: NDArray[Any]
+    samples: NDArray[Any]
+    latency_ms: NDArray[Any]
+    w: NDArray[Any]
+
+
+@njit(cache=True)
+def earlier(W: World, a: int, b: int) -> bool:
+    """Order of two heap places: time, then kind, then id."""
+    return W.at_ms[a] < W.at_ms[b] or (W.at_ms[a] == W.at_ms[b] and W.what[a] < W.what[b])
+
+
+@njit(cache=True)
+def swap(W: World, a: int, b: int) -> None:
+    """Exchange two heap places."""
+    W.at_ms[a], W.at_ms[b] = W.at_ms[b], W.at_ms[a]
+    W.what[a], W.what[b] = W.what[b], W.what[a]
+    W.version[a], W.version[b] = W.version[b], W.version[a]
+
+
+@njit(cache=True)
+def schedule(W: World, at: int, kind: int, who: int, version: int) -> None:
+    """Put an event on the heap; `w[11]` 1 says that it was full."""
+    i = W.w[0]
+    if i >= W.at_ms.shape[0]:
+        W.w[11] = 1
+        return
+    W.w[0] += 1
+    W.at_ms[i], W.what[i], W.version[i] = at, (kind << 32) + who, version
+    while i > 0:
+        up = (i - 1) >> 2
+        if not earlier(W, i, up):
+            break
+        swap(W, i, up)
+        i = up
+
+
+@njit(cache=True)
+def drop_first(W: World) -> None:
+    """Take the first event off the heap."""
+    W.w[0] -= 1
+    last = W.w[0]
+    if last == 0:
+        return
+    swap(W, 0, last)
+    i = 0
+    while True:
+        first = 4 * i + 1
+        if first >= last:
+            return
+        best = first
+        for kid in range(first + 1, min(first + 4, last)):
+            if earlier(W, kid, best):
+                best = kid
+        if not earlier(W, best, i):
+            return
+        swap(W, i, best)
+        i = best
+
+
+@njit(cache=True)
+def end_at_ms(S: State, W: World, j: int) -> int:
+    """When a running job will end at its present speed."""
+    job = S.job[j]
+    left = max(W.truth_ms[j] - job.done_ms, 0)
+    return job.since_ms + (left * 1000 + job.rate_milli - 1) // job.rate_milli
+
+
+@njit(cache=True)
+def mix(W: World, x: int) -> None:
+    """Add a number to the digest of decisions (FNV-1a over 64-bit words)."""
+    W.w[7] = (W.w[7] ^ x) * 1099511628211
+
+
+@njit(cache=True)
+def carry_out(S: State, W: World) -> None:
+    """Do what the cycle decided, as an executor would."""
+    g = S.g[0]
+    for i in range(g.num_dec):
+        d = S.dec[i]
+        j = d.job
+        mix(W, g.now_ms)
+        mix(W, (np.int64(d.kind) << 56) ^ (np.int64(j) << 20) ^ d.gpus)
+        mix(W, (np.int64(d.pool) << 32) ^ d.node)
+        mix(W, d.at_ms)
+        if d.kind == START:
+            job = S.job[j]
+            if job.claim_from_ms >= 0:
+                if W.w[2] < W.latency_ms.shape[0]:
+                    W.latency_ms[W.w[2]] = g.now_ms - job.claim_from_ms
+                    W.w[2] += 1
+                job.claim_from_ms = -1
+            schedule(W, end_at_ms(S, W, j), END, j, job.version)
+            at = next_rerank_ms(S, j)
+            if at < NEVER_MS:
+                schedule(W, at, RERANK, j, job.version)
+        elif d.kind == VACATE:
+            schedule(W, d.at_ms, VACATED, j, S.job[j].version)
+        elif d.kind == SHRINK or d.kind == GROW:
+            schedule(W, end_at_ms(S, W, j), END, j, S.job[j].version)
+        elif d.kind == QUARANTINE:
+            schedule(W, d.at_ms, RELEASE, d.node, 0)
+    W.w[9] += g.num_dec
+    g.num_dec = 0
+
+
+@njit(cache=True)
+def sample(S: State, W: World) -> None:
+    """Record the state in one row of the series."""
+    if W.w[1] >= W.samples.shape[0]:
+        return
+    g = S.g[0]
+    row = W.samples[W.w[1]]
+    W.w[1] += 1
+    row[0], row[1], row[2], row[3] = g.now_ms, g.online_milli, g.used_milli, g.queue_jobs
+    row[4], row[5], row[6] = g.queue_milli, g.frag_gpus, g.whole_free
+    k = NUM_TOTALS
+    for i in range(S.site.shape[0]):
+        row[k + i] = S.site[i].power_w
+    k += S.site.shape[0]
+    for m in range(S.member.shape[0]):
+        settle(S, m)
+        row[k] = S.member[m].used_milli
+        row[k + 1] = S.member[m].borrowed_milli
+        row[k + 2] = S.member[m].lent_milli
+        row[k + 3] = S.member[m].queued_milli
+        row[k + 4] = S.member[m].credit_milli_ms // 3600000
+        k += 5
+
+
+@njit(cache=True)
+def next_time_ms(S: State, W: World) -> int:
+    """The next moment at which something happens by itself; NEVER_MS: nothing will."""
+    t = NEVER_MS
+    if W.w[3] < S.g[0].num_jobs:
+        t = S.job[W.w[3]].submit_ms
+    if W.w[0] > 0 and W.at_ms[0] < t:
+        t = W.at_ms[0]
+    return t
+
+
+@njit(cache=True)
+def happen(S: State, W: World, t: int) -> None:
+    """Let everything that happens at moment t happen, before the policy decides."""
+    while W.w[0] > 0 and W.at_ms[0] == t:
+        what, version = W.what[0], W.version[0]
+        drop_first(W)
+        W.w[6] += 1
+        kind, who = what >> 32, what & 0xFFFFFFFF
+        if kind == RELEASE:
+            on_node_up(S, who, 1)
+            continue
+        job = S.job[who]
+        if job.version != version:
+            continue
+        if kind == END and (job.state == RUNNING or job.state == REVOKING):
+            on_end(S, who)
+            W.w[10] += 1
+        elif kind == VACATED and job.state == REVOKING:
+            on_vacated(S, who)
+        elif kind == RERANK and job.state == RUNNING:
+            on_rerank(S, who)
+            at = next_rerank_ms(S, who)
+            if at < NEVER_MS:
+                schedule(W, at, RERANK, who, version)
+    while W.w[4] < W.fault_at_ms.shape[0] and W.fault_at_ms[W.w[4]] == t:
+        n, kind = W.fault_node[W.w[4]], W.fault_kind[W.w[4]]
+        W.w[4] += 1
+        W.w[6] += 1
+        if kind == 0:
+            on_node_down(S, n, 1)
+        elif S.node[n].state == DOWN or kind == 2:
+            on_node_up(S, n, 0)
+    while W.w[5] < W.wake_ms.shape[0] and W.wake_ms[W.w[5]] == t:
+        W.w[5] += 1
+        for p in range(S.pool.shape[0]):
+            mark_dirty(S, p)
+    while W.w[3] < S.g[0].num_jobs and S.job[W.w[3]].submit_ms == t:
+        on_submit(S, W.w[3])
+        W.w[3] += 1
+        W.w[6] += 1
+
+
+@njit(cache=True)
+def run_until(S: State, W: World, stop_ms: int, sample_ms: int, events_max: int) -> int:
+    """Run until `stop_ms`, until nothing happens any more, or for about `events_max` events.
+
+    Returns 0 when done, 1 when there is more to do. Faults and terms alone do not keep a run going.
+    """
+    g = S.g[0]
+    goal = W.w[6] + events_max
+    while W.w[6] < goal:
+        t = next_time_ms(S, W)
+        if t >= NEVER_MS and g.queue_jobs == 0:
+            return 0
+        if W.w[4] < W.fault_at_ms.shape[0] and W.fault_at_ms[W.w[4]] < t:
+            t = W.fault_at_ms[W.w[4]]
+        if W.w[5] < W.wake_ms.shape[0] and W.wake_ms[W.w[5]] < t:
+            t = W.wake_ms[W.w[5]]
+        if t >= NEVER_MS:
+            return 0
+        while W.w[8] <= t and W.w[8] <= stop_ms:
+            g.now_ms = W.w[8]
+            sample(S, W)
+            W.w[8] += sample_ms
+        if t > stop_ms:
+            g.now_ms = stop_ms
+            return 0
+        g.now_ms = t
+        happen(S, W, t)
+        cycle(S)
+        carry_out(S, W)
+        if g.status != 0 or W.w[11] != 0:
+            return 0
+    return 1

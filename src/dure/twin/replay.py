@@ -1,0 +1,240 @@
+"""Replay a trace on a fleet under a policy."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import resource
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dure.core.build import Built, build_state, too_large
+from dure.model.errors import DureError, InputError
+from dure.model.fleet import Fleet
+from dure.model.jobs import Trace
+from dure.model.terms import Terms
+from dure.policy.config import Policy
+from dure.policy.kernels import layout as k
+from dure.twin.loop import NUM_TOTALS, World, run_until
+from dure.twin.result import (
+    NEVER,
+    OUTCOME_CANCELLED,
+    OUTCOME_FINISHED,
+    OUTCOME_REJECTED,
+    OUTCOME_RUNNING,
+    OUTCOME_WAITING,
+    Counters,
+    RunResult,
+    Series,
+    make_result_jobs,
+)
+
+#: Samples that a run keeps at most.
+NUM_SAMPLES = 1500
+#: Events between two reports of progress.
+CHUNK = 200_000
+
+#: Structure of node faults given to a replay: kind 0 down, 1 up.
+FAULT_DTYPE = np.dtype([("at_ms", np.int64), ("node", np.int32), ("kind", np.int8)], align=True)
+
+
+class CapacityError(DureError):
+    """A table of the state was too small; a bug of the sizes, not of the input."""
+
+
+def replay(
+    trace: Trace,
+    fleet: Fleet,
+    policy: Policy,
+    terms: Terms | None = None,
+    *,
+    faults: NDArray[Any] | None = None,
+    seed: int = 0,
+    horizon_ms: int = NEVER,
+    is_rejecting: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> RunResult:
+    """Run a trace to its end (or to a horizon).
+
+    Parameters
+    ----------
+    faults : ndarray with fields at_ms, node, kind (0 down, 1 up), sorted by at_ms, optional
+    seed : int
+        Recorded in the result; the replay itself draws nothing.
+    is_rejecting : bool
+        Reject jobs that fit nowhere instead of refusing the whole trace.
+    progress : callable(done, total), optional
+        Called every CHUNK events with jobs ended and jobs in all.
+
+    Raises
+    ------
+    InputError
+        A job is larger than the fleet (unless `is_rejecting`), or has no run time.
+    """
+    built = build_state(fleet, terms, trace, policy)
+    large = too_large(built, trace)
+    if len(large) and not is_rejecting:
+        i = int(large[0])
+        gpus = int(trace.jobs["num_gpus"][i])
+        raise InputError(
+            f"job {trace.job_ids[i]!r} ({gpus} GPUs) can never run on this fleet ({fleet.num_gpus} GPUs) "
+            f"for member {trace.members[int(trace.jobs['member'][i])]!r}; {len(large)} such job(s)",
+            trace.source, field="num_gpus",
+        )  # fmt: skip
+    unknown = np.flatnonzero(trace.jobs["duration_ms"] < 0)
+    if len(unknown):
+        raise InputError(
+            f"job {trace.job_ids[int(unknown[0])]!r} has no run time; a replay needs one", trace.source,
+            field="duration_ms",
+        )  # fmt: skip
+    world = _world(trace, fleet, built, policy, faults, horizon_ms, large)
+    stop_ms = horizon_ms if horizon_ms != NEVER else k.NEVER_MS - 1
+    span = int(world.w[12])
+    wall, cpu = time.perf_counter(), time.process_time()
+    while run_until(built.state, world, stop_ms, span, CHUNK):
+        if progress:
+            progress(int(world.w[10]), len(trace.jobs))
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    if built.state.g[0]["status"] or world.w[11]:
+        raise CapacityError(f"state tables too small: {built.state.g[0]['status']}, {world.w[11]}")
+    return _result(trace, fleet, built, policy, world, seed, horizon_ms, large, wall, cpu)
+
+
+def _world(
+    trace: Trace, fleet: Fleet, built: Built, policy: Policy, faults: NDArray[Any] | None, horizon_ms: int,
+    large: NDArray[Any],
+) -> World:  # fmt: skip
+    jobs = trace.jobs
+    truth = jobs["duration_ms"].astype(np.int64)
+    if len(large):
+        # A rejected job is submitted to no pool: it waits for ever and is told apart afterwards.
+        truth[large] = 0
+    late = np.flatnonzero(fleet.nodes["online_ms"] > 0)
+    events = np.zeros(len(late) + (0 if faults is None else len(faults)), FAULT_DTYPE)
+    events["at_ms"][: len(late)] = fleet.nodes["online_ms"][late]
+    events["node"][: len(late)], events["kind"][: len(late)] = late, 2
+    if faults is not None:
+        for name in ("at_ms", "node", "kind"):
+            events[name][len(late) :] = faults[name]
+    events = events[np.lexsort((events["node"], events["at_ms"]))]
+    ag = built.state.ag
+    wakes = np.unique(np.concatenate([ag["start_ms"], ag["end_ms"]]))
+    wakes = wakes[(wakes > 0) & (wakes < k.NEVER_MS)]
+    last = int(jobs["submit_ms"].max()) if len(jobs) else 0
+    first = int(jobs["submit_ms"].min()) if len(jobs) else 0
+    rough = horizon_ms if horizon_ms != NEVER else first + _rough_span_ms(jobs, fleet, last - first)
+    num_members, num_sites = len(built.state.member), len(fleet.sites)
+    w = np.zeros(16, np.int64)
+    w[7] = -3750763034362895579
+    w[8] = first
+    w[12] = max((rough - first) // NUM_SAMPLES, 1000)
+    heap = 4 * fleet.num_gpus + 8 * len(fleet.nodes) + 2 * len(jobs) + 1024
+    return World(
+        truth_ms=truth, at_ms=np.zeros(heap, np.int64), what=np.zeros(heap, np.int64),
+        version=np.zeros(heap, np.int32), fault_at_ms=events["at_ms"].copy(), fault_node=events["node"].copy(),
+        fault_kind=events["kind"].copy(), wake_ms=wakes.astype(np.int64),
+        samples=np.zeros((2 * NUM_SAMPLES, NUM_TOTALS + num_sites + 5 * num_members), np.int64),
+        latency_ms=np.zeros(len(jobs) + 1, np.int64), w=w,
+    )  # fmt: skip
+
+
+def _rough_span_ms(jobs: NDArray[Any], fleet: Fleet, span_ms: int) -> int:
+    """A guess of the run's length, for the step of the samples."""
+    need = float((jobs["duration_ms"] * jobs["num_gpus"].astype(np.float64)).sum()) / max(fleet.num_gpus, 1)
+    longest = int(jobs["duration_ms"].max()) if len(jobs) else 0
+    return int(max(span_ms, need, longest)) + longest // 4
+
+
+def _result(
+    trace: Trace, fleet: Fleet, built: Built, policy: Policy, world: World, seed: int, horizon_ms: int,
+    large: NDArray[Any], wall: float, cpu: float,
+) -> RunResult:  # fmt: skip
+    state, n = built.state, len(trace.jobs)
+    g, job = state.g[0], state.job[:n]
+    now = int(g["now_ms"])
+    out = make_result_jobs(n)
+    for name in ("first_start_ms", "end_ms", "wait_ms", "run_ms", "lost_ms", "borrowed_ms", "preemptions",
+                 "failures", "pool"):  # fmt: skip
+        out[name] = job[name]
+    out["attempts"] = np.where(job["first_start_ms"] >= 0, job["attempt"] + (job["state"] != k.PENDING), 0)
+    out["reserved_start_ms"] = job["promise_ms"]
+    waiting = job["state"] == k.PENDING
+    out["wait_ms"][waiting] += now - job["queued_ms"][waiting]
+    active = (job["state"] == k.RUNNING) | (job["state"] == k.REVOKING)
+    out["run_ms"][active] += now - job["since_ms"][active]
+    out["outcome"] = np.select(
+        [job["state"] == k.ENDED, job["state"] == k.CANCELLED, active],
+        [OUTCOME_FINISHED, OUTCOME_CANCELLED, OUTCOME_RUNNING], OUTCOME_WAITING,
+    )  # fmt: skip
+    out["outcome"][large] = OUTCOME_REJECTED
+    out["wait_ms"][large] = 0
+    rows = world.samples[: world.w[1]]
+    num_sites, num_members = len(fleet.sites), len(state.member)
+    members = rows[:, NUM_TOTALS + num_sites :].reshape(len(rows), num_members, 5)
+    series = Series(
+        t_ms=rows[:, 0], gpus_online=rows[:, 1] / 1000, gpus_used=rows[:, 2] / 1000, queue_jobs=rows[:, 3],
+        queue_gpus=rows[:, 4] / 1000, fragmented_gpus=rows[:, 5], whole_nodes_free=rows[:, 6],
+        site_power_w=rows[:, NUM_TOTALS : NUM_TOTALS + num_sites].T,
+        member_used_gpus=members[:, :, 0].T / 1000, member_borrowed_gpus=members[:, :, 1].T / 1000,
+        member_lent_gpus=members[:, :, 2].T / 1000, member_queued_gpus=members[:, :, 3].T / 1000,
+        member_credits=members[:, :, 4].T / 1000,
+    )  # fmt: skip
+    site = state.site
+    energy = (site["energy_wms"] + site["power_w"] * (now - site["at_ms"])) / 3.6e6
+    gpus = trace.jobs["num_gpus"] * (trace.jobs["gpu_milli"] / 1000)
+    queue = built.member_of[trace.jobs["member"]] if n else np.zeros(0, np.int64)
+    used = np.bincount(queue, weights=out["run_ms"] * gpus, minlength=num_members).astype(np.int64)
+    lost = np.bincount(queue, weights=out["lost_ms"] * gpus, minlength=num_members).astype(np.int64)
+    lend = state.lend[:, :, 1] + state.lend[:, :, 0] * (now - state.lend[:, :, 2])
+    lend = lend // 1000
+    np.fill_diagonal(lend, 0)
+    first = int(trace.jobs["submit_ms"].min()) if n else 0
+    ended = out["end_ms"].max(initial=first)
+    end_ms = int(ended) if (out["outcome"] >= OUTCOME_FINISHED).all() else now
+    online = _online_gpu_ms(series, fleet, first, end_ms)
+    counters = Counters(
+        num_events=int(world.w[6]), num_decisions=int(world.w[9]), num_preemptions=int(g["preemptions"]),
+        num_reclaims=int(g["reclaims"]), num_guarantee_breaches=int(g["breaches"]),
+        num_backfilled=int(g["backfilled"]), num_node_failures=int((world.fault_kind[: world.w[4]] == 0).sum()),
+        num_job_failures=int(g["failures"]), num_quarantined=int(g["quarantined"]),
+        num_resizes=int(g["shrinks"] + g["grows"]),
+    )  # fmt: skip
+    sha = hashlib.sha256(int(world.w[7]).to_bytes(8, "little", signed=True))
+    for name in ("first_start_ms", "end_ms", "run_ms", "wait_ms", "pool"):
+        sha.update(np.ascontiguousarray(out[name]).tobytes())
+    return RunResult(
+        trace=_with_queues(trace, built), fleet=fleet, terms=built.terms, policy=policy.name, seed=seed, jobs=out,
+        series=series, end_ms=end_ms, online_gpu_ms=online, used_gpu_ms=used, lost_gpu_ms=lost, lent_gpu_ms=lend,
+        energy_wh=energy, reclaim_latency_ms=world.latency_ms[: world.w[2]].copy(), counters=counters, wall_s=wall,
+        cpu_s=cpu, peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, digest=sha.hexdigest(),
+        horizon_ms=horizon_ms,
+        versions={"dure": version("dure"), "python": platform.python_version(), "numba": version("numba")},
+        notes=tuple(built.notes),
+    )  # fmt: skip
+
+
+def _with_queues(trace: Trace, built: Built) -> Trace:
+    """The trace with its member column in the numbering of the terms in force."""
+    if len(trace.members) == len(built.terms.members):
+        if all(a == b.name for a, b in zip(trace.members, built.terms.members, strict=True)):
+            return trace
+    where = {m.name: i for i, m in enumerate(built.terms.members)}
+    jobs = trace.jobs.copy()
+    jobs["member"] = np.array([where[name] for name in trace.members], np.int32)[trace.jobs["member"]]
+    return Trace(
+        jobs, trace.job_ids, [m.name for m in built.terms.members], trace.projects, trace.users, trace.gpu_types,
+        trace.source, trace.extra,
+    )  # fmt: skip
+
+
+def _online_gpu_ms(series: Series, fleet: Fleet, first: int, end_ms: int) -> int:
+    """GPUs online over time, from the samples (constant between two of them)."""
+    if len(series.t_ms) == 0:
+        return fleet.num_gpus * (end_ms - first)
+    t = np.clip(np.append(series.t_ms, end_ms), first, end_ms)
+    return int((series.gpus_online * np.diff(t)).sum())
