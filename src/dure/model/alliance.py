@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from dure.model.fleet import GPUS_PER_NODE_MAX
-from dure.model.yaml_file import DurationMs, FileModel, load_model
+from dure.model.yaml_file import DurationMs, FileModel, in_form, load_model
 
 #: Columns of jobs carry one bit a site and one bit a GPU type.
 SITES_MAX = GPU_TYPES_MAX = 64
@@ -32,9 +32,31 @@ def _to_decimal(value: object) -> Decimal:
     raise ValueError(f"must be a number, not {value!r}")
 
 
-Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s/:#,]([^/:#,\n]*[^\s/:#,])?$")]
+_INNER = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029/:#,@]"
+_NAME = rf"[^\s/:#,@](?:{_INNER}*[^\s/:#,@])?"
+Name = Annotated[
+    str,
+    Field(max_length=64),
+    in_form(_NAME, "a name without / : # , @ and spaces around it"),
+    WithJsonSchema({"type": "string", "maxLength": 64, "pattern": f"^{_NAME}$"}),
+]
 Names = tuple[Name, ...]
-Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
+Country = Annotated[
+    str,
+    in_form("[A-Z]{2}", "two capital letters such as KR"),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Z]{2}$"}),
+]
+Currency = Annotated[
+    str,
+    in_form("[A-Z]{3}", "three capital letters such as KRW"),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Z]{3}$"}),
+]
+ShareName = Annotated[
+    str,
+    Field(max_length=129),
+    in_form(rf"(?:{_INNER}|@)*", "a name without / : # ,"),
+    WithJsonSchema({"type": "string", "maxLength": 129}),
+]
 NumGpus = Annotated[int, Field(ge=0, le=GPUS_MAX)]
 SomeGpus = Annotated[int, Field(ge=1, le=GPUS_MAX)]
 Watts = Annotated[int, Field(ge=0, le=100_000)]
@@ -182,9 +204,8 @@ class ShareSpec(FileModel):
         description="The RESERVE agreement behind it; needed for all but the cluster's owner. The share "
         "holds while the agreement is in force on the run's first day.",
     )
-    name: str = Field(
-        default="", max_length=129,
-        description="Name for programmes to point at; if empty, it is `member@cluster`.",
+    name: ShareName = Field(
+        default="", description="Name for programmes to point at; if empty, it is `member@cluster`."
     )
 
     @property
@@ -270,7 +291,7 @@ class Alliance(FileModel):
 
     name: str = Field(min_length=1, max_length=100, description="What it is called.")
     start: date = Field(description="First day of a run, unless the run says else.")
-    currency: str = Field(default="KRW", pattern=r"^[A-Z]{3}$", description="ISO 4217 code of all prices.")
+    currency: Currency = Field(default="KRW", description="ISO 4217 code of all prices.")
     own_notice: DurationMs = Field(
         default=60_000, description="Notice for use above one's share inside a pool in which one has a share."
     )

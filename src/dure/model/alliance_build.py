@@ -73,7 +73,7 @@ def build_fleet(alliance: Alliance, at: date, until: date | None = None) -> tupl
         for plan in _pool_plans(alliance, cluster_idx, cluster, int(arrivals[cluster_idx].size), at)
     ]
     if not plans:
-        raise InputError(f"no cluster of {alliance.name} has a GPU before {until}", field="deliveries")
+        raise InputError(f"no cluster has a GPU before {until}", field="deliveries")
     terms = _terms(alliance, plans, at, until)
     fleet = Fleet(
         _nodes(alliance, plans, arrivals, terms),

@@ -157,10 +157,8 @@ def _placed(alliance: Alliance) -> Iterator[tuple[SiteSpec, ClusterSpec]]:
 def _shares(alliance: Alliance) -> Problems:
     clusters = {cluster.name: cluster for _, cluster in alliance.clusters}
     in_cluster: dict[str, int] = defaultdict(int)
-    set_apart: dict[str, int] = defaultdict(int)
     under: dict[str, int] = defaultdict(int)
-    blocks_first = sorted(enumerate(alliance.shares), key=lambda pair: pair[1].topology != "block")
-    for idx, share in blocks_first:
+    for idx, share in enumerate(alliance.shares):
         loc: Loc = ("shares", idx)
         cluster = clusters[share.cluster]
         yield from _share_topology(loc, share, cluster)
@@ -174,11 +172,6 @@ def _shares(alliance: Alliance) -> Problems:
                 f"shares in {cluster.name} come to {in_cluster[share.cluster]} GPUs, "
                 f"but it has {cluster.gpus_complete} when complete"
             )
-        if share.topology != "count":
-            set_apart[share.cluster] += share.gpus
-            whole = cluster.block_gpus if share.topology == "block" else cluster.rack_gpus
-            if set_apart[share.cluster] > cluster.gpus_complete // whole * whole:
-                yield (*loc, "gpus"), f"{cluster.name} has not so many whole {share.topology}s"
         if share.under:
             agreement = next(a for a in alliance.agreements if a.name == share.under)
             under[share.under] += share.gpus

@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails
 
 from dure.model.errors import InputError
@@ -246,14 +246,19 @@ def locate(node: Node, loc: Loc) -> tuple[int, str]:
     for idx, part in enumerate(loc):
         if isinstance(part, str) and isinstance(node.value, dict) and part in node.value:
             line, node = node.value[part]
-            name += ("." if name else "") + part
+            name += ("." if name else "") + _one_word(part)
         elif isinstance(part, int) and isinstance(node.value, tuple) and part < len(node.value):
             node = node.value[part]
             line = node.line
             name += f"[{part}]"
         elif isinstance(part, str) and isinstance(node.value, dict) and idx == len(loc) - 1:
-            name += ("." if name else "") + part
+            name += ("." if name else "") + _one_word(part)
     return line, name
+
+
+def _one_word(key: str) -> str:
+    """A key as it may stand in a one-line error."""
+    return key if key.isprintable() and len(key) <= 60 else _shown(key)
 
 
 class FileModel(BaseModel):
@@ -292,6 +297,9 @@ def load_model(model: type[ModelT], text: str, path: str, check: Check[ModelT] |
 
 def _input_error(model: type[FileModel], root: Node, path: str, errors: list[ErrorDetails]) -> InputError:
     """The first of pydantic's errors in the file's order, in a person's words."""
+    # A list with a bad entry is also reported as too short: pydantic counts the good entries only.
+    inner = {error["loc"][:depth] for error in errors for depth in range(len(error["loc"]))}
+    errors = [error for error in errors if error["type"] != "too_short" or error["loc"] not in inner]
     first = min(range(len(errors)), key=lambda idx: (locate(root, errors[idx]["loc"])[0], idx))
     line, name = locate(root, errors[first]["loc"])
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
@@ -319,6 +327,9 @@ def _words(model: type[FileModel], error: ErrorDetails) -> str:
         return f"unknown key{nearest(str(error['loc'][-1]), known)}"
     if kind.removesuffix("_type") in _TYPE_WORDS and kind.endswith("_type"):
         return f"must be {_TYPE_WORDS[kind.removesuffix('_type')]}, not {got}"
+    if kind in ("too_short", "too_long"):
+        least, most = error["ctx"].get("min_length"), error["ctx"].get("max_length")
+        return f"must have at {f'least {least}' if kind == 'too_short' else f'most {most}'} entries"
     message = error["msg"].removeprefix("Value error, ")
     if kind == "value_error":
         return message
@@ -398,6 +409,18 @@ DurationMs = Annotated[
 Setting = Annotated[
     Any, BeforeValidator(_check_scalar), WithJsonSchema({"type": ["string", "number", "boolean"]})
 ]
+
+
+def in_form(pattern: str, words: str) -> AfterValidator:
+    """A check that text matches ``pattern`` as a whole; ``words`` say what would, after "must be"."""
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise ValueError(f"must be {words}, not {_shown(value)}")
+        return value
+
+    return AfterValidator(check)
 
 
 def check_names(names: Iterable[tuple[Loc, str]], what: str) -> Iterator[tuple[Loc, str]]:
