@@ -97,7 +97,7 @@ def test_village_nodes() -> None:
     ]
     nodes = fleet.nodes
     assert len(nodes) == 16 + 36 + 12 + 16
-    # hall: racks of 4 nodes, blocks of 2 racks; academy's rack is cut out of the first, which then counts twice
+    # hall: racks of 4 nodes, academy's rack is cut out of the first, which then counts twice
     assert nodes["rack"][:16].tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
     assert nodes["block"][:16].tolist() == [0] * 4 + [1] * 4 + [2] * 8
     assert nodes["rack"][16:52].tolist() == [4] * 18 + [5] * 18
@@ -241,7 +241,8 @@ def test_power_cap_of_the_first_day() -> None:
     stepped = village(
         (
             "power_cap_mw: 0.18",
-            "power_cap_mw: 0.18\n    power_steps: [{date: 2026-10-01, mw: 0.24}, {date: 2027-01-01, mw: 0.6}]",
+            "power_cap_mw: 0.18\n    power_steps: [{date: 2026-10-01, mw: 0.24}, "
+            "{date: 2027-01-01, mw: 0.6}]",
         )
     )
     caps = [
