@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from dure.model.errors import InputError
@@ -16,6 +15,7 @@ from dure.model.terms import NO_AGREEMENT, Terms, single_member_terms
 from dure.policy.config import Policy
 from dure.policy.kernels import layout as k
 from dure.policy.kernels.bits import make_bits
+from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import State
 from dure.policy.kernels.nodes import index, node_power_w
 
@@ -238,7 +238,7 @@ def build_state(
     return Built(state, terms, member_of, notes)
 
 
-@njit(cache=True)
+@kernel
 def index_all(S: State) -> None:
     """Fill the free indexes and the sites' power of a state in which nothing runs."""
     for n in range(S.node.shape[0]):

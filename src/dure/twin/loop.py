@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from dure.policy.kernels.arrays import ArrayBundle
+from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.cycle import cycle, next_rerank_ms, on_rerank, on_submit
 from dure.policy.kernels.layout import (
     DOWN,
     GROW,
-    HOLD,
     NEVER_MS,
     QUARANTINE,
     REVOKING,
@@ -32,7 +32,7 @@ END, VACATED, RERANK, RELEASE, WAKE = 0, 1, 2, 3, 4
 NUM_TOTALS = 7
 
 
-class World(NamedTuple):
+class World(ArrayBundle):
     """What only the twin knows: truth, timers and the recorder.
 
     Attributes
@@ -59,14 +59,28 @@ class World(NamedTuple):
     latency_ms: NDArray[Any]
     w: NDArray[Any]
 
+    FIELDS = {
+        "truth_ms": (np.int64, 1),
+        "at_ms": (np.int64, 1),
+        "what": (np.int64, 1),
+        "version": (np.int64, 1),
+        "fault_at_ms": (np.int64, 1),
+        "fault_node": (np.int64, 1),
+        "fault_kind": (np.int64, 1),
+        "wake_ms": (np.int64, 1),
+        "samples": (np.int64, 2),
+        "latency_ms": (np.int64, 1),
+        "w": (np.int64, 1),
+    }
 
-@njit(cache=True)
+
+@kernel
 def earlier(W: World, a: int, b: int) -> bool:
     """Order of two heap places: time, then kind, then id."""
     return W.at_ms[a] < W.at_ms[b] or (W.at_ms[a] == W.at_ms[b] and W.what[a] < W.what[b])
 
 
-@njit(cache=True)
+@kernel
 def swap(W: World, a: int, b: int) -> None:
     """Exchange two heap places."""
     W.at_ms[a], W.at_ms[b] = W.at_ms[b], W.at_ms[a]
@@ -74,7 +88,7 @@ def swap(W: World, a: int, b: int) -> None:
     W.version[a], W.version[b] = W.version[b], W.version[a]
 
 
-@njit(cache=True)
+@kernel
 def schedule(W: World, at: int, kind: int, who: int, version: int) -> None:
     """Put an event on the heap; `w[11]` 1 says that it was full."""
     i = W.w[0]
@@ -91,7 +105,7 @@ def schedule(W: World, at: int, kind: int, who: int, version: int) -> None:
         i = up
 
 
-@njit(cache=True)
+@kernel
 def drop_first(W: World) -> None:
     """Take the first event off the heap."""
     W.w[0] -= 1
@@ -114,7 +128,7 @@ def drop_first(W: World) -> None:
         i = best
 
 
-@njit(cache=True)
+@kernel
 def end_at_ms(S: State, W: World, j: int) -> int:
     """When a running job will end at its present speed."""
     job = S.job[j]
@@ -122,13 +136,13 @@ def end_at_ms(S: State, W: World, j: int) -> int:
     return job.since_ms + (left * 1000 + job.rate_milli - 1) // job.rate_milli
 
 
-@njit(cache=True)
+@kernel
 def mix(W: World, x: int) -> None:
     """Add a number to the digest of decisions (FNV-1a over 64-bit words)."""
     W.w[7] = (W.w[7] ^ x) * 1099511628211
 
 
-@njit(cache=True)
+@kernel
 def carry_out(S: State, W: World) -> None:
     """Do what the cycle decided, as an executor would."""
     g = S.g[0]
@@ -160,7 +174,7 @@ def carry_out(S: State, W: World) -> None:
     g.num_dec = 0
 
 
-@njit(cache=True)
+@kernel
 def sample(S: State, W: World) -> None:
     """Record the state in one row of the series."""
     if W.w[1] >= W.samples.shape[0]:
@@ -184,7 +198,7 @@ def sample(S: State, W: World) -> None:
         k += 5
 
 
-@njit(cache=True)
+@kernel
 def next_time_ms(S: State, W: World) -> int:
     """The next moment at which something happens by itself; NEVER_MS: nothing will."""
     t = NEVER_MS
@@ -195,7 +209,7 @@ def next_time_ms(S: State, W: World) -> int:
     return t
 
 
-@njit(cache=True)
+@kernel
 def happen(S: State, W: World, t: int) -> None:
     """Let everything that happens at moment t happen, before the policy decides."""
     while W.w[0] > 0 and W.at_ms[0] == t:
@@ -237,7 +251,7 @@ def happen(S: State, W: World, t: int) -> None:
         W.w[6] += 1
 
 
-@njit(cache=True)
+@kernel
 def run_until(S: State, W: World, stop_ms: int, sample_ms: int, events_max: int) -> int:
     """Run until `stop_ms`, until nothing happens any more, or for about `events_max` events.
 

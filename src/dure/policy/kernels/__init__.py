@@ -3,3 +3,7 @@
 The same kernels serve the live core, one stimulus at a time, and the twin's compiled loop. With
 ``NUMBA_DISABLE_JIT=1`` they run as plain Python, which the differential tests use as their reference.
 """
+
+from dure.policy.kernels.cache import use_kernel_cache
+
+use_kernel_cache()

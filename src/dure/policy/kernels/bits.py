@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from dure.policy.kernels.compile import kernel
 
 ONE = np.uint64(1)
 ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
@@ -22,7 +23,7 @@ def make_bits(num_rows: int, size: int) -> NDArray[Any]:
     return np.zeros((num_rows, words + (words + 63) // 64), np.uint64)
 
 
-@njit(cache=True)
+@kernel
 def num_words(width: int) -> int:
     """Words of the first level of a row that is `width` words wide with its summary (inverse of make_bits)."""
     w = (width * 64) // 65
@@ -33,13 +34,13 @@ def num_words(width: int) -> int:
     return w
 
 
-@njit(cache=True)
+@kernel
 def lowest(word: np.uint64) -> int:
     """Index of the lowest set bit of a word that is not 0."""
     return _TABLE[((word & (~word + ONE)) * DE_BRUIJN) >> np.uint64(58)]
 
 
-@njit(cache=True)
+@kernel
 def set_bit(bits: NDArray[Any], row: int, i: int) -> None:
     """Set bit i of a row."""
     w = i >> 6
@@ -48,7 +49,7 @@ def set_bit(bits: NDArray[Any], row: int, i: int) -> None:
     bits[row, n + (w >> 6)] |= ONE << np.uint64(w & 63)
 
 
-@njit(cache=True)
+@kernel
 def clear_bit(bits: NDArray[Any], row: int, i: int) -> None:
     """Clear bit i of a row."""
     w = i >> 6
@@ -58,7 +59,7 @@ def clear_bit(bits: NDArray[Any], row: int, i: int) -> None:
         bits[row, n + (w >> 6)] &= ~(ONE << np.uint64(w & 63))
 
 
-@njit(cache=True)
+@kernel
 def next_bit(bits: NDArray[Any], row: int, start: int, stop: int) -> int:
     """First set bit in [start, stop), or -1."""
     if start >= stop:

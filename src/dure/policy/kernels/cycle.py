@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
     BACKFILL_NONE,
     DURE,
@@ -33,7 +33,7 @@ from dure.policy.kernels.quota import is_within_share, may_borrow, settle
 from dure.policy.kernels.reclaim import hold_pick, plan
 
 
-@njit(cache=True)
+@kernel
 def has_power(S: State, p: int, num: int) -> bool:
     """Whether the picked nodes may start work under their site's power cap (rule 8)."""
     site = S.site[S.pool[p].site]
@@ -43,13 +43,13 @@ def has_power(S: State, p: int, num: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@kernel
 def can_use(S: State, c: int, p: int) -> bool:
     """Whether the class's constraints and its member's rights admit the pool (rule 9)."""
     return (S.cls_mask[c, p >> 6] >> np.uint64(p & 63)) & np.uint64(1) != 0
 
 
-@njit(cache=True)
+@kernel
 def start_on_pick(S: State, c: int, p: int, num: int, gpus: int, is_borrowed: int, is_backfill: int) -> None:
     """Start the head of a class on the picked nodes."""
     j = pop(S, c)
@@ -58,7 +58,7 @@ def start_on_pick(S: State, c: int, p: int, num: int, gpus: int, is_borrowed: in
     drop_ended(S, c)
 
 
-@njit(cache=True)
+@kernel
 def try_start(S: State, c: int, p: int, is_borrowed: int, is_behind: int) -> bool:
     """Start the head of a class in a pool if it fits now, at its full size or, elastic, at its least."""
     cls = S.cls[c]
@@ -86,13 +86,13 @@ def try_start(S: State, c: int, p: int, is_borrowed: int, is_behind: int) -> boo
     return False
 
 
-@njit(cache=True)
+@kernel
 def quick_fit(S: State, c: int, p: int) -> bool:
     """Whether the pool has as many GPUs free as the class needs at least; cheap."""
     return S.pool[p].free_milli >= milli_of(S, c) or S.pool[p].holds > 0
 
 
-@njit(cache=True)
+@kernel
 def best_class(S: State, m: int, p: int, fill: int, only_fit: bool) -> int:
     """The member's class that goes next in pool p, not yet tried in this fill; -1: none."""
     best = -1
@@ -106,7 +106,7 @@ def best_class(S: State, m: int, p: int, fill: int, only_fit: bool) -> int:
     return best
 
 
-@njit(cache=True)
+@kernel
 def reclaim_for(S: State, c: int, p: int) -> bool:
     """Rule 1: take lent GPUs back for the head of a class that is within its member's share."""
     cls = S.cls[c]
@@ -136,7 +136,7 @@ def reclaim_for(S: State, c: int, p: int) -> bool:
     return False
 
 
-@njit(cache=True)
+@kernel
 def preempt_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
     """Rule 3 with 6: stop the member's own later-ranked jobs for the head of a class."""
     cls = S.cls[c]
@@ -161,7 +161,7 @@ def preempt_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@kernel
 def reserve_for(S: State, c: int, p: int) -> None:
     """Rule 5: hold the nodes that are predicted free first for the blocked head of a class."""
     g = S.g[0]
@@ -182,7 +182,7 @@ def reserve_for(S: State, c: int, p: int) -> None:
     drop_ended(S, c)
 
 
-@njit(cache=True)
+@kernel
 def fill_member(S: State, m: int, p: int, is_borrowed: int, fill: int) -> None:
     """Start what a member may start in a pool, in its queue's order, with backfill behind a blocked head."""
     g = S.g[0]
@@ -216,7 +216,7 @@ def fill_member(S: State, m: int, p: int, is_borrowed: int, fill: int) -> None:
                 return
 
 
-@njit(cache=True)
+@kernel
 def member_before(S: State, a: int, b: int) -> bool:
     """Order of members for surplus: fair by decayed use ÷ weight, dure by credits ÷ share (weighted Karma)."""
     x, y = S.member[a], S.member[b]
@@ -232,7 +232,7 @@ def member_before(S: State, a: int, b: int) -> bool:
     return a < b
 
 
-@njit(cache=True)
+@kernel
 def sort_members(S: State) -> None:
     """Bring the order of members up to date (insertion sort: it is nearly sorted already)."""
     num = S.order.shape[0]
@@ -247,7 +247,7 @@ def sort_members(S: State) -> None:
         S.order[k + 1] = m
 
 
-@njit(cache=True)
+@kernel
 def decay(S: State) -> None:
     """Let used GPU-time fade with the half-life that `decay_ppm` per epoch gives."""
     g = S.g[0]
@@ -257,7 +257,7 @@ def decay(S: State) -> None:
         S.project[i].usage -= S.project[i].usage * g.decay_ppm // 1000000
 
 
-@njit(cache=True)
+@kernel
 def fill_pool(S: State, p: int) -> None:
     """Give what a pool has free: to those within their share, then to the others in the members' order."""
     g = S.g[0]
@@ -284,7 +284,7 @@ def fill_pool(S: State, p: int) -> None:
         grow_elastic(S, p)
 
 
-@njit(cache=True)
+@kernel
 def fill_fair(S: State, p: int, fill: int) -> None:
     """Fair share: one job at a time for the member with the least decayed use by weight; a blocked head waits."""
     num = S.order.shape[0]
@@ -304,7 +304,7 @@ def fill_fair(S: State, p: int, fill: int) -> None:
             return
 
 
-@njit(cache=True)
+@kernel
 def grow_elastic(S: State, p: int) -> None:
     """Give GPUs that nobody waits for to elastic jobs that stand on the same node (rule 6, the other way)."""
     g = S.g[0]
@@ -328,7 +328,7 @@ def grow_elastic(S: State, p: int) -> None:
             j = after
 
 
-@njit(cache=True)
+@kernel
 def start_ready(S: State) -> None:
     """Start the gangs whose held nodes are all free."""
     g = S.g[0]
@@ -359,7 +359,7 @@ def start_ready(S: State) -> None:
             push(S, j)
 
 
-@njit(cache=True)
+@kernel
 def cycle(S: State) -> None:
     """Decide everything that the events since the last cycle allow. Decisions are in `dec[:num_dec]`."""
     g = S.g[0]
@@ -377,7 +377,7 @@ def cycle(S: State) -> None:
         fill_pool(S, p)
 
 
-@njit(cache=True)
+@kernel
 def on_submit(S: State, j: int) -> None:
     """A job has come: it waits, and is started at once where nothing of its kind waits before it."""
     c = S.job[j].cls
@@ -389,7 +389,7 @@ def on_submit(S: State, j: int) -> None:
         mark_dirty(S, S.cls_pool[S.cls[c].pool0 + i])
 
 
-@njit(cache=True)
+@kernel
 def next_rerank_ms(S: State, j: int) -> int:
     """When a running job's rank changes next, if it goes on as now; NEVER_MS where ranks stand still."""
     g = S.g[0]
@@ -412,7 +412,7 @@ def next_rerank_ms(S: State, j: int) -> int:
     return g.now_ms + max((goal - done) * 1000 // job.rate_milli + 1, 1)
 
 
-@njit(cache=True)
+@kernel
 def on_rerank(S: State, j: int) -> None:
     """A running job has crossed into a later rank; those who wait may now go before it."""
     job = S.job[j]

@@ -6,12 +6,15 @@ Index 0-based everywhere; -1 means none. Times are milliseconds from the start o
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-i1, i2, i4, i8, u8 = np.int8, np.int16, np.int32, np.int64, np.uint64
+from dure.policy.kernels.arrays import ArrayBundle
+
+#: Every number that kernels hand to each other is int64, so that each is compiled for one signature; flags are int8.
+i1, i8 = np.int8, np.int64
 
 #: A time later than any other.
 NEVER_MS = 1 << 60
@@ -55,35 +58,35 @@ JOB = np.dtype([
     ("rank", i8), ("done_ms", i8), ("start_ms", i8), ("since_ms", i8), ("pred_end_ms", i8), ("queued_ms", i8),
     ("wait_ms", i8), ("claim_ms", i8), ("vacate_ms", i8), ("run_rank", i8), ("first_start_ms", i8), ("lost_ms", i8),
     ("run_ms", i8), ("borrowed_ms", i8), ("end_ms", i8), ("claim_from_ms", i8), ("promise_ms", i8), ("promised_at_ms", i8),
-    ("cls", i4), ("key1", i4), ("key2", i4), ("alloc", i4), ("pool", i4), ("seg", i4), ("hold", i4), ("attempt", i4),
-    ("child", i4), ("sibling", i4), ("over_prev", i4), ("over_next", i4), ("cause", i4), ("preemptions", i4),
-    ("failures", i4), ("rate_milli", i4), ("version", i4),
+    ("cls", i8), ("key1", i8), ("key2", i8), ("alloc", i8), ("pool", i8), ("seg", i8), ("hold", i8), ("attempt", i8),
+    ("child", i8), ("sibling", i8), ("over_prev", i8), ("over_next", i8), ("cause", i8), ("preemptions", i8),
+    ("failures", i8), ("rate_milli", i8), ("version", i8),
     ("state", i1), ("is_borrowed", i1), ("is_restart", i1), ("is_backfill", i1),
 ], align=True)
 
 CLS = np.dtype([
     ("cpu_milli", i8), ("mem_mib", i8),
-    ("member", i4), ("project", i4), ("num_gpus", i4), ("min_gpus", i4), ("max_gpus", i4), ("per_node", i4),
-    ("gpu_milli", i4), ("pool0", i4), ("num_pools", i4), ("speed", i4),
-    ("root", i4), ("count", i4), ("prev", i4), ("next", i4), ("tried", i8), ("preempt_at_ms", i8), ("holds", i4),
+    ("member", i8), ("project", i8), ("num_gpus", i8), ("min_gpus", i8), ("max_gpus", i8), ("per_node", i8),
+    ("gpu_milli", i8), ("pool0", i8), ("num_pools", i8), ("speed", i8),
+    ("root", i8), ("count", i8), ("prev", i8), ("next", i8), ("tried", i8), ("preempt_at_ms", i8), ("holds", i8),
     ("topology", i1), ("priority", i1),
 ], align=True)
 
 MEMBER = np.dtype([
     ("weight_milli", i8), ("share_milli", i8), ("credit_milli_ms", i8), ("lent_milli", i8), ("borrowed_milli", i8),
-    ("used_milli", i8), ("at_ms", i8), ("usage", i8), ("pending", i8), ("queued_milli", i8), ("head", i4), ("pad", i4),
+    ("used_milli", i8), ("at_ms", i8), ("usage", i8), ("pending", i8), ("queued_milli", i8), ("head", i8), ("pad", i8),
 ], align=True)
 
 POOL = np.dtype([
     ("free_milli", i8), ("fill", i8), ("spares_target", i8), ("spares", i8),
     ("busy_w", i8), ("idle_w", i8), ("sleep_w", i8),
-    ("node0", i4), ("node1", i4), ("rack0", i4), ("rack1", i4), ("block0", i4), ("block1", i4),
-    ("per_node", i4), ("site", i4), ("home", i4), ("gpu_type", i4), ("mig", i4), ("guar0", i4), ("guar1", i4),
-    ("hold", i4), ("holds", i4), ("cursor", i4), ("over_milli", i8), ("is_dirty", i1), ("is_plain", i1),
+    ("node0", i8), ("node1", i8), ("rack0", i8), ("rack1", i8), ("block0", i8), ("block1", i8),
+    ("per_node", i8), ("site", i8), ("home", i8), ("gpu_type", i8), ("mig", i8), ("guar0", i8), ("guar1", i8),
+    ("hold", i8), ("holds", i8), ("cursor", i8), ("over_milli", i8), ("is_dirty", i1), ("is_plain", i1),
 ], align=True)
 
 MP = np.dtype([
-    ("guarantee", i8), ("use_g", i8), ("use_b", i8), ("over", i4), ("over_last", i4), ("agreement", i4), ("right", i4),
+    ("guarantee", i8), ("use_g", i8), ("use_b", i8), ("over", i8), ("over_last", i8), ("agreement", i8), ("right", i8),
 ], align=True)
 
 AGREEMENT = np.dtype([
@@ -92,32 +95,32 @@ AGREEMENT = np.dtype([
 
 NODE = np.dtype([
     ("cpu_free", i8), ("mem_free", i8), ("free_mask", i8), ("free_at_ms", i8), ("fail_ms", i8),
-    ("pool", i4), ("rack", i4), ("block", i4), ("seg", i4), ("hold", i4), ("hold_next", i4), ("over_milli", i4),
-    ("used_milli", i4), ("num", i2), ("free", i2), ("fails", i2), ("state", i1), ("is_indexed", i1), ("partial", i1),
+    ("pool", i8), ("rack", i8), ("block", i8), ("seg", i8), ("hold", i8), ("hold_next", i8), ("over_milli", i8),
+    ("used_milli", i8), ("num", i8), ("free", i8), ("fails", i8), ("state", i1), ("is_indexed", i1), ("partial", i1),
     ("is_ready", i1),
 ], align=True)
 
 SEG = np.dtype([
-    ("mask", i8), ("job", i4), ("node", i4), ("next", i4), ("node_prev", i4), ("node_next", i4), ("milli", i4),
-    ("leaving", i4),
+    ("mask", i8), ("job", i8), ("node", i8), ("next", i8), ("node_prev", i8), ("node_next", i8), ("milli", i8),
+    ("leaving", i8),
 ], align=True)
 
-DOMAIN = np.dtype([("node0", i4), ("node1", i4), ("child0", i4), ("child1", i4), ("whole", i4), ("pool", i4)],
+DOMAIN = np.dtype([("node0", i8), ("node1", i8), ("child0", i8), ("child1", i8), ("whole", i8), ("pool", i8)],
                   align=True)
 
 HOLD_REC = np.dtype([
-    ("start_ms", i8), ("job", i4), ("pool", i4), ("kind", i4), ("need", i4), ("missing", i4), ("head", i4),
-    ("prev", i4), ("next", i4), ("num", i4), ("rem", i4),
+    ("start_ms", i8), ("job", i8), ("pool", i8), ("kind", i8), ("need", i8), ("missing", i8), ("head", i8),
+    ("prev", i8), ("next", i8), ("num", i8), ("rem", i8),
 ], align=True)
 
-DECISION = np.dtype([("at_ms", i8), ("job", i4), ("kind", i4), ("pool", i4), ("node", i4), ("gpus", i4),
-                     ("cause", i4)], align=True)
+DECISION = np.dtype([("at_ms", i8), ("job", i8), ("kind", i8), ("pool", i8), ("node", i8), ("gpus", i8),
+                     ("cause", i8)], align=True)
 
 SITE = np.dtype([("cap_w", i8), ("power_w", i8), ("energy_wms", i8), ("at_ms", i8), ("waiting", i8)], align=True)
 PROJECT = np.dtype([("usage", i8), ("weight_milli", i8)], align=True)
 
 
-class State(NamedTuple):
+class State(ArrayBundle):
     """Every array of the policy's state; kernels take it whole and change it in place."""
 
     g: NDArray[Any]
@@ -149,3 +152,35 @@ class State(NamedTuple):
     ready: NDArray[Any]
     cost: NDArray[Any]
     lend: NDArray[Any]
+
+    FIELDS = {
+        "g": (G, 1),
+        "job": (JOB, 1),
+        "cls": (CLS, 1),
+        "cls_pool": (i8, 1),
+        "cls_mask": (np.uint64, 2),
+        "member": (MEMBER, 1),
+        "order": (i8, 1),
+        "pool": (POOL, 1),
+        "guar": (i8, 1),
+        "mp": (MP, 2),
+        "ag": (AGREEMENT, 1),
+        "node": (NODE, 1),
+        "gfree": (np.int16, 2),
+        "seg": (SEG, 1),
+        "rack": (DOMAIN, 1),
+        "block": (DOMAIN, 1),
+        "bits": (np.uint64, 2),
+        "rack_bits": (np.uint64, 2),
+        "hold": (HOLD_REC, 1),
+        "dec": (DECISION, 1),
+        "hist": (np.int32, 2),
+        "site": (SITE, 1),
+        "project": (PROJECT, 1),
+        "speed": (i8, 2),
+        "pick": (i8, 2),
+        "dirty": (i8, 1),
+        "ready": (i8, 1),
+        "cost": (i8, 1),
+        "lend": (i8, 3),
+    }

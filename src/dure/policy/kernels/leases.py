@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from numba import njit
-
+from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
     CANCELLED,
     ENDED,
@@ -24,7 +23,7 @@ from dure.policy.kernels.queue import learn, milli_of, predict_rest_ms, push, ra
 from dure.policy.kernels.quota import charge, over_link, over_on_nodes, over_unlink, promote
 
 
-@njit(cache=True)
+@kernel
 def decide(S: State, kind: int, j: int, p: int, n: int, gpus: int, at_ms: int, cause: int) -> None:
     """Write one decision into the log of this cycle; `status` 1 says that the log was too short."""
     g = S.g[0]
@@ -36,7 +35,7 @@ def decide(S: State, kind: int, j: int, p: int, n: int, gpus: int, at_ms: int, c
     g.num_dec += 1
 
 
-@njit(cache=True)
+@kernel
 def mark_dirty(S: State, p: int) -> None:
     """Remember that a pool has something new to give."""
     if not S.pool[p].is_dirty:
@@ -45,7 +44,7 @@ def mark_dirty(S: State, p: int) -> None:
         S.g[0].num_dirty += 1
 
 
-@njit(cache=True)
+@kernel
 def start_job(S: State, j: int, p: int, num: int, gpus: int, is_borrowed: int) -> None:
     """Lease the picked nodes to a pending job that is in no heap."""
     g = S.g[0]
@@ -92,14 +91,14 @@ def start_job(S: State, j: int, p: int, num: int, gpus: int, is_borrowed: int) -
     decide(S, START, j, p, S.pick[0, 0], gpus, g.now_ms, -1)
 
 
-@njit(cache=True)
+@kernel
 def progress_ms(S: State, j: int) -> int:
     """Work done in the present run, at the reference speed, since the last change of rate."""
     job = S.job[j]
     return (S.g[0].now_ms - job.since_ms) * job.rate_milli // 1000
 
 
-@njit(cache=True)
+@kernel
 def bank(S: State, j: int) -> None:
     """Add the work since the last change of rate to what the job has done."""
     job = S.job[j]
@@ -111,7 +110,7 @@ def bank(S: State, j: int) -> None:
     job.since_ms = S.g[0].now_ms
 
 
-@njit(cache=True)
+@kernel
 def unsaved_ms(S: State, j: int) -> int:
     """Time since the job's last checkpoint, or since its start where it makes none."""
     job = S.job[j]
@@ -119,7 +118,7 @@ def unsaved_ms(S: State, j: int) -> int:
     return ran % job.ckpt_ms if job.ckpt_ms > 0 else ran
 
 
-@njit(cache=True)
+@kernel
 def release(S: State, j: int) -> None:
     """Give all GPUs of a job back and take it off every account."""
     job = S.job[j]
@@ -162,7 +161,7 @@ def release(S: State, j: int) -> None:
     mark_dirty(S, p)
 
 
-@njit(cache=True)
+@kernel
 def check_hold(S: State, n: int) -> None:
     """If a held node has become free enough for the gang it is held for, count it; the last one readies the gang."""
     node = S.node[n]
@@ -178,7 +177,7 @@ def check_hold(S: State, n: int) -> None:
             S.g[0].num_ready += 1
 
 
-@njit(cache=True)
+@kernel
 def enqueue(S: State, j: int) -> None:
     """Make a job wait, with its rank by the policy in force."""
     g = S.g[0]
@@ -197,7 +196,7 @@ def enqueue(S: State, j: int) -> None:
     push(S, j)
 
 
-@njit(cache=True)
+@kernel
 def leave_queue(S: State, j: int) -> None:
     """Uncount a waiting job that will not start."""
     m = S.cls[S.job[j].cls].member
@@ -207,7 +206,7 @@ def leave_queue(S: State, j: int) -> None:
     S.g[0].queue_milli -= milli_of(S, S.job[j].cls)
 
 
-@njit(cache=True)
+@kernel
 def drop_hold(S: State, h: int) -> None:
     """Let the nodes of a hold go."""
     hold = S.hold[h]
@@ -238,7 +237,7 @@ def drop_hold(S: State, h: int) -> None:
     mark_dirty(S, hold.pool)
 
 
-@njit(cache=True)
+@kernel
 def revoke(S: State, j: int, notice: int, cause: int) -> None:
     """Tell a running job to leave: at once where a checkpoint takes no longer, at the end of notice otherwise."""
     g = S.g[0]
@@ -252,7 +251,7 @@ def revoke(S: State, j: int, notice: int, cause: int) -> None:
     decide(S, VACATE, j, job.pool, -1, job.alloc, job.vacate_ms, cause)
 
 
-@njit(cache=True)
+@kernel
 def on_end(S: State, j: int) -> None:
     """A running (or leaving) job has ended by itself."""
     job = S.job[j]
@@ -263,7 +262,7 @@ def on_end(S: State, j: int) -> None:
     learn(S, j, job.done_ms)
 
 
-@njit(cache=True)
+@kernel
 def on_vacated(S: State, j: int) -> None:
     """A revoked job has left its GPUs; it waits again with what it saved."""
     job = S.job[j]
@@ -276,7 +275,7 @@ def on_vacated(S: State, j: int) -> None:
     enqueue(S, j)
 
 
-@njit(cache=True)
+@kernel
 def on_cancel(S: State, j: int) -> None:
     """The user takes a job back, in whatever state it is."""
     job = S.job[j]
@@ -291,7 +290,7 @@ def on_cancel(S: State, j: int) -> None:
     job.end_ms = S.g[0].now_ms
 
 
-@njit(cache=True)
+@kernel
 def fail_job(S: State, j: int) -> None:
     """A gang has lost a node: all of it stops, and restarts from its last checkpoint before others (rule 7)."""
     g = S.g[0]
@@ -309,7 +308,7 @@ def fail_job(S: State, j: int) -> None:
     enqueue(S, j)
 
 
-@njit(cache=True)
+@kernel
 def on_node_down(S: State, n: int, is_failure: int) -> None:
     """A node is lost (or, with is_failure 0, taken out of service): its gangs fail whole."""
     g = S.g[0]
@@ -347,7 +346,7 @@ def on_node_down(S: State, n: int, is_failure: int) -> None:
     mark_dirty(S, node.pool)
 
 
-@njit(cache=True)
+@kernel
 def on_node_up(S: State, n: int, is_release: int) -> None:
     """A node is back: to the spares where those are short, to quarantine where it keeps failing (rule 7)."""
     g = S.g[0]
@@ -371,7 +370,7 @@ def on_node_up(S: State, n: int, is_release: int) -> None:
     mark_dirty(S, node.pool)
 
 
-@njit(cache=True)
+@kernel
 def shrink(S: State, j: int, s: int, take: int, cause: int) -> None:
     """Take `take` GPUs of one segment from an elastic job, which goes on with the rest (rule 6)."""
     g = S.g[0]
@@ -407,7 +406,7 @@ def shrink(S: State, j: int, s: int, take: int, cause: int) -> None:
     check_hold(S, n)
 
 
-@njit(cache=True)
+@kernel
 def rerate(S: State, j: int) -> None:
     """A job's speed and predicted end after its number of GPUs changed (work scales linearly)."""
     job = S.job[j]
@@ -417,7 +416,7 @@ def rerate(S: State, j: int) -> None:
     job.version += 1
 
 
-@njit(cache=True)
+@kernel
 def grow(S: State, j: int, n: int, count: int) -> None:
     """Give an elastic job more GPUs of a node, under the label it runs with."""
     job = S.job[j]

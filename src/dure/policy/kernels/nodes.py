@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from dure.policy.kernels.bits import clear_bit, set_bit
+from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import RACK_ROWS, ROW_PARTIAL, UP, State
 
 
-@njit(cache=True)
+@kernel
 def node_power_w(S: State, n: int) -> int:
     """Electric power of a node as it is now (rule 8)."""
     node = S.node[n]
@@ -22,7 +22,7 @@ def node_power_w(S: State, n: int) -> int:
     return pool.idle_w * node.num + (pool.busy_w - pool.idle_w) * node.used_milli // 1000
 
 
-@njit(cache=True)
+@kernel
 def site_add_power(S: State, site: int, delta_w: int) -> None:
     """Change a site's power, after adding up the energy used until now."""
     s = S.site[site]
@@ -32,7 +32,7 @@ def site_add_power(S: State, site: int, delta_w: int) -> None:
     s.power_w += delta_w
 
 
-@njit(cache=True)
+@kernel
 def unindex(S: State, n: int) -> None:
     """Take a node out of the free indexes, before it changes."""
     node = S.node[n]
@@ -48,7 +48,7 @@ def unindex(S: State, n: int) -> None:
         rack_add(S, node.rack, -1)
 
 
-@njit(cache=True)
+@kernel
 def rack_add(S: State, r: int, delta: int) -> None:
     """Count a wholly free node into (or out of) its rack and block."""
     rack = S.rack[r]
@@ -61,7 +61,7 @@ def rack_add(S: State, r: int, delta: int) -> None:
     S.g[0].whole_free += delta
 
 
-@njit(cache=True)
+@kernel
 def index(S: State, n: int) -> None:
     """Put a node into the free indexes, unless it is down or held for somebody."""
     node = S.node[n]
@@ -84,7 +84,7 @@ def index(S: State, n: int) -> None:
         rack_add(S, node.rack, 1)
 
 
-@njit(cache=True)
+@kernel
 def lowest_gpus(mask: int, count: int) -> int:
     """The `count` lowest set bits of a mask."""
     out = 0
@@ -95,7 +95,7 @@ def lowest_gpus(mask: int, count: int) -> int:
     return out
 
 
-@njit(cache=True)
+@kernel
 def add_segment(S: State, j: int, n: int, count: int, milli: int, cpu: int, mem: int) -> None:
     """Give `count` GPUs (or `milli` of one) of node n to job j. The node must have them free."""
     g = S.g[0]
@@ -145,7 +145,7 @@ def add_segment(S: State, j: int, n: int, count: int, milli: int, cpu: int, mem:
     site_add_power(S, S.pool[node.pool].site, node_power_w(S, n) - before_w)
 
 
-@njit(cache=True)
+@kernel
 def seg_gpus(S: State, s: int) -> int:
     """Whole GPUs of a segment; 0 for a fraction."""
     seg = S.seg[s]
@@ -159,7 +159,7 @@ def seg_gpus(S: State, s: int) -> int:
     return count
 
 
-@njit(cache=True)
+@kernel
 def free_gpus_of(S: State, n: int, s: int, mask: int, cpu: int, mem: int) -> None:
     """Return GPUs of a segment to their node; the segment stays if it keeps any."""
     seg = S.seg[s]
@@ -192,7 +192,7 @@ def free_gpus_of(S: State, n: int, s: int, mask: int, cpu: int, mem: int) -> Non
     site_add_power(S, S.pool[node.pool].site, node_power_w(S, n) - before_w)
 
 
-@njit(cache=True)
+@kernel
 def unlink_segment(S: State, s: int) -> None:
     """Take a segment out of its node's list and give it back to the free list."""
     seg = S.seg[s]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from dure.policy.kernels.bits import next_bit
+from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import GPUS_MAX, RACK_ROWS, ROW_PARTIAL, State
 
 #: Nodes of one free count that are looked at for CPU and memory before the next count is tried.
 LOOK_MAX = 64
 
 
-@njit(cache=True)
+@kernel
 def shape_on(S: State, c: int, p: int, gpus: int) -> tuple[int, int, int]:
     """(parts, GPUs a part, rest) of a gang of `gpus` on a pool's nodes; parts == 0: it cannot stand there."""
     per_node = S.cls[c].per_node
@@ -24,27 +24,27 @@ def shape_on(S: State, c: int, p: int, gpus: int) -> tuple[int, int, int]:
     return gpus // per_node, per_node, gpus % per_node
 
 
-@njit(cache=True)
+@kernel
 def cpu_for(S: State, c: int, count: int) -> int:
     """CPU beside `count` GPUs of a job (all of the job's, where it has no GPU)."""
     cls = S.cls[c]
     return cls.cpu_milli // cls.num_gpus * count if cls.num_gpus > 0 else cls.cpu_milli
 
 
-@njit(cache=True)
+@kernel
 def mem_for(S: State, c: int, count: int) -> int:
     """Memory beside `count` GPUs of a job (all of the job's, where it has no GPU)."""
     cls = S.cls[c]
     return cls.mem_mib // cls.num_gpus * count if cls.num_gpus > 0 else cls.mem_mib
 
 
-@njit(cache=True)
+@kernel
 def fits(S: State, n: int, cpu: int, mem: int) -> bool:
     """Whether a node has the CPU and memory free."""
     return S.node[n].cpu_free >= cpu and S.node[n].mem_free >= mem
 
 
-@njit(cache=True)
+@kernel
 def find_node(S: State, n0: int, n1: int, gpus: int, cpu: int, mem: int) -> int:
     """Best fit: a node of [n0, n1) with the fewest free GPUs that suffice, lowest id; -1: none."""
     for row in range(gpus, GPUS_MAX + 1):
@@ -58,7 +58,7 @@ def find_node(S: State, n0: int, n1: int, gpus: int, cpu: int, mem: int) -> int:
     return -1
 
 
-@njit(cache=True)
+@kernel
 def find_fraction(S: State, p: int, milli: int, cpu: int, mem: int) -> int:
     """Best fit of a part of one GPU: the partly used GPU with the smallest rest, else a fresh GPU; -1: none."""
     pool = S.pool[p]
@@ -80,7 +80,7 @@ def find_fraction(S: State, p: int, milli: int, cpu: int, mem: int) -> int:
     return find_node(S, pool.node0, pool.node1, 1, cpu, mem)
 
 
-@njit(cache=True)
+@kernel
 def domain_count(S: State, n0: int, n1: int, per_node: int, cpu: int, mem: int) -> int:
     """Nodes of [n0, n1) with `per_node` GPUs free, and the CPU and memory."""
     count = 0
@@ -90,7 +90,7 @@ def domain_count(S: State, n0: int, n1: int, per_node: int, cpu: int, mem: int) 
     return count
 
 
-@njit(cache=True)
+@kernel
 def take_from(S: State, n0: int, n1: int, per_node: int, cpu: int, mem: int, want: int, num: int) -> int:
     """Append up to `want` nodes of [n0, n1) to the pick, the fullest that suffice first; the new length."""
     got = 0
@@ -105,7 +105,7 @@ def take_from(S: State, n0: int, n1: int, per_node: int, cpu: int, mem: int, wan
     return num + got
 
 
-@njit(cache=True)
+@kernel
 def take_block(S: State, b: int, per_node: int, cpu: int, mem: int, want: int, num: int, is_plain: bool) -> int:
     """Append `want` nodes of a block, whole free racks first, then the rack that fits best; the new length."""
     block = S.block[b]
@@ -133,7 +133,7 @@ def take_block(S: State, b: int, per_node: int, cpu: int, mem: int, want: int, n
     return num
 
 
-@njit(cache=True)
+@kernel
 def is_picked(S: State, r: int, num: int, want: int) -> bool:
     """Whether nodes of rack r are already in the pick."""
     for i in range(max(0, num - want), num):
@@ -142,7 +142,7 @@ def is_picked(S: State, r: int, num: int, want: int) -> bool:
     return False
 
 
-@njit(cache=True)
+@kernel
 def better_rest(left: int, best: int, want: int) -> bool:
     """Best fit among racks: the smallest that suffices, else the largest."""
     if left >= want:
@@ -150,7 +150,7 @@ def better_rest(left: int, best: int, want: int) -> bool:
     return best < want and left > best
 
 
-@njit(cache=True)
+@kernel
 def place(S: State, c: int, p: int, gpus: int) -> int:
     """Choose nodes of pool p for `gpus` GPUs of a job of class c, in the smallest domain that fits.
 
@@ -192,7 +192,7 @@ def place(S: State, c: int, p: int, gpus: int) -> int:
     return place_gang(S, c, p, parts, per_node, rest, cpu, mem)
 
 
-@njit(cache=True)
+@kernel
 def place_gang(S: State, c: int, p: int, parts: int, per_node: int, rest: int, cpu: int, mem: int) -> int:
     """Nodes for a gang of several: one rack, else one block, else the pool, as its topology allows."""
     topology = S.cls[c].topology
@@ -246,7 +246,7 @@ def place_gang(S: State, c: int, p: int, parts: int, per_node: int, rest: int, c
     return num
 
 
-@njit(cache=True)
+@kernel
 def place_wide(S: State, p: int, parts: int, per_node: int, cpu: int, mem: int, is_plain: bool) -> int:
     """Nodes over several blocks, the emptiest blocks first so that few are touched."""
     pool = S.pool[p]
@@ -270,7 +270,7 @@ def place_wide(S: State, p: int, parts: int, per_node: int, cpu: int, mem: int, 
     return num
 
 
-@njit(cache=True)
+@kernel
 def find_rest(S: State, n0: int, n1: int, gpus: int, cpu: int, mem: int, num: int) -> int:
     """Best-fit node for a gang's last, smaller part, not among the nodes already picked."""
     for row in range(gpus, GPUS_MAX + 1):
@@ -288,7 +288,7 @@ def find_rest(S: State, n0: int, n1: int, gpus: int, cpu: int, mem: int, num: in
     return -1
 
 
-@njit(cache=True)
+@kernel
 def place_on_holds(S: State, c: int, p: int, gpus: int, end_ms: int) -> int:
     """Backfill (rule 5): one node held for a later gang, for a job predicted to be gone by then."""
     cls = S.cls[c]
@@ -311,7 +311,7 @@ def place_on_holds(S: State, c: int, p: int, gpus: int, end_ms: int) -> int:
     return 0
 
 
-@njit(cache=True)
+@kernel
 def power_needed_w(S: State, num: int) -> int:
     """What the picked nodes would draw more than now."""
     total = np.int64(0)

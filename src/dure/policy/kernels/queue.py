@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
     DURE,
     LAS,
@@ -18,7 +18,7 @@ from dure.policy.kernels.layout import (
 )
 
 
-@njit(cache=True)
+@kernel
 def bucket_of(ms: int) -> int:
     """Half-octave bucket of a duration: two for each doubling of its seconds, 0 for 1 s and less."""
     s = max(ms // 1000, 1)
@@ -29,14 +29,14 @@ def bucket_of(ms: int) -> int:
     return min(2 * octave + half, NUM_BUCKETS - 1)
 
 
-@njit(cache=True)
+@kernel
 def bucket_mid_ms(b: int) -> int:
     """A duration in the middle of a bucket."""
     low = 1000 << (b // 2)
     return low * 5 // 4 if b % 2 == 0 else low * 7 // 4
 
 
-@njit(cache=True)
+@kernel
 def history_row(S: State, j: int) -> int:
     """The narrowest history with enough ended jobs: same user and size, same member and size, all. -1: none."""
     job = S.job[j]
@@ -50,7 +50,7 @@ def history_row(S: State, j: int) -> int:
     return -1
 
 
-@njit(cache=True)
+@kernel
 def learn(S: State, j: int, duration_ms: int) -> None:
     """Count the length of an ended job; only ended jobs are ever counted."""
     b = bucket_of(duration_ms)
@@ -65,7 +65,7 @@ def learn(S: State, j: int, duration_ms: int) -> None:
         S.hist[job.key2, NUM_BUCKETS] += 1
 
 
-@njit(cache=True)
+@kernel
 def predict_rest_ms(S: State, j: int) -> int:
     """Mean time still to run, given what has run, from the history of like jobs; bounded by the time limit."""
     job = S.job[j]
@@ -86,7 +86,7 @@ def predict_rest_ms(S: State, j: int) -> int:
     return max(rest, 1000)
 
 
-@njit(cache=True)
+@kernel
 def index_rest_ms(S: State, j: int, done: int) -> int:
     """Gittins' index of a job as a time: the least expected time of service per completion (Gittins 1979).
 
@@ -119,7 +119,7 @@ def index_rest_ms(S: State, j: int, done: int) -> int:
     return max(best, 1000)
 
 
-@njit(cache=True)
+@kernel
 def level_of(S: State, attained: int) -> int:
     """Queue of least attained service (Tiresias, NSDI'19): thresholds double from `las_base`."""
     level = 0
@@ -130,7 +130,7 @@ def level_of(S: State, attained: int) -> int:
     return level
 
 
-@njit(cache=True)
+@kernel
 def rank_of(S: State, j: int, done: int) -> int:
     """Place in the queue, smaller first, of a job that has run `done` ms (rule 3).
 
@@ -163,7 +163,7 @@ def rank_of(S: State, j: int, done: int) -> int:
     return job.submit_ms
 
 
-@njit(cache=True)
+@kernel
 def before(S: State, a: int, b: int) -> bool:
     """Whether job a stands before job b of the same class; restarts first, ties by id."""
     x, y = S.job[a], S.job[b]
@@ -172,7 +172,7 @@ def before(S: State, a: int, b: int) -> bool:
     return x.rank < y.rank or (x.rank == y.rank and a < b)
 
 
-@njit(cache=True)
+@kernel
 def meld(S: State, a: int, b: int) -> int:
     """Join two pairing heaps (Fredman et al. 1986); either may be -1."""
     if a < 0:
@@ -186,7 +186,7 @@ def meld(S: State, a: int, b: int) -> int:
     return a
 
 
-@njit(cache=True)
+@kernel
 def push(S: State, j: int) -> None:
     """Put a pending job into its class's heap."""
     g = S.g[0]
@@ -205,7 +205,7 @@ def push(S: State, j: int) -> None:
     cls.count += 1
 
 
-@njit(cache=True)
+@kernel
 def pop(S: State, c: int) -> int:
     """Take the first job out of a class's heap."""
     cls = S.cls[c]
@@ -245,14 +245,14 @@ def pop(S: State, c: int) -> int:
     return j
 
 
-@njit(cache=True)
+@kernel
 def drop_ended(S: State, c: int) -> None:
     """Take cancelled jobs off the top of a heap."""
     while S.cls[c].count > 0 and S.job[S.cls[c].root].state != PENDING:
         pop(S, c)
 
 
-@njit(cache=True)
+@kernel
 def milli_of(S: State, c: int) -> int:
     """GPUs that a job of a class needs to start, in 1/1000."""
     cls = S.cls[c]
@@ -261,7 +261,7 @@ def milli_of(S: State, c: int) -> int:
     return cls.min_gpus * 1000
 
 
-@njit(cache=True)
+@kernel
 def project_level(S: State, p: int) -> int:
     """Decayed use of a project by its weight, in doublings: projects within a factor of two are equal."""
     use = S.project[p].usage // max(S.project[p].weight_milli, 1)
@@ -272,7 +272,7 @@ def project_level(S: State, p: int) -> int:
     return level
 
 
-@njit(cache=True)
+@kernel
 def class_before(S: State, a: int, b: int) -> bool:
     """Whether the head of class a goes before the head of class b of the same member (rule 3).
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from numba import njit
-
+from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import State
 
 
-@njit(cache=True)
+@kernel
 def settle(S: State, m: int) -> None:
     """Bring a member's credits up to now: plus what it lends, minus what it borrows, over time."""
     g = S.g[0]
@@ -20,7 +19,7 @@ def settle(S: State, m: int) -> None:
         member.at_ms = g.now_ms
 
 
-@njit(cache=True)
+@kernel
 def lend(S: State, lender: int, borrower: int, milli: int) -> None:
     """Change what one member has out to another by `milli` (negative: given back)."""
     g = S.g[0]
@@ -37,13 +36,13 @@ def lend(S: State, lender: int, borrower: int, milli: int) -> None:
     S.lend[lender, borrower, 0] += milli
 
 
-@njit(cache=True)
+@kernel
 def is_within_share(S: State, m: int, p: int, milli: int) -> bool:
     """Whether `milli` more GPUs of the pool are still within the member's guarantee."""
     return S.mp[m, p].use_g + milli <= S.mp[m, p].guarantee
 
 
-@njit(cache=True)
+@kernel
 def may_borrow(S: State, m: int, p: int, milli: int) -> bool:
     """Whether the agreements let a member use `milli` more GPUs of the pool than it is guaranteed."""
     cell = S.mp[m, p]
@@ -58,14 +57,14 @@ def may_borrow(S: State, m: int, p: int, milli: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@kernel
 def notice_ms(S: State, m: int, p: int) -> int:
     """Notice that a member gets before it must leave GPUs above its guarantee."""
     cell = S.mp[m, p]
     return S.g[0].own_notice_ms if cell.agreement < 0 else S.ag[cell.agreement].notice_ms
 
 
-@njit(cache=True)
+@kernel
 def over_link(S: State, j: int) -> None:
     """Put a job at the end of its member's borrowed jobs in its pool."""
     job = S.job[j]
@@ -79,7 +78,7 @@ def over_link(S: State, j: int) -> None:
     cell.over_last = j
 
 
-@njit(cache=True)
+@kernel
 def over_unlink(S: State, j: int) -> None:
     """Take a job out of that list."""
     job = S.job[j]
@@ -95,7 +94,7 @@ def over_unlink(S: State, j: int) -> None:
     job.over_prev = job.over_next = -1
 
 
-@njit(cache=True)
+@kernel
 def over_on_nodes(S: State, j: int, sign: int) -> None:
     """Count a job's GPUs in (or out of) what its nodes and pool carry above guarantees."""
     job = S.job[j]
@@ -112,7 +111,7 @@ def over_on_nodes(S: State, j: int, sign: int) -> None:
         s = seg.next
 
 
-@njit(cache=True)
+@kernel
 def charge(S: State, j: int, milli: int) -> None:
     """Count `milli` GPUs (negative: returned) of a running job to share or loan, as it was labelled."""
     g = S.g[0]
@@ -131,7 +130,7 @@ def charge(S: State, j: int, milli: int) -> None:
         cell.use_g += milli
 
 
-@njit(cache=True)
+@kernel
 def promote(S: State, m: int, p: int) -> None:
     """Count borrowed jobs to the member's share, oldest first, where the share has room again."""
     cell = S.mp[m, p]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
     DURE,
     HOLD,
@@ -26,7 +26,7 @@ from dure.policy.kernels.quota import notice_ms
 NO_COST = np.int64(-1)
 
 
-@njit(cache=True)
+@kernel
 def current_rank(S: State, v: int) -> int:
     """Rank of a running job as of now; the default's is kept up to date by `on_rerank`."""
     if S.g[0].order == DURE:
@@ -34,7 +34,7 @@ def current_rank(S: State, v: int) -> int:
     return rank_of(S, v, S.job[v].done_ms + progress_ms(S, v))
 
 
-@njit(cache=True)
+@kernel
 def is_victim(S: State, v: int, kind: int, claimant: int) -> bool:
     """Whether a running job may be made to leave for the claimant (rule 6).
 
@@ -57,7 +57,7 @@ def is_victim(S: State, v: int, kind: int, claimant: int) -> bool:
     return False
 
 
-@njit(cache=True)
+@kernel
 def lost_work(S: State, v: int) -> int:
     """What stopping a job throws away, in GPU-ms: time since its last checkpoint × GPUs, plus its restart."""
     job = S.job[v]
@@ -66,7 +66,7 @@ def lost_work(S: State, v: int) -> int:
     return (S.g[0].now_ms - job.start_ms + S.g[0].save_ms) * max(job.alloc, 1)
 
 
-@njit(cache=True)
+@kernel
 def cheapest_victim(S: State, n: int, kind: int, claimant: int, above: int, above_v: int) -> int:
     """The segment on node n whose job loses least, among those after (`above`, `above_v`) in that order; -1."""
     best, best_cost, best_v = -1, NEVER_MS, -1
@@ -83,7 +83,7 @@ def cheapest_victim(S: State, n: int, kind: int, claimant: int, above: int, abov
     return best
 
 
-@njit(cache=True)
+@kernel
 def victim_cost(S: State, s: int, v: int, kind: int) -> int:
     """Order of victims: elastic jobs that only shrink, then lowest class, then least lost work."""
     job = S.job[v]
@@ -95,7 +95,7 @@ def victim_cost(S: State, s: int, v: int, kind: int) -> int:
     return (np.int64(cls.priority) << 52) + lost_work(S, v)
 
 
-@njit(cache=True)
+@kernel
 def node_cost(S: State, n: int, need: int, cpu: int, mem: int, kind: int, claimant: int) -> int:
     """Cost of having `need` free GPUs on node n, or NO_COST where victims do not suffice.
 
@@ -139,7 +139,7 @@ def node_cost(S: State, n: int, need: int, cpu: int, mem: int, kind: int, claima
     return total
 
 
-@njit(cache=True)
+@kernel
 def frees_gpu(S: State, n: int, s: int, kind: int, claimant: int) -> int:
     """1 if segment s is the last victim on its shared GPU and only victims stand there, else 0."""
     mask = S.seg[s].mask
@@ -153,7 +153,7 @@ def frees_gpu(S: State, n: int, s: int, kind: int, claimant: int) -> int:
     return 1
 
 
-@njit(cache=True)
+@kernel
 def log2_of(x: int) -> int:
     """Whole part of the base-2 logarithm; 0 for 0."""
     out = 0
@@ -163,7 +163,7 @@ def log2_of(x: int) -> int:
     return out
 
 
-@njit(cache=True)
+@kernel
 def domain_cost(S: State, n0: int, n1: int, count: int, is_sum: bool) -> tuple[int, int]:
     """(cost, threshold) of the `count` cheapest nodes of [n0, n1), by their costs' powers of two; cost -1: too few."""
     num = np.zeros(64, np.int64)
@@ -190,7 +190,7 @@ def domain_cost(S: State, n0: int, n1: int, count: int, is_sum: bool) -> tuple[i
     return cost, 63
 
 
-@njit(cache=True)
+@kernel
 def plan(S: State, c: int, p: int, gpus: int, kind: int, claimant: int) -> int:
     """Pick the cheapest nodes of the smallest domain that can hold the gang; the length of the pick, 0: none."""
     parts, per_node, rest = shape_on(S, c, p, gpus)
@@ -231,7 +231,7 @@ def plan(S: State, c: int, p: int, gpus: int, kind: int, claimant: int) -> int:
     return pick_cheapest(S, pool.node0, pool.node1, need, cut, per_node)
 
 
-@njit(cache=True)
+@kernel
 def plan_one(S: State, p: int, need: int, cpu: int, mem: int, kind: int, claimant: int) -> int:
     """The cheapest single node, looking at no more than `scan_max` from where the last search ended."""
     pool = S.pool[p]
@@ -258,7 +258,7 @@ def plan_one(S: State, p: int, need: int, cpu: int, mem: int, kind: int, claiman
     return 1
 
 
-@njit(cache=True)
+@kernel
 def pick_cheapest(S: State, n0: int, n1: int, need: int, cut: int, per_node: int) -> int:
     """Nodes of [n0, n1) below the threshold, then at it, in order of id."""
     num = 0
@@ -274,7 +274,7 @@ def pick_cheapest(S: State, n0: int, n1: int, need: int, cut: int, per_node: int
     return num
 
 
-@njit(cache=True)
+@kernel
 def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
     """Hold the picked nodes for job j and send their victims away; the hold's index.
 
@@ -328,7 +328,7 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
     return h
 
 
-@njit(cache=True)
+@kernel
 def clear_node(S: State, n: int, need: int, kind: int, claimant: int, h: int) -> None:
     """Send away the cheapest victims of a node until `need` GPUs are free or about to be."""
     cls_idx = S.job[claimant].cls
@@ -363,7 +363,7 @@ def clear_node(S: State, n: int, need: int, kind: int, claimant: int, h: int) ->
             revoke(S, v, notice, claimant)
 
 
-@njit(cache=True)
+@kernel
 def revoked_gpu(S: State, n: int, s: int) -> int:
     """1 if segment s is the first of a shared GPU on which every job is leaving, else 0."""
     mask = S.seg[s].mask
