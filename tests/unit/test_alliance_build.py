@@ -97,7 +97,7 @@ def test_village_nodes() -> None:
     ]
     nodes = fleet.nodes
     assert len(nodes) == 16 + 36 + 12 + 16
-    # hall: racks of 4 nodes, academy's rack is cut out of the first, which then counts twice
+    # racks of 4 nodes; academy's rack is cut out of the first block (2 racks), which then counts twice
     assert nodes["rack"][:16].tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
     assert nodes["block"][:16].tolist() == [0] * 4 + [1] * 4 + [2] * 8
     assert nodes["rack"][16:52].tolist() == [4] * 18 + [5] * 18
