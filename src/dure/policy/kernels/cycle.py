@@ -59,14 +59,18 @@ def start_on_pick(S: State, c: int, p: int, num: int, gpus: int, is_borrowed: in
 
 
 @kernel
-def try_start(S: State, c: int, p: int, is_borrowed: int, is_behind: int) -> bool:
-    """Start the head of a class in a pool if it fits now, at its full size or, elastic, at its least."""
+def try_start(S: State, c: int, p: int, is_borrowed: int, is_behind: int) -> int:
+    """Start the head of a class in a pool if it fits now, at its full size or, elastic, at its least.
+
+    Returns 1 if it started, 0 if it does not fit, 2 if only the power cap is in the way.
+    """
+    out = 0
     cls = S.cls[c]
     m = cls.member
     for attempt in range(2):
         gpus = cls.num_gpus if attempt == 0 else cls.min_gpus
         if attempt == 1 and (cls.min_gpus == cls.num_gpus or cls.num_gpus == 0):
-            return False
+            return out
         milli = gpus * cls.gpu_milli
         if is_borrowed:
             if not may_borrow(S, m, p, milli):
@@ -80,10 +84,12 @@ def try_start(S: State, c: int, p: int, is_borrowed: int, is_behind: int) -> boo
             end = S.g[0].now_ms + predict_rest_ms(S, cls.root) * 1000 // max(speed, 1)
             num = place_on_holds(S, c, p, gpus, end)
             behind = 1
-        if num > 0 and has_power(S, p, num):
-            start_on_pick(S, c, p, num, gpus, is_borrowed, behind)
-            return True
-    return False
+        if num > 0:
+            if has_power(S, p, num):
+                start_on_pick(S, c, p, num, gpus, is_borrowed, behind)
+                return 1
+            out = 2
+    return out
 
 
 @kernel
@@ -193,9 +199,16 @@ def fill_member(S: State, m: int, p: int, is_borrowed: int, fill: int) -> None:
         c = best_class(S, m, p, fill, not is_strict and is_behind == 1)
         if c < 0:
             return
-        if try_start(S, c, p, is_borrowed, is_behind):
+        outcome = try_start(S, c, p, is_borrowed, is_behind)
+        if outcome == 1:
             continue
         S.cls[c].tried = fill
+        if outcome == 2:
+            # Holding nodes or sending others away would not bring power.
+            if is_strict:
+                return
+            is_behind = 1
+            continue
         cls = S.cls[c]
         if g.is_shares and not is_borrowed and reclaim_for(S, c, p):
             S.cls[c].tried = 0
@@ -258,11 +271,57 @@ def decay(S: State) -> None:
 
 
 @kernel
+def start_ready(S: State) -> None:
+    """Start the gangs whose held nodes are all free."""
+    g = S.g[0]
+    while g.num_ready > 0:
+        g.num_ready -= 1
+        h = S.ready[g.num_ready]
+        hold = S.hold[h]
+        if hold.job < 0 or hold.missing > 0:
+            continue
+        j = hold.job
+        job = S.job[j]
+        c = job.cls
+        p, gpus = hold.pool, hold.rem
+        m = S.cls[c].member
+        milli = gpus * 1000
+        claim = job.claim_ms
+        n, num = hold.head, 0
+        while n >= 0:
+            S.pick[num, 0], S.pick[num, 1] = n, hold.need
+            num += 1
+            n = S.node[n].hold_next
+        if not has_power(S, p, num):
+            # The gang keeps its nodes; a release at the site looks at it again.
+            continue
+        drop_hold(S, h)
+        is_borrowed = -1
+        if g.is_shares and is_within_share(S, m, p, milli):
+            is_borrowed = 0
+        elif may_borrow(S, m, p, milli):
+            is_borrowed = 1
+        num = place(S, c, p, gpus) if is_borrowed >= 0 else 0
+        job.claim_ms = claim
+        if num > 0:
+            start_job(S, j, p, num, gpus, is_borrowed)
+        else:
+            push(S, j)
+
+
+@kernel
 def fill_pool(S: State, p: int) -> None:
     """Give what a pool has free: to those within their share, then to the others in the members' order."""
     g = S.g[0]
     pool = S.pool[p]
     pool.fill += 1
+    h = pool.hold
+    while h >= 0:
+        if S.hold[h].missing == 0:
+            S.ready[g.num_ready] = h
+            g.num_ready += 1
+        h = S.hold[h].next
+    start_ready(S)
     if g.is_shares:
         fill = pool.fill * 4096 + p * 2 + 1
         for i in range(pool.guar0, pool.guar1):
@@ -300,7 +359,7 @@ def fill_fair(S: State, p: int, fill: int) -> None:
         if best < 0:
             return
         c = best_class(S, best, p, fill, False)
-        if not try_start(S, c, p, 1, 0):
+        if try_start(S, c, p, 1, 0) != 1:
             return
 
 
@@ -329,37 +388,6 @@ def grow_elastic(S: State, p: int) -> None:
 
 
 @kernel
-def start_ready(S: State) -> None:
-    """Start the gangs whose held nodes are all free."""
-    g = S.g[0]
-    while g.num_ready > 0:
-        g.num_ready -= 1
-        h = S.ready[g.num_ready]
-        hold = S.hold[h]
-        if hold.job < 0 or hold.missing > 0:
-            continue
-        j = hold.job
-        job = S.job[j]
-        c = job.cls
-        p, gpus = hold.pool, hold.rem
-        m = S.cls[c].member
-        milli = gpus * 1000
-        claim = job.claim_ms
-        drop_hold(S, h)
-        is_borrowed = -1
-        if g.is_shares and is_within_share(S, m, p, milli):
-            is_borrowed = 0
-        elif may_borrow(S, m, p, milli):
-            is_borrowed = 1
-        num = place(S, c, p, gpus) if is_borrowed >= 0 else 0
-        job.claim_ms = claim
-        if num > 0 and has_power(S, p, num):
-            start_job(S, j, p, num, gpus, is_borrowed)
-        else:
-            push(S, j)
-
-
-@kernel
 def cycle(S: State) -> None:
     """Decide everything that the events since the last cycle allow. Decisions are in `dec[:num_dec]`."""
     g = S.g[0]
@@ -367,10 +395,15 @@ def cycle(S: State) -> None:
         decay(S)
         sort_members(S)
         g.next_epoch_ms = g.now_ms + g.epoch_ms
+    rounds = 0
     while g.num_ready > 0 or g.num_dirty > 0:
         start_ready(S)
         if g.num_dirty == 0:
             break
+        rounds += 1
+        if rounds > 1000 + 100 * S.pool.shape[0]:
+            g.status = 3
+            return
         g.num_dirty -= 1
         p = S.dirty[g.num_dirty]
         S.pool[p].is_dirty = 0
