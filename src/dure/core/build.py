@@ -175,7 +175,8 @@ def build_state(
     if num_nodes and nodes["num_gpus"].max() > k.GPUS_MAX:
         raise InputError(f"a node has more than {k.GPUS_MAX} GPUs", field="num_gpus")
     node["free_mask"] = (1 << nodes["num_gpus"].astype(np.int64)) - 1
-    node["cpu_free"], node["mem_free"] = nodes["cpu_milli"], nodes["mem_mib"]
+    node["cpu_free"] = node["cpu_all"] = nodes["cpu_milli"]
+    node["mem_free"] = node["mem_all"] = nodes["mem_mib"]
     node["seg"] = node["hold"] = node["hold_next"] = -1
     node["state"] = np.where(nodes["online_ms"] > 0, k.OFFLINE, k.UP)
 
@@ -186,7 +187,7 @@ def build_state(
     speed = np.array([[max(t.speed_milli, 1) for t in fleet.gpu_types] or [1000]], np.int64)
     if not policy.is_shares and len(fleet.gpu_types) <= 1:
         speed[:] = 1000
-    cls_pool, cls_mask = _eligible(trace, fleet, terms, policy, cls, uniq, mp, pool, speed, notes)
+    cls_pool, cls_mask = _eligible(trace, fleet, terms, policy, cls, uniq, mp, ag, pool, speed, notes)
 
     job = np.zeros(num_jobs, k.JOB)
     n = len(jobs)
@@ -210,6 +211,7 @@ def build_state(
     hold["job"] = -1
 
     site = np.zeros(len(fleet.sites), k.SITE)
+    site["claimant"] = -1
     site["cap_w"] = [s.power_cap_w for s in fleet.sites]
     num_projects = max(len(trace.projects), 1)
     project = np.zeros(num_projects, k.PROJECT)
@@ -305,7 +307,7 @@ def _unique_rows(table: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def _eligible(
     trace: Trace, fleet: Fleet, terms: Terms, policy: Policy, cls: NDArray[Any], uniq: NDArray[Any],
-    mp: NDArray[Any], pool: NDArray[Any], speed: NDArray[Any], notes: list[str],
+    mp: NDArray[Any], ag: NDArray[Any], pool: NDArray[Any], speed: NDArray[Any], notes: list[str],
 ) -> tuple[NDArray[Any], NDArray[Any]]:  # fmt: skip
     """The pools that each class may ever use, in order of preference: own share first, then speed, then id."""
     kinds = _type_mask(trace, fleet, notes)
@@ -317,6 +319,17 @@ def _eligible(
     np.maximum.at(cpu, fleet.nodes["pool"], fleet.nodes["cpu_milli"])
     mem = np.zeros(len(pool), np.int64)
     np.maximum.at(mem, fleet.nodes["pool"], fleet.nodes["mem_mib"])
+    node_gpus = pool["per_node"]
+    rack_gpus, rack_nodes = _widest(fleet, pool, "rack")
+    block_gpus, block_nodes = _widest(fleet, pool, "block")
+    pool_nodes = pool["node1"] - pool["node0"] - pool["spares_target"]
+    size = size - pool["spares_target"] * pool["per_node"]
+    cap_w = np.array([fleet.sites[i].power_cap_w for i in pool["site"]], np.int64)
+    standby = (pool["sleep_w"] if policy.is_sleep else pool["idle_w"]) * size
+    base_w = np.bincount(pool["site"], weights=standby, minlength=len(fleet.sites))[pool["site"]].astype(np.int64)
+    # Borrowers leave a fiftieth of the cap alone (kernels.cycle.has_power).
+    cap_w = cap_w - cap_w // 50
+    wake_w = (pool["idle_w"] - pool["sleep_w"]) * (pool["per_node"] if policy.is_sleep else 0)
     mask = np.zeros((len(cls), (len(pool) + 63) // 64), np.uint64)
     lists: list[NDArray[Any]] = []
     rank = np.lexsort((np.arange(len(pool)), -speed[0][np.maximum(pool_type, 0)]))
@@ -337,8 +350,16 @@ def _eligible(
         if gpus > 0:
             share = np.minimum(np.where(per > 0, per, least), pool["per_node"])
             ok &= (share > 0) & (cpu >= rec["cpu_milli"] // gpus * share) & (mem >= rec["mem_mib"] // gpus * share)
-            if rec["topology"] == 1:
-                ok &= pool["per_node"] >= least
+            widest = {1: node_gpus, 2: rack_gpus, 3: block_gpus}.get(int(rec["topology"]))
+            if widest is not None:
+                ok &= widest >= least
+            if rec["topology"] == 1 and 0 < per < least:
+                ok[:] = False
+            count = {2: rack_nodes, 3: block_nodes}.get(int(rec["topology"]), pool_nodes)
+            ok &= -(-least // np.maximum(share, 1)) <= count
+            room = np.where(mp["agreement"][m] >= 0, ag["limit"][mp["agreement"][m]], size * 1000)
+            ok &= np.maximum(room, mp["guarantee"][m]) >= least * int(rec["gpu_milli"])
+            ok &= (cap_w == 0) | (base_w + least * (pool["busy_w"] - pool["idle_w"]) + wake_w * least <= cap_w)
         else:
             ok &= (cpu >= rec["cpu_milli"]) & (mem >= rec["mem_mib"])
         limit = np.where(mp["agreement"][m] >= 0, 1, 0)
@@ -350,6 +371,17 @@ def _eligible(
         total += len(mine)
         lists.append(np.array(mine, np.int64))
     return np.concatenate([*lists, np.zeros(1, np.int64)]), mask
+
+
+def _widest(fleet: Fleet, pool: NDArray[Any], level: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Most GPUs and most nodes of a rack or block of each pool."""
+    nodes = fleet.nodes
+    gpus = np.bincount(nodes[level], weights=nodes["num_gpus"]).astype(np.int64)
+    count = np.bincount(nodes[level]).astype(np.int64)
+    out = np.zeros((2, len(pool)), np.int64)
+    np.maximum.at(out[0], nodes["pool"], gpus[nodes[level]])
+    np.maximum.at(out[1], nodes["pool"], count[nodes[level]])
+    return out[0], out[1]
 
 
 def _history_keys(trace: Trace, job: NDArray[Any], n: int) -> int:

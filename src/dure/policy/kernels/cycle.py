@@ -14,11 +14,20 @@ from dure.policy.kernels.layout import (
     HOLD_RECLAIM,
     LAS,
     NEVER_MS,
+    PENDING,
     RUNNING,
     State,
 )
 from dure.policy.kernels.leases import drop_hold, enqueue, grow, mark_dirty, progress_ms, start_job
-from dure.policy.kernels.place import place, place_on_holds, power_needed_w, shape_on
+from dure.policy.kernels.place import (
+    cpu_for,
+    fits,
+    mem_for,
+    place,
+    place_on_holds,
+    power_needed_w,
+    shape_on,
+)
 from dure.policy.kernels.queue import (
     class_before,
     drop_ended,
@@ -30,15 +39,38 @@ from dure.policy.kernels.queue import (
     rank_of,
 )
 from dure.policy.kernels.quota import is_within_share, may_borrow, settle
-from dure.policy.kernels.reclaim import hold_pick, plan
+from dure.policy.kernels.reclaim import hold_pick, plan, reclaim_power
 
 
 @kernel
-def has_power(S: State, p: int, num: int) -> bool:
-    """Whether the picked nodes may start work under their site's power cap (rule 8)."""
+def is_power_claimed(S: State, site_idx: int) -> bool:
+    """Whether power of the site is being taken back for a job that still waits for it."""
+    site = S.site[site_idx]
+    if site.claimant < 0:
+        return False
+    if S.job[site.claimant].state != PENDING or S.g[0].now_ms > site.due_ms + S.g[0].epoch_ms:
+        site.claimant = -1
+        return False
+    return True
+
+
+@kernel
+def has_power(S: State, p: int, num: int, is_borrowed: int) -> bool:
+    """Whether the picked nodes may start work under their site's power cap (rule 8).
+
+    Borrowers leave a fiftieth of the cap alone: an owner that claims power back would else lose it again to the
+    next borrower before its own job starts.
+    """
     site = S.site[S.pool[p].site]
-    if site.cap_w > 0 and site.power_w + power_needed_w(S, num) > site.cap_w:
+    lacking_w = site.power_w + power_needed_w(S, num) - site.cap_w
+    if is_borrowed and S.g[0].is_shares:
+        lacking_w += site.cap_w // 50
+        if site.cap_w > 0 and is_power_claimed(S, S.pool[p].site):
+            site.waiting = 1
+            return False
+    if site.cap_w > 0 and lacking_w > 0:
         site.waiting = 1
+        S.g[0].lacking_w = lacking_w
         return False
     return True
 
@@ -85,7 +117,7 @@ def try_start(S: State, c: int, p: int, is_borrowed: int, is_behind: int) -> int
             num = place_on_holds(S, c, p, gpus, end)
             behind = 1
         if num > 0:
-            if has_power(S, p, num):
+            if has_power(S, p, num, is_borrowed):
                 start_on_pick(S, c, p, num, gpus, is_borrowed, behind)
                 return 1
             out = 2
@@ -126,7 +158,7 @@ def reclaim_for(S: State, c: int, p: int) -> bool:
         if pool.over_milli + pool.free_milli < gpus * 1000:
             continue
         num = plan(S, c, p, gpus, HOLD_RECLAIM, cls.root)
-        if num == 0 or not has_power(S, p, 0):
+        if num == 0 or not has_power(S, p, 0, 0):
             continue
         j = pop(S, c)
         h = hold_pick(S, j, p, num, HOLD_RECLAIM, gpus)
@@ -204,22 +236,25 @@ def fill_member(S: State, m: int, p: int, is_borrowed: int, fill: int) -> None:
             continue
         S.cls[c].tried = fill
         if outcome == 2:
-            # Holding nodes or sending others away would not bring power.
+            # Holding nodes would not bring power; sending borrowers of the site away does.
+            if g.is_shares and not is_borrowed:
+                reclaim_power(S, p, g.lacking_w, S.cls[c].root)
             if is_strict:
                 return
             is_behind = 1
             continue
         cls = S.cls[c]
-        if g.is_shares and not is_borrowed and reclaim_for(S, c, p):
+        is_held_off = g.now_ms < S.cls[c].no_hold_ms
+        if g.is_shares and not is_borrowed and not is_held_off and reclaim_for(S, c, p):
             S.cls[c].tried = 0
             continue
-        if g.preemptive and preempt_for(S, c, p, is_borrowed):
+        if g.preemptive and not is_held_off and preempt_for(S, c, p, is_borrowed):
             S.cls[c].tried = 0
             continue
         if is_strict:
             return
         milli = cls.num_gpus * 1000
-        if is_behind == 0 and (may_borrow(S, m, p, milli) if is_borrowed else is_within_share(S, m, p, milli)):
+        if is_behind == 0 and not is_held_off and (may_borrow(S, m, p, milli) if is_borrowed else is_within_share(S, m, p, milli)):
             # The first blocked head of the member's queue in this pool is the one that backfill must not delay.
             reserve_for(S, c, p)
         is_behind = 1
@@ -283,7 +318,7 @@ def start_ready(S: State) -> None:
         j = hold.job
         job = S.job[j]
         c = job.cls
-        p, gpus = hold.pool, hold.rem
+        p, gpus, kind = hold.pool, hold.rem, hold.kind
         m = S.cls[c].member
         milli = gpus * 1000
         claim = job.claim_ms
@@ -292,8 +327,12 @@ def start_ready(S: State) -> None:
             S.pick[num, 0], S.pick[num, 1] = n, hold.need
             num += 1
             n = S.node[n].hold_next
-        if not has_power(S, p, num):
-            # The gang keeps its nodes; a release at the site looks at it again.
+        if not has_power(S, p, num, 0):
+            # The gang keeps its nodes; a release at the site looks at it again. Within its share, borrowers
+            # leave for it; what then still lacks is the share's own use, which is no breach.
+            if kind == HOLD_RECLAIM:
+                reclaim_power(S, p, S.g[0].lacking_w, j)
+                job.claim_ms = -1
             continue
         drop_hold(S, h)
         is_borrowed = -1
@@ -306,7 +345,9 @@ def start_ready(S: State) -> None:
         if num > 0:
             start_job(S, j, p, num, gpus, is_borrowed)
         else:
+            # What stood in the way (a lapsed agreement, say) will not go away at this moment.
             push(S, j)
+            S.cls[c].no_hold_ms = S.g[0].now_ms + 1
 
 
 @kernel
@@ -381,7 +422,12 @@ def grow_elastic(S: State, p: int) -> None:
                     n = S.seg[s].node
                     after_s = S.seg[s].next
                     count = min(S.node[n].free, cls.max_gpus - job.alloc)
-                    if S.node[n].is_indexed and count > 0 and may_borrow(S, m, p, count * 1000):
+                    c = job.cls
+                    S.pick[0, 0], S.pick[0, 1] = n, count
+                    if (
+                        S.node[n].is_indexed and count > 0 and may_borrow(S, m, p, count * 1000)
+                        and fits(S, n, cpu_for(S, c, count), mem_for(S, c, count)) and has_power(S, p, 1, 1)
+                    ):  # fmt: skip
                         grow(S, j, n, count)
                     s = after_s
             j = after

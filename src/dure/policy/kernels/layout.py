@@ -50,7 +50,7 @@ G = np.dtype([(n, i8) for n in (
     "used_milli", "online_milli", "queue_jobs", "queue_milli", "status",
     # counters
     "starts", "preemptions", "reclaims", "failures", "backfilled", "breaches", "quarantined", "shrinks", "grows",
-    "holds", "lent_milli_ms", "lent_milli", "lent_at_ms", "frag_gpus", "whole_free",
+    "holds", "lent_milli_ms", "lent_milli", "lent_at_ms", "lacking_w", "frag_gpus", "whole_free",
 )], align=True)
 
 JOB = np.dtype([
@@ -68,7 +68,7 @@ CLS = np.dtype([
     ("cpu_milli", i8), ("mem_mib", i8),
     ("member", i8), ("project", i8), ("num_gpus", i8), ("min_gpus", i8), ("max_gpus", i8), ("per_node", i8),
     ("gpu_milli", i8), ("pool0", i8), ("num_pools", i8), ("speed", i8),
-    ("root", i8), ("count", i8), ("prev", i8), ("next", i8), ("tried", i8), ("preempt_at_ms", i8), ("holds", i8),
+    ("root", i8), ("count", i8), ("prev", i8), ("next", i8), ("tried", i8), ("preempt_at_ms", i8), ("no_hold_ms", i8), ("holds", i8),
     ("topology", i1), ("priority", i1),
 ], align=True)
 
@@ -94,7 +94,7 @@ AGREEMENT = np.dtype([
 ], align=True)
 
 NODE = np.dtype([
-    ("cpu_free", i8), ("mem_free", i8), ("free_mask", i8), ("free_at_ms", i8), ("fail_ms", i8),
+    ("cpu_free", i8), ("mem_free", i8), ("cpu_all", i8), ("mem_all", i8), ("free_mask", i8), ("free_at_ms", i8), ("fail_ms", i8),
     ("pool", i8), ("rack", i8), ("block", i8), ("seg", i8), ("hold", i8), ("hold_next", i8), ("over_milli", i8),
     ("used_milli", i8), ("num", i8), ("free", i8), ("fails", i8), ("state", i1), ("is_indexed", i1), ("partial", i1),
     ("is_ready", i1),
@@ -116,7 +116,7 @@ HOLD_REC = np.dtype([
 DECISION = np.dtype([("at_ms", i8), ("job", i8), ("kind", i8), ("pool", i8), ("node", i8), ("gpus", i8),
                      ("cause", i8)], align=True)
 
-SITE = np.dtype([("cap_w", i8), ("power_w", i8), ("energy_wms", i8), ("at_ms", i8), ("waiting", i8)], align=True)
+SITE = np.dtype([("cap_w", i8), ("power_w", i8), ("energy_wms", i8), ("at_ms", i8), ("waiting", i8), ("due_ms", i8), ("claimant", i8)], align=True)
 PROJECT = np.dtype([("usage", i8), ("weight_milli", i8)], align=True)
 
 

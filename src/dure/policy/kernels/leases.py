@@ -18,7 +18,7 @@ from dure.policy.kernels.layout import (
     State,
 )
 from dure.policy.kernels.nodes import add_segment, free_gpus_of, index, unindex, unlink_segment
-from dure.policy.kernels.place import cpu_for, mem_for
+from dure.policy.kernels.place import cpu_for, fits, mem_for
 from dure.policy.kernels.queue import learn, milli_of, predict_rest_ms, push, rank_of
 from dure.policy.kernels.quota import charge, over_link, over_on_nodes, over_unlink, promote
 
@@ -45,6 +45,23 @@ def mark_dirty(S: State, p: int) -> None:
 
 
 @kernel
+def check_hold(S: State, n: int) -> None:
+    """If a held node has become free enough for the gang it is held for, count it; the last one readies the gang."""
+    node = S.node[n]
+    h = node.hold
+    if h < 0 or node.is_ready or node.state != UP:
+        return
+    hold = S.hold[h]
+    c = S.job[hold.job].cls
+    if node.free >= hold.need and fits(S, n, cpu_for(S, c, hold.need), mem_for(S, c, hold.need)):
+        node.is_ready = 1
+        hold.missing -= 1
+        if hold.missing == 0:
+            S.ready[S.g[0].num_ready] = h
+            S.g[0].num_ready += 1
+
+
+@kernel
 def start_job(S: State, j: int, p: int, num: int, gpus: int, is_borrowed: int) -> None:
     """Lease the picked nodes to a pending job that is in no heap."""
     g = S.g[0]
@@ -68,10 +85,11 @@ def start_job(S: State, j: int, p: int, num: int, gpus: int, is_borrowed: int) -
         n, count = S.pick[i, 0], S.pick[i, 1]
         add_segment(S, j, n, count, cls.gpu_milli, cpu_for(S, job.cls, count), mem_for(S, job.cls, count))
         node = S.node[n]
-        if node.is_ready and node.free < S.hold[node.hold].need:
-            # Backfilled: the gang that the node is held for waits for it again.
+        if node.is_ready:
+            # Backfilled: the gang that the node is held for may have to wait for it again.
             node.is_ready = 0
             S.hold[node.hold].missing += 1
+            check_hold(S, n)
     charge(S, j, gpus * cls.gpu_milli)
     if is_borrowed:
         over_link(S, j)
@@ -159,22 +177,6 @@ def release(S: State, j: int) -> None:
             if S.pool[q].site == site:
                 mark_dirty(S, q)
     mark_dirty(S, p)
-
-
-@kernel
-def check_hold(S: State, n: int) -> None:
-    """If a held node has become free enough for the gang it is held for, count it; the last one readies the gang."""
-    node = S.node[n]
-    h = node.hold
-    if h < 0 or node.is_ready or node.state != UP:
-        return
-    hold = S.hold[h]
-    if node.free >= hold.need:
-        node.is_ready = 1
-        hold.missing -= 1
-        if hold.missing == 0:
-            S.ready[S.g[0].num_ready] = h
-            S.g[0].num_ready += 1
 
 
 @kernel

@@ -11,10 +11,8 @@ from dure.policy.kernels.layout import RACK_ROWS, ROW_PARTIAL, UP, State
 
 @kernel
 def node_power_w(S: State, n: int) -> int:
-    """Electric power of a node as it is now (rule 8)."""
+    """Electric power of a node as it is now (rule 8); one still to be delivered has its standby power set aside."""
     node = S.node[n]
-    if node.state == 4:
-        return 0
     pool = S.pool[node.pool]
     if node.used_milli == 0:
         per_gpu = pool.sleep_w if S.g[0].is_sleep else pool.idle_w

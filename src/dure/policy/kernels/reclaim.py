@@ -45,7 +45,7 @@ def is_victim(S: State, v: int, kind: int, claimant: int) -> bool:
     if job.state != RUNNING:
         return False
     if kind == HOLD_RECLAIM:
-        return job.is_borrowed == 1
+        return job.is_borrowed == 1 and job.cause != claimant
     if kind == HOLD_RANK:
         g = S.g[0]
         head = S.job[claimant]
@@ -84,13 +84,21 @@ def cheapest_victim(S: State, n: int, kind: int, claimant: int, above: int, abov
 
 
 @kernel
+def is_shrinkable(S: State, s: int, v: int) -> bool:
+    """Whether an elastic job can go on without the GPUs of its segment s."""
+    cls = S.cls[S.job[v].cls]
+    gpus = seg_gpus(S, s)
+    return gpus > 0 and cls.min_gpus > 0 and S.job[v].alloc - gpus >= cls.min_gpus
+
+
+@kernel
 def victim_cost(S: State, s: int, v: int, kind: int) -> int:
     """Order of victims: elastic jobs that only shrink, then lowest class, then least lost work."""
     job = S.job[v]
     cls = S.cls[job.cls]
     if kind == HOLD_RANK:
         return NEVER_MS // 2 - current_rank(S, v)
-    if cls.gpu_milli >= 1000 and job.alloc - seg_gpus(S, s) >= cls.min_gpus:
+    if is_shrinkable(S, s, v):
         return np.int64(0)
     return (np.int64(cls.priority) << 52) + lost_work(S, v)
 
@@ -102,7 +110,7 @@ def node_cost(S: State, n: int, need: int, cpu: int, mem: int, kind: int, claima
     Backfill holds: ms until the node is predicted free. Otherwise GPU-ms of work lost.
     """
     node = S.node[n]
-    if node.state != UP or node.hold >= 0 or node.num < need:
+    if node.state != UP or node.hold >= 0 or node.num < need or node.cpu_all < cpu or node.mem_all < mem:
         return NO_COST
     if kind != HOLD_RECLAIM and kind != HOLD_RANK:
         return max(node.free_at_ms - S.g[0].now_ms, 0)
@@ -355,12 +363,54 @@ def clear_node(S: State, n: int, need: int, kind: int, claimant: int, h: int) ->
             return
         v = S.seg[s].job
         cls = S.cls[S.job[v].cls]
-        room = S.job[v].alloc - cls.min_gpus
-        if kind == HOLD_RECLAIM and cls.gpu_milli >= 1000 and room >= seg_gpus(S, s):
-            shrink(S, v, s, min(seg_gpus(S, s), need - free), claimant)
+        if kind == HOLD_RECLAIM and is_shrinkable(S, s, v):
+            shrink(S, v, s, min(seg_gpus(S, s), max(need - free, 1)), claimant)
         else:
             notice = notice_ms(S, cls.member, S.job[v].pool) if kind == HOLD_RECLAIM else np.int64(0)
             revoke(S, v, notice, claimant)
+
+
+@kernel
+def lent_power_w(S: State, site_idx: int, claimant: int) -> int:
+    """Power that borrowers of a site would give back if all that may be sent away for the claimant left."""
+    total = np.int64(0)
+    for q in range(S.pool.shape[0]):
+        pool = S.pool[q]
+        if pool.site != site_idx or pool.over_milli == 0:
+            continue
+        for m in range(S.member.shape[0]):
+            v = S.mp[m, q].over_last
+            while v >= 0:
+                job = S.job[v]
+                if job.state == RUNNING and job.cause != claimant:
+                    total += (pool.busy_w - pool.idle_w) * job.alloc * S.cls[job.cls].gpu_milli // 1000
+                v = job.over_prev
+    return total
+
+
+@kernel
+def reclaim_power(S: State, p: int, need_w: int, claimant: int) -> None:
+    """Rules 1 and 8: a share comes with its power; borrowers at the site leave, latest first, until it suffices."""
+    g = S.g[0]
+    site_idx = S.pool[p].site
+    site = S.site[site_idx]
+    if g.now_ms < site.due_ms or lent_power_w(S, site_idx, claimant) < need_w:
+        return
+    site.claimant = claimant
+    for q in range(S.pool.shape[0]):
+        pool = S.pool[q]
+        if pool.site != site_idx or pool.over_milli == 0:
+            continue
+        for m in range(S.member.shape[0] - 1, -1, -1):
+            v = S.mp[m, q].over_last
+            while v >= 0 and need_w > 0:
+                job = S.job[v]
+                before = job.over_prev
+                if job.state == RUNNING and job.cause != claimant:
+                    need_w -= (pool.busy_w - pool.idle_w) * job.alloc * S.cls[job.cls].gpu_milli // 1000
+                    revoke(S, v, notice_ms(S, m, q), claimant)
+                    site.due_ms = max(site.due_ms, job.vacate_ms)
+                v = before
 
 
 @kernel

@@ -1,0 +1,202 @@
+"""A plain-Python world that drives the core one stimulus at a time, and a checker written from the rules.
+
+The checker shares nothing with the kernels but the names of the columns: it recounts every account from the
+leases alone.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+
+import numpy as np
+
+from dure.core.step import (
+    Cancelled,
+    Core,
+    DecisionKind,
+    Ended,
+    NodeDown,
+    NodeUp,
+    RankDue,
+    Submitted,
+    TermsDue,
+    Vacated,
+)
+from dure.policy.kernels import layout as k
+
+
+class Invariant(AssertionError):
+    """A promise of docs/policy.md was broken."""
+
+
+def check(core: Core, fleet, terms) -> None:
+    """Recount everything from the leases and compare with the rules."""
+    s = core.state
+    g = s.g[0]
+    taken: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(16, np.int64))
+    use_g: dict[tuple[int, int], int] = defaultdict(int)
+    use_b: dict[tuple[int, int], int] = defaultdict(int)
+    out_under: dict[int, int] = defaultdict(int)
+    cpu: dict[int, int] = defaultdict(int)
+    used_total = 0
+    for j in range(int(g["num_jobs"])):
+        job, cls = s.job[j], s.cls[s.job[j]["cls"]]
+        leases = core.leases(j)
+        if job["state"] not in (k.RUNNING, k.REVOKING):
+            if leases:
+                raise Invariant(f"job {j} in state {job['state']} holds {leases}")
+            continue
+        total = 0
+        for n, mask, milli in leases:
+            if s.node[n]["state"] != k.UP:
+                raise Invariant(f"job {j} on node {n} in state {s.node[n]['state']}")
+            if s.node[n]["pool"] != job["pool"]:
+                raise Invariant(f"job {j} on node {n} of another pool")
+            for i in range(16):
+                if mask >> i & 1:
+                    if i >= fleet.nodes["num_gpus"][n]:
+                        raise Invariant(f"job {j} has GPU {i} of node {n}, which has fewer")
+                    taken[n][i] += min(milli, 1000)
+                    total += min(milli, 1000)
+            share = cls["cpu_milli"] // max(cls["num_gpus"], 1)
+            cpu[n] += share * bin(mask).count("1") if cls["num_gpus"] else cls["cpu_milli"]
+        want = job["alloc"] * cls["gpu_milli"] if cls["num_gpus"] else 0
+        if total != want:
+            raise Invariant(f"gang {j} partly started: {total} of {want}")
+        if cls["num_gpus"] and not cls["min_gpus"] <= job["alloc"] <= cls["max_gpus"]:
+            raise Invariant(f"job {j} has {job['alloc']} GPUs outside its range")
+        if cls["topology"] == k_rack and len({int(s.node[n]["rack"]) for n, _, _ in leases}) > 1:
+            raise Invariant(f"job {j} spread over racks")
+        m, p = int(cls["member"]), int(job["pool"])
+        (use_b if job["is_borrowed"] else use_g)[m, p] += total
+        if job["is_borrowed"] and s.mp[m, p]["agreement"] >= 0:
+            out_under[int(s.mp[m, p]["agreement"])] += total
+        used_total += total
+    for n, gpus in taken.items():
+        if gpus.max() > 1000:
+            raise Invariant(f"node {n}: a GPU is leased twice: {gpus}")
+        if cpu[n] > fleet.nodes["cpu_milli"][n]:
+            raise Invariant(f"node {n}: CPU over-committed")
+    claims: dict[tuple[int, int], int] = defaultdict(int)
+    for h in s.hold:
+        if h["job"] >= 0 and h["kind"] == k.HOLD_RECLAIM:
+            m = int(s.cls[s.job[h["job"]]["cls"]]["member"])
+            claims[m, int(h["pool"])] += int(h["rem"]) * 1000
+    for m in range(len(s.member)):
+        for p in range(len(s.pool)):
+            cell = s.mp[m, p]
+            if use_g[m, p] + claims[m, p] != cell["use_g"] or use_b[m, p] != cell["use_b"]:
+                raise Invariant(f"accounts of member {m} in pool {p} are off: {use_g[m, p]} {claims[m, p]} {cell}")
+            if cell["use_g"] > max(cell["guarantee"], 0):
+                raise Invariant(f"member {m} uses more of pool {p} as guaranteed than it is guaranteed")
+    for a, milli in out_under.items():
+        if milli != s.ag[a]["used"] or milli > s.ag[a]["limit"]:
+            raise Invariant(f"agreement {a}: {milli} out, limit {s.ag[a]['limit']}")
+    if used_total != g["used_milli"]:
+        raise Invariant(f"fleet: {used_total} used, counted {g['used_milli']}")
+    if int(s.member["lent_milli"].sum()) != int(s.member["borrowed_milli"].sum()):
+        raise Invariant("lent and borrowed differ")
+    for i, site in enumerate(s.site):
+        if site["cap_w"] > 0 and site["power_w"] > site["cap_w"] and used_total > 0:
+            busy = sum(1 for n in taken if s.pool[s.node[n]["pool"]]["site"] == i)
+            if busy:
+                raise Invariant(f"site {i}: {site['power_w']} W over its cap of {site['cap_w']} W")
+    for n in range(len(s.node)):
+        node = s.node[n]
+        free = sum(1 for i in range(int(node["num"])) if taken[n][i] == 0)
+        if free != node["free"] or bin(int(node["free_mask"])).count("1") != free:
+            raise Invariant(f"node {n}: {free} GPUs free, counted {node['free']}")
+
+
+k_rack = 2
+
+
+class World:
+    """Truth about run times and faults; carries out what the core decides."""
+
+    def __init__(self, core: Core, trace, faults=()) -> None:
+        self.core, self.trace = core, trace
+        self.heap: list[tuple[int, int, int, int]] = []
+        self.faults = sorted((int(f["at_ms"]), int(f["node"]), int(f["kind"])) for f in faults)
+        ag = core.state.ag
+        ends = {int(t) for t in (*ag["start_ms"], *ag["end_ms"])}
+        self.wakes = sorted(t for t in ends if 0 < t < k.NEVER_MS)
+        self.next_job = 0
+        self.log: list[tuple] = []
+        self.starts: dict[int, list[int]] = defaultdict(list)
+        self.stops: dict[tuple[int, int], int] = defaultdict(int)
+
+    def end_at(self, j: int) -> int:
+        job = self.core.state.job[j]
+        left = max(int(self.trace.jobs["duration_ms"][j]) - int(job["done_ms"]), 0)
+        rate = int(job["rate_milli"])
+        return int(job["since_ms"]) + (left * 1000 + rate - 1) // rate
+
+    def next_at(self) -> int | None:
+        times = [t for t, *_ in self.heap[:1]]
+        if self.next_job < len(self.trace.jobs):
+            times.append(int(self.trace.jobs["submit_ms"][self.next_job]))
+        if times or self.core.state.g[0]["queue_jobs"] > 0:
+            times += [t for t, *_ in self.faults[:1]] + self.wakes[:1]
+        return min(times) if times else None
+
+    def advance(self) -> bool:
+        """One moment: everything that happens then, then one step. False when nothing is left."""
+        t = self.next_at()
+        if t is None:
+            return False
+        state = self.core.state
+        while self.heap and self.heap[0][0] == t:
+            _, kind, who, version = heapq.heappop(self.heap)
+            if kind == 3:
+                self._take(t, NodeUp(who, is_release=True))
+                continue
+            job = state.job[who]
+            if job["version"] != version:
+                continue
+            if kind == 0 and job["state"] in (k.RUNNING, k.REVOKING):
+                self._take(t, Ended(who))
+            elif kind == 1 and job["state"] == k.REVOKING:
+                self._take(t, Vacated(who))
+            elif kind == 2 and job["state"] == k.RUNNING:
+                self._take(t, RankDue(who))
+                at = self.core.next_rank_ms(who)
+                if at < k.NEVER_MS:
+                    heapq.heappush(self.heap, (at, 2, who, int(version)))
+        while self.faults and self.faults[0][0] == t:
+            _, n, kind = self.faults.pop(0)
+            if kind == 0:
+                self._take(t, NodeDown(n))
+            elif state.node[n]["state"] == k.DOWN or kind == 2:
+                self._take(t, NodeUp(n))
+        while self.wakes and self.wakes[0] == t:
+            self.wakes.pop(0)
+            self._take(t, TermsDue())
+        while self.next_job < len(self.trace.jobs) and self.trace.jobs["submit_ms"][self.next_job] == t:
+            self._take(t, Submitted(self.next_job))
+            self.next_job += 1
+        for d in self.core.step(t, []):
+            self.log.append((t, *(getattr(d, f) for f in ("kind", "job", "pool", "node", "gpus", "at_ms"))))
+            version = int(state.job[d.job]["version"]) if d.job >= 0 else 0
+            if d.kind == DecisionKind.START:
+                self.starts[d.job].append(t)
+                heapq.heappush(self.heap, (self.end_at(d.job), 0, d.job, version))
+                at = self.core.next_rank_ms(d.job)
+                if at < k.NEVER_MS:
+                    heapq.heappush(self.heap, (at, 2, d.job, version))
+            elif d.kind == DecisionKind.VACATE:
+                self.stops[d.job, d.cause] += 1
+                heapq.heappush(self.heap, (d.at_ms, 1, d.job, version))
+            elif d.kind in (DecisionKind.SHRINK, DecisionKind.GROW):
+                heapq.heappush(self.heap, (self.end_at(d.job), 0, d.job, version))
+            elif d.kind == DecisionKind.QUARANTINE:
+                heapq.heappush(self.heap, (d.at_ms, 3, d.node, 0))
+        return True
+
+    def _take(self, t: int, stimulus) -> None:
+        self.core.state.g[0]["now_ms"] = t
+        self.core._take(stimulus)
+
+
+__all__ = ["Cancelled", "Invariant", "TermsDue", "World", "check"]
