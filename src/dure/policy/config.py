@@ -63,7 +63,7 @@ class Policy:
     preempt_every_ms: int = 5 * MINUTE_MS
     own_notice_ms: int = MINUTE_MS
     save_ms: int = 30_000
-    scan_max: int = 512
+    scan_max: int = 128
     overdue_ms: int = 14 * DAY_MS
     epoch_ms: int = 10 * MINUTE_MS
     decay_ppm: int = 687

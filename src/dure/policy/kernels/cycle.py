@@ -221,7 +221,7 @@ def reserve_for(S: State, c: int, p: int) -> None:
 
 
 @kernel
-def fill_member(S: State, m: int, p: int, is_borrowed: int, fill: int) -> None:
+def fill_member(S: State, m: int, p: int, is_borrowed: int, fill: int, is_preempting: bool) -> None:
     """Start what a member may start in a pool, in its queue's order, with backfill behind a blocked head."""
     g = S.g[0]
     is_strict = g.backfill == BACKFILL_NONE
@@ -248,7 +248,7 @@ def fill_member(S: State, m: int, p: int, is_borrowed: int, fill: int) -> None:
         if g.is_shares and not is_borrowed and not is_held_off and reclaim_for(S, c, p):
             S.cls[c].tried = 0
             continue
-        if g.preemptive and not is_held_off and preempt_for(S, c, p, is_borrowed):
+        if is_preempting and not is_held_off and preempt_for(S, c, p, is_borrowed):
             S.cls[c].tried = 0
             continue
         if is_strict:
@@ -259,7 +259,7 @@ def fill_member(S: State, m: int, p: int, is_borrowed: int, fill: int) -> None:
             reserve_for(S, c, p)
         is_behind = 1
         tries += 1
-        if tries > g.scan_max or S.pool[p].free_milli == 0 and S.pool[p].holds == 0 and not g.preemptive:
+        if tries > g.scan_max or S.pool[p].free_milli == 0 and S.pool[p].holds == 0 and not is_preempting:
             if is_borrowed or S.pool[p].over_milli == 0:
                 return
 
@@ -363,13 +363,16 @@ def fill_pool(S: State, p: int) -> None:
             g.num_ready += 1
         h = S.hold[h].next
     start_ready(S)
+    is_preempting = g.preemptive == 1 and g.now_ms >= pool.preempt_at_ms
+    if is_preempting:
+        pool.preempt_at_ms = g.now_ms + g.preempt_every_ms
     if g.is_shares:
         fill = pool.fill * 4096 + p * 2 + 1
         for i in range(pool.guar0, pool.guar1):
             m = S.guar[i]
             if S.member[m].head >= 0 and S.mp[m, p].use_g < S.mp[m, p].guarantee:
-                fill_member(S, m, p, 0, fill)
-    if pool.free_milli > 0 or pool.holds > 0 or g.preemptive:
+                fill_member(S, m, p, 0, fill, is_preempting)
+    if pool.free_milli > 0 or pool.holds > 0 or is_preempting:
         fill = pool.fill * 4096 + p * 2 + 2
         if g.order == FAIR:
             fill_fair(S, p, fill)
@@ -377,8 +380,8 @@ def fill_pool(S: State, p: int) -> None:
             for i in range(S.order.shape[0]):
                 m = S.order[i]
                 if S.member[m].head >= 0 and S.mp[m, p].right:
-                    fill_member(S, m, p, 1, fill)
-                    if pool.free_milli == 0 and pool.holds == 0 and not g.preemptive:
+                    fill_member(S, m, p, 1, fill, is_preempting)
+                    if pool.free_milli == 0 and pool.holds == 0 and not is_preempting:
                         break
     if pool.free_milli > 0:
         grow_elastic(S, p)
@@ -483,9 +486,9 @@ def next_rerank_ms(S: State, j: int) -> int:
             return NEVER_MS
         goal = ((g.las_base << level) + gpus - 1) // gpus * 1000
     elif g.order == DURE:
-        goal = np.int64(60000)
+        goal = np.int64(300000)
         while goal <= done:
-            goal *= 2
+            goal *= 4
     else:
         return NEVER_MS
     return g.now_ms + max((goal - done) * 1000 // job.rate_milli + 1, 1)
@@ -496,5 +499,5 @@ def on_rerank(S: State, j: int) -> None:
     """A running job has crossed into a later rank; those who wait may now go before it."""
     job = S.job[j]
     job.run_rank = rank_of(S, j, job.done_ms + progress_ms(S, j))
-    if S.g[0].queue_jobs > 0:
+    if S.g[0].queue_jobs > 0 and S.g[0].now_ms >= S.pool[job.pool].preempt_at_ms:
         mark_dirty(S, job.pool)

@@ -82,7 +82,7 @@ POOL = np.dtype([
     ("busy_w", i8), ("idle_w", i8), ("sleep_w", i8),
     ("node0", i8), ("node1", i8), ("rack0", i8), ("rack1", i8), ("block0", i8), ("block1", i8),
     ("per_node", i8), ("site", i8), ("home", i8), ("gpu_type", i8), ("mig", i8), ("guar0", i8), ("guar1", i8),
-    ("hold", i8), ("holds", i8), ("cursor", i8), ("over_milli", i8), ("is_dirty", i1), ("is_plain", i1),
+    ("hold", i8), ("holds", i8), ("cursor", i8), ("over_milli", i8), ("preempt_at_ms", i8), ("is_dirty", i1), ("is_plain", i1),
 ], align=True)
 
 MP = np.dtype([
