@@ -27,10 +27,12 @@ class Policy:
         Gangs of a pool that may hold nodes at one time; 1 is EASY.
     is_preemptive : bool
         A member's later-ranked jobs may be stopped for an earlier one.
-    rank_cap_ms, rank_coef_milli, size_exp_milli : int
-        Default order: bound of the size term, its weight, and its factor for each doubling of the gang.
+    rank_cap_ms, rank_step_ms, size_exp_milli : int
+        Default order: bound of the size term, time for each doubling of the index, weight of the gang's doublings.
     margin_ms, min_run_ms, preempt_every_ms : int
         Rank preemption: least difference of rank, least run of a victim, least time between two tries of a class.
+    hold_after_ms : int
+        A blocked gang holds nodes after it has waited this long; before, it is rank that makes room (rule 5).
     own_notice_ms, save_ms : int
         Notice inside a shared pool; time that a checkpoint takes (rule 6).
     scan_max : int
@@ -55,16 +57,17 @@ class Policy:
     backfill: int = layout.BACKFILL_EASY
     holds_max: int = 1
     is_preemptive: bool = True
-    rank_cap_ms: int = 3 * DAY_MS
-    rank_coef_milli: int = 1000
+    rank_cap_ms: int = 365 * DAY_MS
+    rank_step_ms: int = 300 * HOUR_MS
     size_exp_milli: int = 1000
-    margin_ms: int = 10 * MINUTE_MS
-    min_run_ms: int = 10 * MINUTE_MS
+    margin_ms: int = HOUR_MS
+    min_run_ms: int = 5 * MINUTE_MS
     preempt_every_ms: int = 5 * MINUTE_MS
+    hold_after_ms: int = 90 * DAY_MS
     own_notice_ms: int = MINUTE_MS
     save_ms: int = 30_000
     scan_max: int = 128
-    overdue_ms: int = 14 * DAY_MS
+    overdue_ms: int = 90 * DAY_MS
     epoch_ms: int = 10 * MINUTE_MS
     decay_ppm: int = 687
     las_base: int = 3600
@@ -86,7 +89,7 @@ class Policy:
             g[key] = int(getattr(self, f.name))
 
 
-_ONE_QUEUE = Policy(is_shares=False, backfill=layout.BACKFILL_NONE, is_preemptive=False)
+_ONE_QUEUE = Policy(is_shares=False, hold_after_ms=0, backfill=layout.BACKFILL_NONE, is_preemptive=False)
 _TIMELESS = replace(_ONE_QUEUE, is_preemptive=True, margin_ms=0, min_run_ms=0, preempt_every_ms=0, save_ms=0)
 
 POLICIES: dict[str, Policy] = {

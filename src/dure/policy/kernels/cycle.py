@@ -207,6 +207,8 @@ def reserve_for(S: State, c: int, p: int) -> None:
     pool = S.pool[p]
     if g.backfill == BACKFILL_NONE or pool.holds >= g.holds_max or cls.num_gpus == 0 or cls.gpu_milli < 1000:
         return
+    if g.now_ms - S.job[cls.root].queued_ms < g.hold_after_ms:
+        return
     parts, per_node, rest = shape_on(S, c, p, cls.num_gpus)
     if parts == 0 or (parts == 1 and rest == 0 and per_node < pool.per_node):
         # Less than a node never starves behind best fit for long; holding a whole node for it would idle GPUs.

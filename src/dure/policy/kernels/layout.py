@@ -41,10 +41,10 @@ NUM_BUCKETS = 48
 
 G = np.dtype([(n, i8) for n in (
     # configuration
-    "order", "backfill", "preemptive", "holds_max", "rank_cap_ms", "rank_coef_milli", "size_exp_milli",
+    "order", "backfill", "preemptive", "holds_max", "rank_cap_ms", "rank_step_ms", "size_exp_milli",
     "margin_ms", "own_notice_ms", "save_ms", "scan_max", "overdue_ms", "epoch_ms", "decay_ppm", "las_base",
     "las_levels", "quarantine_fails", "fail_window_ms", "quarantine_ms", "is_sleep", "default_ms", "history_min",
-    "is_shares", "min_run_ms", "breach_slack_ms", "preempt_every_ms",
+    "is_shares", "min_run_ms", "breach_slack_ms", "preempt_every_ms", "hold_after_ms",
     # running state
     "now_ms", "num_dec", "next_epoch_ms", "free_seg", "free_hold", "num_dirty", "num_ready", "num_jobs",
     "used_milli", "online_milli", "queue_jobs", "queue_milli", "status",

@@ -120,6 +120,15 @@ def index_rest_ms(S: State, j: int, done: int) -> int:
 
 
 @kernel
+def log2_milli(x: int) -> int:
+    """Base-2 logarithm in 1/1000, linear between powers of two; 0 for 1 and less."""
+    octave = 0
+    while x >> (octave + 1):
+        octave += 1
+    return octave * 1000 + (x - (1 << octave)) * 1000 // (1 << octave) if x > 1 else 0
+
+
+@kernel
 def level_of(S: State, attained: int) -> int:
     """Queue of least attained service (Tiresias, NSDI'19): thresholds double from `las_base`."""
     level = 0
@@ -135,8 +144,8 @@ def rank_of(S: State, j: int, done: int) -> int:
     """Place in the queue, smaller first, of a job that has run `done` ms (rule 3).
 
     fifo, fair: age. sjf: the known length. srtf: the known rest. srsf: the known rest × GPUs. las: level of
-    GPU-time attained, then age. dure: age plus the bounded index of the rest, so a job is overtaken only by
-    jobs that came at most `rank_cap_ms` later, and nothing starves.
+    GPU-time attained, then age. dure: age plus `rank_step_ms` for each doubling of the index of its rest (and of
+    its gang), bounded: a job is overtaken only by jobs that came at most `rank_cap_ms` later, and nothing starves.
     """
     g = S.g[0]
     job = S.job[j]
@@ -151,15 +160,10 @@ def rank_of(S: State, j: int, done: int) -> int:
     if order == LAS:
         return (level_of(S, done // 1000 * max(cls.num_gpus, 1)) << 50) + job.submit_ms
     if order == DURE:
-        rest = index_rest_ms(S, j, done)
-        size = np.int64(1000)
-        gpus = cls.num_gpus
-        while gpus > 1:
-            # size_exp_milli is what one doubling of the gang multiplies the index by.
-            size = size * g.size_exp_milli // 1000
-            gpus >>= 1
-        cost = min(rest, g.rank_cap_ms) * g.rank_coef_milli // 1000 * size // 1000
-        return job.submit_ms + min(cost, g.rank_cap_ms)
+        doublings_milli = log2_milli(index_rest_ms(S, j, done) // 1000)
+        if cls.num_gpus > 1:
+            doublings_milli += log2_milli(cls.num_gpus) * g.size_exp_milli // 1000
+        return job.submit_ms + min(g.rank_step_ms * doublings_milli // 1000, g.rank_cap_ms)
     return job.submit_ms
 
 
