@@ -1,0 +1,43 @@
+# make setup | run | test | test-slow | check | bench
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+OUT := out
+
+.PHONY: setup run test test-slow check bench docs clean
+
+setup: $(STAMP)
+
+# The environment, from hash-pinned locks, then every kernel compiled once.
+$(STAMP): requirements-dev.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/dure compile
+	touch $@
+
+# Replays a real trace (or the shipped one) and a day of the 260,000-GPU reference alliance.
+run: setup
+	$(BIN)/dure tour --out $(OUT)
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/latest.json
+
+# The schemas and the key tables of docs/alliance.md, from the models.
+docs: setup
+	$(BIN)/python -m dure.twin.files
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist
