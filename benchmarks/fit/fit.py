@@ -183,7 +183,7 @@ def main() -> None:
             "one lognormal": mixture_cdf(single, at),
         }
         cdf_svg(ROOT / f"docs/img/fit_{name}.svg", name.replace("_", " "), at, curves)
-    lines_svg(ROOT / "docs/img/fit_rhythm.svg", "arrivals by hour of the week, mean 1", rhythm)
+    lines_svg(ROOT / "docs/img/fit_rhythm.svg", "arrivals by hour of the week", rhythm)
     rows_md = "\n".join(
         f"| {name.replace('_', '-')} | {c['source']} | {c['num_rows']:,} | {len(c['duration']['mu'])} "
         f"| {c['ks']:.3f} | {c['ks_one']:.3f} |"

@@ -24,7 +24,7 @@ def _page(path: Path, title: str, marks: list[str], curves: dict[str, str]) -> N
         colour = COLOURS[idx % len(COLOURS)]
         dash = ' stroke-dasharray="5 3"' if idx else ""
         lines.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8"{dash}/>')
-        x = WIDTH - 360 + idx * 120
+        x = WIDTH - 330 + idx * 110
         ends = f'x1="{x}" y1="16" x2="{x + 18}" y2="16"'
         lines.append(f'<line {ends} stroke="{colour}" stroke-width="2"{dash}/>')
         lines.append(f'<text x="{x + 22}" y="20">{name}</text>')

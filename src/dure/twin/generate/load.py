@@ -16,7 +16,7 @@ from dure.model.jobs import UNKNOWN, Trace, make_jobs
 from dure.model.terms import Terms
 from dure.model.yaml_file import nearest
 from dure.twin.generate.classes import ASSUMED, CLASS_NAMES, JobClass, load_classes
-from dure.twin.generate.members import Demand, demands, per_gpu, speed_gpus, stream, zipf_cdf
+from dure.twin.generate.members import Demand, demands, in_order, per_gpu, speed_gpus, stream, zipf_cdf
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 NUM_PROJECTS, NUM_USERS = 6, 50
@@ -258,7 +258,7 @@ def _draw_runs(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Mixture component, size and normal of each run.
 
-    A few gangs make most of the GPU time, so that free draws would miss a day's load by a third. Many more are
+    A few gangs make most of the GPU time: free draws would miss a day's load by a third. Many more are
     drawn, put in order of GPU time, and every n-th taken from a random first one (systematic sampling): each
     candidate is as likely as before, and the sum hardly varies.
     """
@@ -300,7 +300,7 @@ def _sorted_trace(
     row = np.empty(len(order), np.int64)
     row[order] = np.arange(len(order))
     return Trace(
-        jobs=jobs[order], job_ids=list(map(str, range(len(jobs)))),
+        jobs=in_order(jobs, order), job_ids=list(map(str, range(len(jobs)))),
         members=[demand.name for demand in members],
         projects=[f"{demand.name}/p{i}" for demand in members for i in range(NUM_PROJECTS)],
         users=[f"{demand.name}/u{i}" for demand in members for i in range(NUM_USERS)],

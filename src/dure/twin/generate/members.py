@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dure.model.errors import InputError
 from dure.model.fleet import Fleet
+from dure.model.jobs import make_jobs
 from dure.model.terms import NO_AGREEMENT, Terms
 
 #: Largest job of a member that only borrows.
@@ -110,6 +111,14 @@ def stream(seed: int, name: str) -> np.random.Generator:
         raise InputError(f"a seed is 0 to 2**64 - 1, not {seed}", field="seed")
     word = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
     return np.random.Generator(np.random.Philox(key=np.array([seed, word], np.uint64)))
+
+
+def in_order(jobs: NDArray[Any], order: NDArray[np.int64]) -> NDArray[Any]:
+    """The rows in another order, with the padding of the records zero: equal jobs are equal bytes."""
+    out = make_jobs(len(order))
+    for name in jobs.dtype.names or ():
+        out[name] = jobs[name][order]
+    return out
 
 
 def zipf_cdf(num_items: int, exponent: float) -> NDArray[np.float64]:

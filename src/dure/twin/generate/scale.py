@@ -11,7 +11,7 @@ from dure.model.errors import InputError
 from dure.model.fleet import Fleet
 from dure.model.jobs import Trace, make_jobs
 from dure.model.terms import Terms
-from dure.twin.generate.members import Demand, demands, per_gpu, speed_gpus, stream, zipf_cdf
+from dure.twin.generate.members import Demand, demands, in_order, per_gpu, speed_gpus, stream, zipf_cdf
 
 #: GPU time asked for, per GPU time of the fleet, from the first to the last arrival.
 OFFERED_LOAD = 0.95
@@ -73,7 +73,7 @@ def scale_load(num_jobs: int, fleet: Fleet, terms: Terms, seed: int = 0) -> Trac
     span_ms = work / (OFFERED_LOAD * float(gpus.sum()))
     jobs["submit_ms"] = (at * span_ms).astype(np.int64)
     jobs["cpu_milli"], jobs["mem_mib"] = (each * jobs["num_gpus"].astype(np.int64) for each in per_gpu(fleet))
-    jobs = jobs[np.argsort(jobs["submit_ms"], kind="stable")]
+    jobs = in_order(jobs, np.argsort(jobs["submit_ms"], kind="stable"))
     jobs["submit_ms"] -= jobs["submit_ms"][0]
     return Trace(
         jobs=jobs, job_ids=list(map(str, range(num_jobs))), members=[demand.name for demand in members],
@@ -90,11 +90,19 @@ def _sizes_for(gpus_max: int) -> NDArray[np.float64]:
     return part
 
 
+def _mean_ms() -> NDArray[np.float64]:
+    """Mean duration of a job of each size, cut at both ends."""
+    z = np.linspace(-8, 8, 4001)
+    density = np.exp(-z * z / 2)
+    median_ms = _MEDIAN_MS * _GROWTH ** np.arange(len(_SIZES))
+    duration_ms = np.clip(median_ms[:, None] * np.exp(_SIGMA * z), _SHORTEST_MS, _LONGEST_MS)
+    mean: NDArray[np.float64] = (duration_ms * density).sum(axis=1) / density.sum()
+    return mean
+
+
 def _jobs_of_each(num_jobs: int, members: list[Demand], gpus: NDArray[np.float64]) -> NDArray[np.int64]:
     """Jobs a member, so that its GPU time is in proportion to its part; largest remainders close the sum."""
-    mean_work = np.array([
-        (_sizes_for(demand.gpus_max) * _SIZES * _GROWTH ** np.arange(len(_SIZES))).sum() for demand in members
-    ])
+    mean_work = np.array([(_sizes_for(demand.gpus_max) * _SIZES * _mean_ms()).sum() for demand in members])
     part = np.array([(demand.pool_part * gpus).sum() for demand in members]) / mean_work
     exact = part / part.sum() * num_jobs
     counts: NDArray[np.int64] = exact.astype(np.int64)
