@@ -246,7 +246,8 @@ def happen(S: State, W: World, t: int) -> None:
         for p in range(S.pool.shape[0]):
             mark_dirty(S, p)
     while W.w[3] < S.g[0].num_jobs and S.job[W.w[3]].submit_ms == t:
-        on_submit(S, W.w[3])
+        if W.truth_ms[W.w[3]] >= 0:
+            on_submit(S, W.w[3])
         W.w[3] += 1
         W.w[6] += 1
 
@@ -283,3 +284,18 @@ def run_until(S: State, W: World, stop_ms: int, sample_ms: int, events_max: int)
         if g.status != 0 or W.w[11] != 0:
             return 0
     return 1
+
+
+@kernel
+def retime(S: State, W: World, j: int) -> None:
+    """Set the timers of a job anew after its truth was changed (a forecast's)."""
+    job = S.job[j]
+    if job.state != RUNNING and job.state != REVOKING:
+        return
+    job.version += 1
+    schedule(W, max(end_at_ms(S, W, j), S.g[0].now_ms), END, j, job.version)
+    if job.state == REVOKING:
+        schedule(W, job.vacate_ms, VACATED, j, job.version)
+    at = next_rerank_ms(S, j)
+    if at < NEVER_MS:
+        schedule(W, at, RERANK, j, job.version)

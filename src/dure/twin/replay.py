@@ -92,7 +92,7 @@ def replay(
             f"job {trace.job_ids[int(unknown[0])]!r} has no run time; a replay needs one", trace.source,
             field="duration_ms",
         )  # fmt: skip
-    world = _world(trace, fleet, built, policy, faults, horizon_ms, large)
+    world = make_world(trace, fleet, built, horizon_ms, faults, large)
     stop_ms = horizon_ms if horizon_ms != NEVER else k.NEVER_MS - 1
     span = int(world.w[12])
     wall, cpu = time.perf_counter(), time.process_time()
@@ -105,15 +105,16 @@ def replay(
     return _result(trace, fleet, built, policy, world, seed, horizon_ms, large, wall, cpu)
 
 
-def _world(
-    trace: Trace, fleet: Fleet, built: Built, policy: Policy, faults: NDArray[Any] | None, horizon_ms: int,
-    large: NDArray[Any],
+def make_world(
+    trace: Trace, fleet: Fleet, built: Built, horizon_ms: int, faults: NDArray[Any] | None = None,
+    large: NDArray[Any] | None = None,
 ) -> World:  # fmt: skip
+    """The twin's own tables for a run: truth, timers, room for the samples."""
     jobs = trace.jobs
     truth = jobs["duration_ms"].astype(np.int64)
-    if len(large):
-        # A rejected job is submitted to no pool: it waits for ever and is told apart afterwards.
-        truth[large] = 0
+    if large is not None and len(large):
+        # A rejected job is never submitted to the policy and is told apart afterwards.
+        truth[large] = -1
     late = np.flatnonzero(fleet.nodes["online_ms"] > 0)
     events = np.zeros(len(late) + (0 if faults is None else len(faults)), FAULT_DTYPE)
     events["at_ms"][: len(late)] = fleet.nodes["online_ms"][late]

@@ -1,0 +1,149 @@
+"""`dure replay`, `compare`, `forecast`: questions to the twin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dure.cli.main import emit, progress_bar
+from dure.model.errors import InputError
+
+
+def _trace_and_fleet(path: str, fleet: str | None, gpus: int | None, gpus_per_node: int) -> Any:
+    from dure.twin.inputs import fleet_from
+    from dure.twin.traces import load_trace
+
+    found, terms = fleet_from(fleet, gpus, gpus_per_node)
+    return load_trace(path), found, terms
+
+
+def _fleet_options(command: Any) -> Any:
+    for option in (
+        click.option("--gpus-per-node", default=8, show_default=True, help="GPUs of one node, with --gpus."),
+        click.option("--gpus", type=int, help="So many equal GPUs."),
+        click.option("--fleet", type=click.Path(), help="An alliance.yaml or a list of nodes."),
+        click.option("--policy", default="dure", show_default=True, help="Name of the policy."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("path", type=click.Path())
+@_fleet_options
+@click.option("--seed", default=0, show_default=True, help="Seed of the faults.")
+@click.option("--faults", default="off", show_default=True, help="off, rsc1, rsc2 or llama3.")
+@click.option("--html", type=click.Path(), help="Write the report here.")
+@click.option("--records", type=click.Path(), help="Write every job's record here, as Parquet.")
+@click.option("--json", "is_json", is_flag=True)
+def replay(
+    path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, policy: str, seed: int, faults: str,
+    html: str | None, records: str | None, is_json: bool,
+) -> None:  # fmt: skip
+    """Replay a trace on a fleet under a policy."""
+    from dure.policy.config import named_policy
+    from dure.twin.faults import generate_faults
+    from dure.twin.metrics import summary
+    from dure.twin.replay import replay as run
+
+    chosen = named_policy(policy)
+    trace, found, terms = _trace_and_fleet(path, fleet, gpus, gpus_per_node)
+    horizon_ms = 2 * int(trace.jobs["submit_ms"].max(initial=0)) + 1
+    bar, move = progress_bar("replay")
+    with bar:
+        result = run(
+            trace, found, chosen, terms, faults=generate_faults(found, faults, horizon_ms, seed), seed=seed,
+            progress=move,
+        )  # fmt: skip
+    if records:
+        from dure.twin.records import write_records
+
+        write_records(records, result)
+    if html:
+        from dure.twin.report import write_report
+
+        write_report([result], html, f"{Path(path).name} · {policy}")
+    emit(summary(result), is_json)
+
+
+@click.command()
+@click.argument("scenario", type=click.Path())
+@click.option("--jobs", "num_processes", type=int, help="Processes; default: one a core.")
+@click.option("--html", type=click.Path(), help="Write the report here.")
+@click.option("--json", "is_json", is_flag=True)
+def compare(scenario: str, num_processes: int | None, html: str | None, is_json: bool) -> None:
+    """Compare the variants of a scenario over its seeds, with confidence intervals."""
+    from dataclasses import asdict
+
+    from dure.twin.compare import run_scenario
+
+    bar, move = progress_bar("compare")
+    with bar:
+        outcome = run_scenario(scenario, num_processes, move)
+    if html:
+        from dure.twin.report import write_report
+
+        write_report(outcome.results, html, Path(scenario).stem, outcome.trials)
+    if is_json:
+        emit(asdict(outcome.comparison), True)
+        return
+    for metric in outcome.comparison.metrics:
+        click.echo(metric.key)
+        for name, interval in metric.intervals.items():
+            click.echo(f"  {name:<24} {interval.mean:,.3f}  [{interval.low:,.3f}, {interval.high:,.3f}]")
+
+
+@click.command()
+@click.argument("path", type=click.Path())
+@_fleet_options
+@click.option("--at", "at_s", type=int, required=True, help="Moment, in seconds from the trace's start.")
+@click.option("--job", help="Only this job.")
+@click.option("--json", "is_json", is_flag=True)
+def forecast(
+    path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, policy: str, at_s: int, job: str | None,
+    is_json: bool,
+) -> None:  # fmt: skip
+    """When will the jobs that wait at a moment start, by what is known then?"""
+    from dure.policy.config import named_policy
+    from dure.twin.forecast import forecast as ask
+
+    chosen = named_policy(policy)
+    trace, found, terms = _trace_and_fleet(path, fleet, gpus, gpus_per_node)
+    rows = ask(trace, found, chosen, at_s * 1000, terms)
+    if job is not None:
+        rows = [row for row in rows if row.job_id == job]
+        if not rows:
+            raise InputError(f"job {job!r} does not wait at {at_s} s", path, field="--job")
+    if is_json:
+        table = [
+            {"job_id": r.job_id, "member": r.member, "gpus": r.num_gpus, "waited_s": r.waited_ms / 1000,
+             "expected_start_s": None if r.expected_start_ms < 0 else r.expected_start_ms / 1000}
+            for r in rows
+        ]  # fmt: skip
+        emit({"at_s": at_s, "jobs": table}, True)
+        return
+    for r in rows:
+        when = "not foreseen" if r.expected_start_ms < 0 else f"in {(r.expected_start_ms / 1000 - at_s):,.0f} s"
+        click.echo(f"{r.job_id:<24} {r.member:<16} {r.num_gpus:>6} GPUs  {when}")
+
+
+@click.command("compile")
+def compile_kernels() -> None:
+    """Compile every kernel once (about half a minute); later starts read them from the cache."""
+    import time
+
+    import numpy as np
+
+    from dure.model.fleet import uniform_fleet
+    from dure.model.jobs import Trace, make_jobs
+    from dure.policy.config import named_policy
+    from dure.twin.replay import replay as run
+
+    began = time.perf_counter()
+    jobs = make_jobs(2)
+    jobs["duration_ms"] = np.array([1000, 2000])
+    trace = Trace(jobs, ["a", "b"], ["default"], ["default"], ["default"], [], "compile")
+    run(trace, uniform_fleet(8, 8), named_policy("dure"))
+    click.echo(f"kernels ready in {time.perf_counter() - began:.1f} s")
