@@ -12,12 +12,14 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
+from dure.core.build import build_state, too_large
 from dure.examples import example_path
 from dure.model.alliance import load_alliance
 from dure.model.alliance_build import build_fleet
 from dure.model.errors import InputError
 from dure.model.fleet import Fleet, GpuType, uniform_fleet
 from dure.model.terms import Terms, single_member_terms
+from dure.policy.config import named_policy
 from dure.twin.data import data_dir
 from dure.twin.generate import CLASS_NAMES, LoadSpec, generate, scale_load
 from dure.twin.generate.classes import ASSUMED, load_classes
@@ -340,6 +342,13 @@ def test_gangs_ask_for_fast_types(alliance, week):
     one_type = uniform_fleet(8000, 8, gpu_type=GpuType("slow", speed_milli=500))
     trace = generate(LoadSpec(2, 0.5), one_type, single_member_terms(8000), 1)
     assert not trace.jobs["type_mask"].any()
+
+
+def test_every_job_can_run_on_the_alliance(alliance, week, scale):
+    """Rights, types, shapes and power caps as the policy sees them."""
+    fleet, terms = alliance
+    for trace in (week, scale):
+        assert len(too_large(build_state(fleet, terms, trace, named_policy("dure")), trace)) == 0
 
 
 def test_the_docs_table_is_the_fit_s():

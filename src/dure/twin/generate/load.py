@@ -28,6 +28,8 @@ _NUM_CANDIDATES, _NUM_CANDIDATES_ALL = 64, 400_000
 _LIMITS_MS = np.array([1, 2, 4, 8, 24, 72, 168, 720, 2160]) * HOUR_MS
 #: Training at scale asks for GPUs at least this fast, where the fleet has slower ones beside them.
 _GANG_SPEED_MILLI = 1000
+#: Most of its largest pool that a member gives to one gang; a larger one may break a site's power cap.
+_GANG_PART = 0.5
 
 
 @dataclass(frozen=True)
@@ -205,11 +207,11 @@ def _member_plans(
 def _gpus_max(
     demand: Demand, pool_gpus: NDArray[np.float64], fast_pool: NDArray[np.bool_], job_class: JobClass
 ) -> int:
-    """Largest job of a class: a gang fills at most the member's largest pool; others fit in any pool."""
+    """Largest job of a class: a gang fills half of the member's largest pool, others fit in any pool."""
     if job_class.name != "pretraining":
         return demand.gpus_max
     own = (demand.pool_part * pool_gpus)[fast_pool]
-    return int(own.max()) if len(own) else 0
+    return int(own.max() * _GANG_PART) if len(own) else 0
 
 
 def _class_jobs(plan: _Plan, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -280,7 +282,7 @@ def _cap_sizes(
 ) -> None:  # fmt: skip
     """Halve gangs, and ranges of elastic jobs, until they fit what the member has when they arrive."""
     if plan.job_class.name == "pretraining":
-        now_max = np.maximum(own_gpus[fast_pool].max(axis=0), 1)
+        now_max = np.maximum(own_gpus[fast_pool].max(axis=0) * _GANG_PART, 1)
         hour = np.searchsorted(hours, jobs["submit_ms"], side="right") - 1
         room = now_max[np.minimum(hour, len(now_max) - 1)]
         while (jobs["num_gpus"] > room).any():
