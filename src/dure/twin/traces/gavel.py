@@ -1,0 +1,55 @@
+"""Gavel's replays (OSDI'20): tab-separated, run time from steps and the throughput of a GPU type."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+
+from dure.model.errors import InputError
+from dure.model.jobs import UNKNOWN, Trace, make_jobs
+from dure.twin.traces.text import finish
+
+#: The type on which run times are given.
+REFERENCE_TYPE = "v100"
+
+
+def _throughputs(path: Path) -> dict[str, float]:
+    """Steps per second of each ``('job type', scale factor)`` alone on the reference type; {} if not found."""
+    for folder in (path.parent, path.parent.parent):
+        found = folder / "simulation_throughputs.json.gz"
+        if found.is_file():
+            with gzip.open(found, "rt", encoding="utf-8") as file:
+                table = json.load(file)[REFERENCE_TYPE]
+            return {key: float(value["null"]) for key, value in table.items()}
+    return {}
+
+
+def read_gavel(path: Path, lines: list[str]) -> tuple[Trace, list[str]]:
+    """Read a trace; run times are UNKNOWN where no throughputs stand beside it or a job's is 0."""
+    speed = _throughputs(path)
+    jobs = make_jobs(len(lines))
+    kinds = []
+    for i, line in enumerate(lines):
+        cells = line.split("\t")
+        if len(cells) != 7:
+            raise InputError(f"{len(cells)} fields, a line has 7, separated by tabs", str(path), i + 1)
+        try:
+            steps, arrival, scale = float(cells[4]), float(cells[5]), int(cells[6])
+        except ValueError:
+            raise InputError("steps, arrival and scale factor must be numbers", str(path), i + 1) from None
+        if not (0 <= steps <= 1e15 and 0 <= arrival <= 4e9 and 1 <= scale <= 100_000):
+            raise InputError("steps or arrival below 0, or scale factor below 1", str(path), i + 1)
+        rate = speed.get(str((cells[0], scale)), 0.0)
+        jobs["submit_ms"][i] = arrival * 1000
+        jobs["num_gpus"][i] = scale
+        if rate > 0 and steps / rate < 4e9:
+            jobs["duration_ms"][i] = max(steps / rate * 1000, 1)
+        kinds.append(cells[0])
+    unknown = int((jobs["duration_ms"] == UNKNOWN).sum())
+    notes = [f"{unknown:,} jobs have no known throughput, so no run time."] if unknown else []
+    keep = np.arange(len(jobs))
+    extra = {"job_type": np.array(kinds, dtype=str)}
+    return finish(jobs[keep], [str(i) for i in keep], "gavel", extra=extra), notes
