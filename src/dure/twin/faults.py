@@ -32,6 +32,7 @@ DOWN, UP = 0, 1
 #: timeouts 7 + dependency 2; silent data corruption.
 CAUSE_COUNTS = {"gpu": 190, "gpu memory": 72, "network": 42, "host": 46, "software": 63, "corruption": 6}
 CAUSES = tuple(CAUSE_COUNTS)
+NETWORK = CAUSES.index("network")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ class FaultConstants:
         Part of the nodes that fail more often than the rest, 0..1.
     lemon_factor : float
         How many times more often, at least 1; the mean over all nodes stays as it is.
+    rack_fraction : float
+        Part of a node's failures in which its whole rack goes (switch, power shelf), 0..1; its cause is
+        ``network``. Again the mean over all nodes stays as it is.
     repair_median_h, repair_sigma : float
         Median downtime, and the standard deviation of its logarithm.
     """
@@ -53,16 +57,18 @@ class FaultConstants:
     failures_per_1000_node_days: float
     lemon_fraction: float = 0.012
     lemon_factor: float = 10.0
+    rack_fraction: float = 0.05
     repair_median_h: float = 4.0
     repair_sigma: float = 1.0
 
 
-#: Rates as published; lemon factor and repair times are assumed (docs/load.md).
+#: Rates as published; lemon factor, rack fraction and repair times are assumed (docs/load.md). Llama 3 counts
+#: interruptions of one job, whoever fails: no lemons, no racks.
 FAULT_PRESETS = {
     "off": FaultConstants(0.0),
     "rsc1": FaultConstants(6.50, lemon_fraction=0.012),
     "rsc2": FaultConstants(2.34, lemon_fraction=0.017),
-    "llama3": FaultConstants(419 / 54 / 2048 * 1000, lemon_fraction=0.0),
+    "llama3": FaultConstants(419 / 54 / 2048 * 1000, lemon_fraction=0.0, rack_fraction=0.0),
 }
 FAULT_CONSTANT_NAMES = tuple(field.name for field in fields(FaultConstants))
 
@@ -82,7 +88,7 @@ def fault_constants(preset: str, changes: dict[str, float] | None = None) -> Fau
             known = nearest(name, FAULT_CONSTANT_NAMES)
             raise InputError(f"unknown constant{known}", field="faults.constants")
         low = 1.0 if name == "lemon_factor" else 0.0
-        high = 1.0 if name == "lemon_fraction" else 1e6
+        high = 1.0 if name in ("lemon_fraction", "rack_fraction") else 1e6
         if not low <= value <= high:
             raise InputError(f"must be {low:g} to {high:g}, not {value:g}", field=f"faults.constants.{name}")
     constants = replace(FAULT_PRESETS[preset], **(changes or {}))
@@ -99,7 +105,7 @@ def generate_faults(
     Parameters
     ----------
     fleet : Fleet
-        A node can fail from its ``online_ms`` on.
+        A node can fail from its ``online_ms`` on; racks fail as ``rack`` says.
     preset : str
         ``off``, ``rsc1``, ``rsc2`` or ``llama3``.
     horizon_ms : int
@@ -113,6 +119,7 @@ def generate_faults(
     -------
     ndarray of FAULT_DTYPE
         Sorted by (at_ms, node). Spells of a node do not touch: down, up, down…, each at a later millisecond.
+        Where a rack fails while a node is down already, both spells are one, with the first one's cause.
 
     Raises
     ------
@@ -128,27 +135,87 @@ def generate_faults(
     is_lemon[rng.permutation(num_nodes)[: round(chosen.lemon_fraction * num_nodes)]] = True
     relative = np.where(is_lemon, chosen.lemon_factor, 1.0)
     relative /= relative.mean() if num_nodes else 1.0
-    rate_per_ms = chosen.failures_per_1000_node_days / 1000 / _DAY_MS * relative
-    node = np.flatnonzero(rate_per_ms > 0).astype(np.int32)
-    since_ms = fleet.nodes["online_ms"][node].astype(np.int64)
-    mix = np.cumsum(list(CAUSE_COUNTS.values())) / sum(CAUSE_COUNTS.values())
-    parts = [np.zeros(0, FAULT_DTYPE)]
-    while len(node):  # each round is one spell of every node that still has time left
-        # A gap longer than the horizon ends the node's story; the bound keeps it inside int64.
-        gap_ms = np.minimum(rng.standard_exponential(len(node)) / rate_per_ms[node], 2.0**61)
+    mean_per_ms = chosen.failures_per_1000_node_days / 1000 / _DAY_MS
+    online_ms = fleet.nodes["online_ms"].astype(np.int64)
+    own_per_ms = mean_per_ms * (1 - chosen.rack_fraction) * relative
+    node, down_ms, up_ms = _renewals(own_per_ms, online_ms, chosen, horizon_ms, rng)
+    cause = np.searchsorted(np.cumsum(_own_causes(chosen))[:-1], rng.random(len(node)), side="right")
+
+    racks, of_rack, rack_size = np.unique(fleet.nodes["rack"], return_inverse=True, return_counts=True)
+    rack_per_ms = np.full(len(racks), mean_per_ms * chosen.rack_fraction)
+    from_start_ms = np.zeros(len(racks), np.int64)
+    rack, rack_down_ms, rack_up_ms = _renewals(rack_per_ms, from_start_ms, chosen, horizon_ms, rng)
+    # Nodes of each failed rack: rows of the nodes in order of rack, from the rack's first on.
+    length = rack_size[rack]
+    place = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
+    first = np.cumsum(rack_size) - rack_size
+    hit = np.argsort(of_rack, kind="stable")[np.repeat(first[rack], length) + place]
+    at_ms, until_ms = np.repeat(rack_down_ms, length), np.repeat(rack_up_ms, length)
+    there = at_ms > online_ms[hit]
+    return _events(
+        np.concatenate([node, hit[there]]), np.concatenate([down_ms, at_ms[there]]),
+        np.concatenate([up_ms, until_ms[there]]), np.concatenate([cause, np.full(int(there.sum()), NETWORK)]),
+        horizon_ms,
+    )  # fmt: skip
+
+
+def _own_causes(chosen: FaultConstants) -> NDArray[np.float64]:
+    """Probability of each cause of a node's own failure: with the racks' the mix is the published one."""
+    part = np.array(list(CAUSE_COUNTS.values())) / sum(CAUSE_COUNTS.values())
+    part[NETWORK] = max(part[NETWORK] - chosen.rack_fraction, 0.0)
+    own: NDArray[np.float64] = part / part.sum()
+    return own
+
+
+def _renewals(
+    rate_per_ms: NDArray[np.float64], since_ms: NDArray[np.int64], chosen: FaultConstants, horizon_ms: int,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
+    """Who fails, from when, until when: exponential times in service, lognormal repairs."""
+    who = np.flatnonzero(rate_per_ms > 0)
+    since_ms = since_ms[who]
+    parts = [(who[:0], since_ms[:0], since_ms[:0])]
+    while len(who):  # each round is one spell of everyone that still has time left
+        # A gap longer than the horizon ends the story; the bounds keep times inside int64.
+        gap_ms = np.minimum(rng.standard_exponential(len(who)) / rate_per_ms[who], 2.0**60)
         down_ms = since_ms + 1 + gap_ms.astype(np.int64)
-        repair_h = chosen.repair_median_h * np.exp(chosen.repair_sigma * rng.standard_normal(len(node)))
+        repair_h = chosen.repair_median_h * np.exp(chosen.repair_sigma * rng.standard_normal(len(who)))
         up_ms = down_ms + 1 + np.minimum(repair_h * _HOUR_MS, 2.0**60).astype(np.int64)
-        cause = np.searchsorted(mix, rng.random(len(node)), side="right").astype(np.int8)
-        for kind, at_ms in ((DOWN, down_ms), (UP, up_ms)):
-            seen = at_ms < horizon_ms
-            rows = np.zeros(int(seen.sum()), FAULT_DTYPE)
-            rows["at_ms"], rows["node"], rows["kind"] = at_ms[seen], node[seen], kind
-            rows["cause"] = cause[seen]
-            parts.append(rows)
-        node, since_ms = node[up_ms < horizon_ms], up_ms[up_ms < horizon_ms]
-    events = np.concatenate(parts)
-    return events[np.lexsort((events["node"], events["at_ms"]))]
+        seen = down_ms < horizon_ms
+        parts.append((who[seen], down_ms[seen], up_ms[seen]))
+        who, since_ms = who[up_ms < horizon_ms], up_ms[up_ms < horizon_ms]
+    who, down_ms, up_ms = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return who, down_ms, up_ms
+
+
+def _events(
+    node: NDArray[np.int64], down_ms: NDArray[np.int64], up_ms: NDArray[np.int64], cause: NDArray[np.int64],
+    horizon_ms: int,
+) -> NDArray[Any]:  # fmt: skip
+    """Events of the spells, those of a node that overlap or touch made one."""
+    order = np.lexsort((cause, up_ms, down_ms, node))
+    node, down_ms, up_ms, cause = node[order], down_ms[order], up_ms[order], cause[order]
+    num = len(node)
+    # Latest end so far within each node: of (node, rank of the end) the running maximum never looks back past
+    # the node's first row.
+    by_end = np.argsort(up_ms, kind="stable")
+    rank = np.empty(num, np.int64)
+    rank[by_end] = np.arange(num)
+    latest_ms = up_ms[by_end[np.maximum.accumulate(node * num + rank) - node * num]]
+    starts = np.ones(num, np.bool_)
+    starts[1:] = (node[1:] != node[:-1]) | (down_ms[1:] > latest_ms[:-1])
+    begin = np.flatnonzero(starts)
+    end_ms = latest_ms[np.append(begin[1:], num) - 1] if num else up_ms
+    back = end_ms < horizon_ms
+    events = np.zeros(len(begin) + int(back.sum()), FAULT_DTYPE)  # zeros: padding too, equal bytes
+    at_ms = np.concatenate([down_ms[begin], end_ms[back]])
+    who = np.concatenate([node[begin], node[begin][back]])
+    kind = np.repeat([DOWN, UP], [len(begin), int(back.sum())])
+    why = np.concatenate([cause[begin], cause[begin][back]])
+    order = np.lexsort((who, at_ms))
+    for name, column in (("at_ms", at_ms), ("node", who), ("kind", kind), ("cause", why)):
+        events[name] = column[order]
+    return events
 
 
 def job_mttf_h(num_nodes: float, failures_per_1000_node_days: float) -> float:
