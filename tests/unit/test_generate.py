@@ -18,6 +18,7 @@ from dure.model.alliance import load_alliance
 from dure.model.alliance_build import build_fleet
 from dure.model.errors import InputError
 from dure.model.fleet import Fleet, GpuType, uniform_fleet
+from dure.model.jobs import TOPOLOGY_NODE
 from dure.model.terms import Terms, single_member_terms
 from dure.policy.config import named_policy
 from dure.twin.data import data_dir
@@ -253,6 +254,32 @@ def test_arrays_arrive_at_once_and_are_alike(week):
     assert length.mean() == pytest.approx(mean, abs=5 * math.sqrt(mean * (mean - 1) / num))
     for name in ("submit_ms", "user", "member", "num_gpus"):
         assert (week.jobs[name][sweeps] == week.jobs[name][first]).all()
+
+
+def test_limits_are_over_estimated(week):
+    """Half of the arrays use less than half of their limit; an array has one limit."""
+    jobs, first = week.jobs, week.extra["array"]
+    assert (jobs["limit_ms"] == jobs["limit_ms"][first]).all()
+    single = (np.bincount(first, minlength=len(jobs)) == 1) & (jobs["limit_ms"] > 0)
+    used = jobs["duration_ms"][single] / jobs["limit_ms"][single]
+    assert used.max() <= 0.9
+    assert np.median(used) < 0.5
+    # The limit tells little of the run time: jobs of an hour to two have several.
+    alike = single & (np.abs(jobs["duration_ms"] - 5_400_000) < 1_800_000)
+    assert len(np.unique(jobs["limit_ms"][alike])) >= 4
+
+
+def test_some_jobs_want_one_node_that_can_hold_them(week, alliance):
+    node_gpus = alliance[0].nodes["num_gpus"].min()
+    jobs = week.jobs
+    wants = jobs["topology"] == TOPOLOGY_NODE
+    assert (jobs["max_gpus"][wants] <= node_gpus).all()
+    may = (week.extra["job_class"] == CLASS_NAMES.index("fine_tuning")) & (jobs["num_gpus"] > 1)
+    may &= jobs["max_gpus"] <= node_gpus
+    assert not wants[~may].any()
+    # Runs of about 8 jobs in a week, not single jobs, are drawn: as many independent draws as users' runs.
+    runs = may.sum() / ASSUMED["fine_tuning"].run_mean
+    assert wants[may].mean() == pytest.approx(0.5, abs=5 * math.sqrt(0.25 * 2 / runs))
 
 
 def test_mean_of_a_class_is_that_of_its_draws():

@@ -29,6 +29,8 @@ class Assumed:
         0: none.
     elastic_part : float
         Part of the jobs that run on half to twice their GPUs.
+    node_part : float
+        Part of the jobs of several GPUs that want them on one node, where every node can hold them.
     priority : int
         Class of JOB_DTYPE.
     run_mean : float
@@ -40,6 +42,7 @@ class Assumed:
     rhythm: float = 1.0
     checkpoint_ms: int = 0
     elastic_part: float = 0.0
+    node_part: float = 0.0
     priority: int = 1
     run_mean: float = 15.0
 
@@ -47,7 +50,7 @@ class Assumed:
 ASSUMED = {
     "debug": Assumed(part=0.0015, priority=2),
     "sweep": Assumed(part=0.04, array_mean=12.0, checkpoint_ms=1_800_000),
-    "fine_tuning": Assumed(part=0.25, checkpoint_ms=1_800_000, elastic_part=0.25),
+    "fine_tuning": Assumed(part=0.25, checkpoint_ms=1_800_000, elastic_part=0.25, node_part=0.5),
     "pretraining": Assumed(part=0.6545, rhythm=0.5, checkpoint_ms=600_000, run_mean=1.0),
     "simulation": Assumed(part=0.004, array_mean=40.0, rhythm=0.5, priority=0),
     "service": Assumed(part=0.05, rhythm=0.3, priority=2),
