@@ -256,6 +256,22 @@ def test_arrays_arrive_at_once_and_are_alike(week):
         assert (week.jobs[name][sweeps] == week.jobs[name][first]).all()
 
 
+def test_campaigns_last_weeks(alliance):
+    fleet, terms = alliance
+    spec = LoadSpec(60, 0.3, MONDAY, dict.fromkeys(CLASS_NAMES, 0.0) | {"campaign": 1.0})
+    trace = generate(spec, fleet, terms, 1)
+    check_trace(trace)
+    assert (trace.extra["job_class"] == CLASS_NAMES.index("campaign")).all()
+    days = trace.jobs["duration_ms"] / DAY_MS
+    assert days.min() >= 7
+    assert days.max() <= 90
+    # Median 21 days; a sample's median is off by 1.25 sigma / sqrt(n).
+    assert np.median(days) == pytest.approx(21, rel=5 * 1.25 * 0.5 / math.sqrt(len(days)))
+    assert trace.jobs["num_gpus"].min() >= 2048
+    usual = generate(LoadSpec(1, 0.1), fleet, terms, 1)
+    assert CLASS_NAMES.index("campaign") not in usual.extra["job_class"]
+
+
 def test_limits_are_over_estimated(week):
     """Half of the arrays use less than half of their limit; an array has one limit."""
     jobs, first = week.jobs, week.extra["array"]
@@ -358,6 +374,19 @@ def test_bad_counts_seeds_and_fleets_are_refused(alliance):
     lonely.agreement[1] = -1
     with pytest.raises(InputError, match="'b'"):
         scale_load(10, uniform_fleet(8, 8), lonely, 1)
+
+
+def test_a_mix_that_fits_nobody_is_refused():
+    only = dict.fromkeys(CLASS_NAMES, 0.0) | {"campaign": 1.0}
+    with pytest.raises(InputError, match="large enough"):
+        generate(LoadSpec(1, 0.5, MONDAY, only), uniform_fleet(100, 8), single_member_terms(100), 1)
+
+
+@pytest.mark.parametrize("load", [1e-9, 1e-4, 0.05])
+def test_hardly_any_load(load):
+    trace = generate(LoadSpec(0.01, load), uniform_fleet(100, 8), single_member_terms(100), 1)
+    assert (np.diff(trace.jobs["submit_ms"]) >= 0).all()
+    assert len(trace.job_ids) == len(trace.jobs) <= 100
 
 
 def test_gangs_ask_for_fast_types(alliance, week):

@@ -15,7 +15,7 @@ from dure.model.fleet import Fleet
 from dure.model.jobs import TOPOLOGY_ANY, TOPOLOGY_NODE, UNKNOWN, Trace, make_jobs
 from dure.model.terms import Terms
 from dure.model.yaml_file import nearest
-from dure.twin.generate.classes import ASSUMED, CLASS_NAMES, JobClass, load_classes
+from dure.twin.generate.classes import ASSUMED, CLASS_NAMES, GANGS, JobClass, load_classes
 from dure.twin.generate.members import Demand, demands, in_order, per_gpu, speed_gpus, stream, zipf_cdf
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -96,7 +96,8 @@ def generate(spec: LoadSpec, fleet: Fleet, terms: Terms, seed: int = 0) -> Trace
     Raises
     ------
     InputError
-        A value out of range, more jobs than ``num_jobs_max``, a fleet without GPUs, a member without a pool.
+        A value out of range, more jobs than ``num_jobs_max``, a fleet without GPUs, a member without a pool, a
+        mix of which no class fits any member.
     """
     _check(spec)
     classes, rhythm = load_classes()
@@ -113,6 +114,8 @@ def generate(spec: LoadSpec, fleet: Fleet, terms: Terms, seed: int = 0) -> Trace
     speed = speed_gpus(fleet, len(terms.pools))
     plans = [_member_plans(spec, classes, rhythm, demand, online * speed[:, None], hours, fast_pool, gpus)
              for demand in members]  # fmt: skip
+    if not any(plans):
+        raise InputError("no member is large enough for any class of it", field="mix")
     num_expected = sum(
         plan.num_expected * plan.job_class.assumed.array_mean for plan_list in plans for plan in plan_list
     )
@@ -139,7 +142,7 @@ def generate(spec: LoadSpec, fleet: Fleet, terms: Terms, seed: int = 0) -> Trace
             jobs["member"] = idx
             jobs["user"] += idx * NUM_USERS
             jobs["project"] += idx * NUM_PROJECTS
-            if plan.job_class.name == "pretraining":
+            if plan.job_class.name in GANGS:
                 jobs["type_mask"] = mask
             array_of.append(array + num_jobs)
             num_jobs += len(jobs)
@@ -214,7 +217,7 @@ def _gpus_max(
     demand: Demand, pool_gpus: NDArray[np.float64], fast_pool: NDArray[np.bool_], job_class: JobClass
 ) -> int:
     """Largest job of a class: a gang fills half of the member's largest pool, others fit in any pool."""
-    if job_class.name != "pretraining":
+    if job_class.name not in GANGS:
         return demand.gpus_max
     own = (demand.pool_part * pool_gpus)[fast_pool]
     return int(own.max() * _GANG_PART) if len(own) else 0
@@ -292,7 +295,7 @@ def _cap_sizes(
     fast_pool: NDArray[np.bool_], demand: Demand,
 ) -> None:  # fmt: skip
     """Halve gangs, and ranges of elastic jobs, until they fit what the member has when they arrive."""
-    if plan.job_class.name == "pretraining":
+    if plan.job_class.name in GANGS:
         now_max = np.maximum(own_gpus[fast_pool].max(axis=0) * _GANG_PART, 1)
         hour = np.searchsorted(hours, jobs["submit_ms"], side="right") - 1
         room = now_max[np.minimum(hour, len(now_max) - 1)]
