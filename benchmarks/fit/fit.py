@@ -122,10 +122,11 @@ def week(hours: np.ndarray, counts: np.ndarray) -> list[float]:
     return [round(float(x), 4) for x in smooth / smooth.mean()]
 
 
-def main() -> None:
-    data = data_dir()
-    if data is None:
-        sys.exit("no data: set DURE_DATA to the folder with the data sets")
+Sizes = dict[str, list[float]]
+
+
+def recorded_classes(data: Path) -> dict[str, tuple[str, np.ndarray, Sizes]]:
+    """Of each class: where it comes from, run times in seconds, sizes."""
     philly = read(data / "philly_2017/philly.csv.gz")
     gpus = np.array([int(row["num_gpus"]) for row in philly])
     seconds = np.array([float(row["duration"]) for row in philly])
@@ -147,7 +148,7 @@ def main() -> None:
     def pod_sizes(mask: np.ndarray) -> dict[str, list[float]]:
         return sizes(pod_gpus[mask], pod_milli[mask])
 
-    chosen = {
+    return {
         "debug": ("Philly, at most 8 GPUs, under 30 min", seconds[short], sizes(gpus[short], whole[short])),
         "sweep": ("Philly, 1 GPU, 30 min or more", seconds[one], sizes(gpus[one], whole[one])),
         "fine_tuning": ("Philly, 2+ GPUs, 30 min or more", seconds[many], sizes(gpus[many], whole[many])),
@@ -155,22 +156,39 @@ def main() -> None:
         "simulation": ("openb, best-effort pods", pod_s[is_batch], pod_sizes(is_batch)),
         "service": ("openb, all other pods", pod_s[~is_batch], pod_sizes(~is_batch)),
     }
+
+
+def recorded_arrivals(data: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Hours since a Monday 0:00, and what was submitted in them."""
+    helios = read(data / "helios_2020/venus_cluster_throughput.csv.gz")
+    times = [datetime.fromisoformat(row["time"]) for row in helios]
+    hour = np.array([int((time - datetime(2020, 4, 6)).total_seconds()) // 3600 for time in times])
+    arrived = np.array([float(row["submit_gpu_job"]) for row in helios])
+    stamps = [datetime.fromisoformat(row["timestamp"]) for row in read(data / "philly_2017/philly.csv.gz")]
+    # Before October 2017 hardly anything was recorded.
+    philly = np.array([int((at - datetime(2017, 10, 2)).total_seconds()) // 3600 for at in stamps])
+    philly = philly[philly >= 0]
+    return {"helios": (hour[hour >= 0], arrived[hour >= 0]), "philly": (philly, np.ones(len(philly)))}
+
+
+def write_table(mark: str, table: str) -> None:
+    """Put a table between ``<!-- mark -->`` and ``<!-- /mark -->`` of docs/load.md."""
+    page = ROOT / "docs/load.md"
+    before, rest = page.read_text().split(f"<!-- {mark} -->\n", 1)
+    _, after = rest.split(f"<!-- /{mark} -->", 1)
+    page.write_text(f"{before}<!-- {mark} -->\n{table}\n<!-- /{mark} -->{after}")
+
+
+def main() -> None:
+    data = data_dir()
+    if data is None:
+        sys.exit("no data: set DURE_DATA to the folder with the data sets")
+    chosen = recorded_classes(data)
     classes = {
         name: {"source": source} | fit_durations(rows) | {"sizes": size}
         for name, (source, rows, size) in chosen.items()
     }
-    helios = read(data / "helios_2020/venus_cluster_throughput.csv.gz")
-    times = [datetime.fromisoformat(row["time"]) for row in helios]
-    hour = np.array([int((time - datetime(2020, 4, 6)).total_seconds()) // 3600 for time in times])
-    arrived = np.array([float(row["submit_gpu_job"]) for row in helios])[hour >= 0]
-    stamps = [datetime.fromisoformat(row["timestamp"]) for row in philly]
-    # Before October 2017 hardly anything was recorded.
-    philly_hour = np.array([int((at - datetime(2017, 10, 2)).total_seconds()) // 3600 for at in stamps])
-    philly_hour = philly_hour[philly_hour >= 0]
-    rhythm = {
-        "helios": week(hour[hour >= 0], arrived),
-        "philly": week(philly_hour, np.ones(len(philly_hour))),
-    }
+    rhythm = {name: week(*rows) for name, rows in recorded_arrivals(data).items()}
     fitted = {"rhythm": rhythm, "classes": classes}
     (ROOT / "src/dure/twin/generate/fitted.json").write_text(json.dumps(fitted, indent=1) + "\n")
     for name, (_, rows, _) in chosen.items():
@@ -189,12 +207,9 @@ def main() -> None:
         f"| {c['ks']:.3f} | {c['ks_one']:.3f} |"
         for name, c in classes.items()
     )
-    page = ROOT / "docs/load.md"
-    before, rest = page.read_text().split("<!-- fit -->\n", 1)
-    _, after = rest.split("<!-- /fit -->", 1)
     head = "| class | fitted to | jobs | components | KS | KS of one lognormal |\n"
     head += "|---|---|---:|---:|---:|---:|\n"
-    page.write_text(f"{before}<!-- fit -->\n{head}{rows_md}\n<!-- /fit -->{after}")
+    write_table("fit", head + rows_md)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ CLASS_NAMES = tuple(ASSUMED)
 GANGS = ("pretraining", "campaign")
 
 #: Weeks of pre-training as one job. The recorded gangs are attempts that failures cut at a week at most;
-#: Llama 3 took 54 days on 16,384 GPUs (arXiv 2407.21783). All assumed; left out unless ``LoadSpec.mix`` names it.
+#: Llama 3 took 54 days on 16,384 GPUs (arXiv 2407.21783). All assumed; left out unless ``mix`` names it.
 _CAMPAIGN = {
     "duration": {
         "weights": [1.0], "mu": [math.log(21 * 86_400)], "sigma": [0.5],

@@ -96,8 +96,8 @@ def generate(spec: LoadSpec, fleet: Fleet, terms: Terms, seed: int = 0) -> Trace
     Raises
     ------
     InputError
-        A value out of range, more jobs than ``num_jobs_max``, a fleet without GPUs, a member without a pool, a
-        mix of which no class fits any member.
+        A value out of range, more jobs than ``num_jobs_max``, a fleet without GPUs, a member without a pool,
+        a mix of which no class fits any member.
     """
     _check(spec)
     classes, rhythm = load_classes()
