@@ -12,7 +12,6 @@ from collections import defaultdict
 import numpy as np
 
 from dure.core.step import (
-    Cancelled,
     Core,
     DecisionKind,
     Ended,
@@ -23,6 +22,7 @@ from dure.core.step import (
     TermsDue,
     Vacated,
 )
+from dure.model.jobs import TOPOLOGY_RACK
 from dure.policy.kernels import layout as k
 
 
@@ -66,7 +66,7 @@ def check(core: Core, fleet, terms) -> None:
             raise Invariant(f"gang {j} partly started: {total} of {want}")
         if cls["num_gpus"] and not cls["min_gpus"] <= job["alloc"] <= cls["max_gpus"]:
             raise Invariant(f"job {j} has {job['alloc']} GPUs outside its range")
-        if cls["topology"] == k_rack and len({int(s.node[n]["rack"]) for n, _, _ in leases}) > 1:
+        if cls["topology"] == TOPOLOGY_RACK and len({int(s.node[n]["rack"]) for n, _, _ in leases}) > 1:
             raise Invariant(f"job {j} spread over racks")
         m, p = int(cls["member"]), int(job["pool"])
         (use_b if job["is_borrowed"] else use_g)[m, p] += total
@@ -109,16 +109,15 @@ def check(core: Core, fleet, terms) -> None:
             raise Invariant(f"node {n}: {free} GPUs free, counted {node['free']}")
 
 
-k_rack = 2
-
-
 class World:
     """Truth about run times and faults; carries out what the core decides."""
 
-    def __init__(self, core: Core, trace, faults=()) -> None:
+    def __init__(self, core: Core, fleet, trace, faults=()) -> None:
         self.core, self.trace = core, trace
         self.heap: list[tuple[int, int, int, int]] = []
-        self.faults = sorted((int(f["at_ms"]), int(f["node"]), int(f["kind"])) for f in faults)
+        found = [(int(f["at_ms"]), int(f["node"]), int(f["kind"])) for f in faults]
+        late = np.flatnonzero(fleet.nodes["online_ms"] > 0)
+        self.faults = sorted(found + [(int(fleet.nodes["online_ms"][n]), int(n), 2) for n in late])
         ag = core.state.ag
         ends = {int(t) for t in (*ag["start_ms"], *ag["end_ms"])}
         self.wakes = sorted(t for t in ends if 0 < t < k.NEVER_MS)
@@ -174,7 +173,8 @@ class World:
             self.wakes.pop(0)
             self._take(t, TermsDue())
         while self.next_job < len(self.trace.jobs) and self.trace.jobs["submit_ms"][self.next_job] == t:
-            self._take(t, Submitted(self.next_job))
+            if self.next_job not in self.core.never:
+                self._take(t, Submitted(self.next_job))
             self.next_job += 1
         for d in self.core.step(t, []):
             self.log.append((t, *(getattr(d, f) for f in ("kind", "job", "pool", "node", "gpus", "at_ms"))))
@@ -198,5 +198,3 @@ class World:
         self.core.state.g[0]["now_ms"] = t
         self.core._take(stimulus)
 
-
-__all__ = ["Cancelled", "Invariant", "TermsDue", "World", "check"]

@@ -331,6 +331,8 @@ def on_node_down(S: State, n: int, is_failure: int) -> None:
         h = node.hold
         j = S.hold[h].job
         drop_hold(S, h)
+        # The promise falls with the node; the next claim is a new one.
+        S.job[j].claim_ms = -1
         push(S, j)
     lost = 0
     while node.seg >= 0:

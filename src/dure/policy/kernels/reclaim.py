@@ -211,32 +211,59 @@ def plan(S: State, c: int, p: int, gpus: int, kind: int, claimant: int) -> int:
         return plan_one(S, p, per_node, cpu, mem, kind, claimant)
     if S.cls[c].topology == 1:
         return 0
-    for n in range(pool.node0, pool.node1):
-        S.cost[n] = node_cost(S, n, per_node, cpu, mem, kind, claimant)
     is_sum = kind == HOLD_RECLAIM or kind == HOLD_RANK
-    best, best_cost, best_cut = -1, NEVER_MS, 0
-    for r in range(pool.rack0, pool.rack1):
-        if S.rack[r].node1 - S.rack[r].node0 >= need:
-            cost, cut = domain_cost(S, S.rack[r].node0, S.rack[r].node1, need, is_sum)
-            if 0 <= cost < best_cost:
-                best, best_cost, best_cut = r, cost, cut
-    if best >= 0:
-        return pick_cheapest(S, S.rack[best].node0, S.rack[best].node1, need, best_cut, per_node)
+    r, cut = best_domain(S, p, True, need, per_node, cpu, mem, kind, claimant, is_sum)
+    if r >= 0:
+        return pick_cheapest(S, S.rack[r].node0, S.rack[r].node1, need, cut, per_node)
     if S.cls[c].topology == 2:
         return 0
-    for b in range(pool.block0, pool.block1):
-        if S.block[b].node1 - S.block[b].node0 >= need:
-            cost, cut = domain_cost(S, S.block[b].node0, S.block[b].node1, need, is_sum)
-            if 0 <= cost < best_cost:
-                best, best_cost, best_cut = b, cost, cut
-    if best >= 0:
-        return pick_cheapest(S, S.block[best].node0, S.block[best].node1, need, best_cut, per_node)
+    b, cut = best_domain(S, p, False, need, per_node, cpu, mem, kind, claimant, is_sum)
+    if b >= 0:
+        return pick_cheapest(S, S.block[b].node0, S.block[b].node1, need, cut, per_node)
     if S.cls[c].topology == 3:
         return 0
+    for n in range(pool.node0, pool.node1):
+        S.cost[n] = node_cost(S, n, per_node, cpu, mem, kind, claimant)
     cost, cut = domain_cost(S, pool.node0, pool.node1, need, is_sum)
     if cost < 0:
         return 0
     return pick_cheapest(S, pool.node0, pool.node1, need, cut, per_node)
+
+
+@kernel
+def best_domain(
+    S: State, p: int, is_rack: bool, need: int, per_node: int, cpu: int, mem: int, kind: int, claimant: int, is_sum: bool
+) -> tuple[int, int]:
+    """(rack or block, threshold of its node costs) whose `need` cheapest nodes cost least; (-1, 0): none.
+
+    Looks on from where the last search ended, until a domain was found and 4 × `scan_max` nodes were seen: the
+    work of a decision does not grow with the fleet.
+    """
+    pool = S.pool[p]
+    first = pool.rack0 if is_rack else pool.block0
+    num = (pool.rack1 if is_rack else pool.block1) - first
+    best, best_cost, best_cut = -1, NEVER_MS, 0
+    looked = 0
+    limit = 4 * S.g[0].scan_max
+    at = pool.node0 + pool.cursor
+    start = 0
+    if pool.node1 - pool.node0 > limit and at < pool.node1:
+        start = (S.node[at].rack if is_rack else S.node[at].block) - first
+    for i in range(num):
+        d = first + (start + i) % num
+        dom = S.rack[d] if is_rack else S.block[d]
+        if dom.node1 - dom.node0 < need:
+            continue
+        for n in range(dom.node0, dom.node1):
+            S.cost[n] = node_cost(S, n, per_node, cpu, mem, kind, claimant)
+        looked += dom.node1 - dom.node0
+        cost, cut = domain_cost(S, dom.node0, dom.node1, need, is_sum)
+        if cost >= 0 and (cost < best_cost or (cost == best_cost and d < best)):
+            best, best_cost, best_cut = d, cost, cut
+        if best >= 0 and looked >= limit:
+            pool.cursor = dom.node1 - pool.node0 if dom.node1 < pool.node1 else 0
+            break
+    return best, best_cut
 
 
 @kernel
