@@ -135,5 +135,6 @@ def load_classes() -> tuple[list[JobClass], NDArray[np.float64]]:
             duration["min_s"], duration["max_s"], np.array(sizes["num_gpus"], np.int64),
             np.array(sizes["gpu_milli"], np.int64), size_weights / size_weights.sum(),
         ))
-    rhythm = (np.array(fitted["rhythm"]["helios"]) + np.array(fitted["rhythm"]["philly"])) / 2
+    # Philly's clock is not that of one place's working day (docs/load.md): it stands beside, it is not used.
+    rhythm = np.array(fitted["rhythm"]["helios"])
     return classes, rhythm / rhythm.mean()
