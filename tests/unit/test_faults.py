@@ -8,6 +8,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dure.model.errors import InputError
 from dure.model.fleet import uniform_fleet
@@ -199,6 +201,29 @@ def test_spells_of_a_node_never_overlap(changes):
         assert mine["at_ms"][0] > fleet.nodes["online_ms"][node]
         pairs = len(mine) // 2 * 2
         assert (mine["cause"][:pairs:2] == mine["cause"][1:pairs:2]).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**64 - 1), nodes=st.integers(0, 40), per_rack=st.integers(1, 20),
+    horizon_ms=st.integers(0, 3 * DAY_MS), rate=st.floats(0, 5000), rack=st.floats(0, 1), lemons=st.floats(0, 1),
+    repair_h=st.floats(1e-4, 1000),
+)  # fmt: skip
+def test_events_of_any_constants_alternate(seed, nodes, per_rack, horizon_ms, rate, rack, lemons, repair_h):
+    fleet = uniform_fleet(nodes * 8, 8, per_rack)
+    events = generate_faults(fleet, "rsc1", horizon_ms, seed, {
+        "failures_per_1000_node_days": rate, "rack_fraction": rack, "lemon_fraction": lemons,
+        "repair_median_h": repair_h,
+    })  # fmt: skip
+    assert (events["at_ms"] >= 0).all()
+    assert (events["at_ms"] < horizon_ms).all()
+    assert (np.lexsort((events["node"], events["at_ms"])) == np.arange(len(events))).all()
+    by_node = events[np.lexsort((events["at_ms"], events["node"]))]
+    same = by_node["node"][1:] == by_node["node"][:-1]
+    assert (by_node["kind"][1:] != by_node["kind"][:-1])[same].all()
+    assert (by_node["at_ms"][1:] > by_node["at_ms"][:-1])[same].all()
+    assert (by_node["kind"][1:][~same] == DOWN).all()
+    assert (by_node["kind"][:1] == DOWN).all()
 
 
 def test_same_seed_same_failures():

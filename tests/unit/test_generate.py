@@ -11,6 +11,8 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dure.core.build import build_state, too_large
 from dure.examples import example_path
@@ -374,6 +376,24 @@ def test_bad_counts_seeds_and_fleets_are_refused(alliance):
     lonely.agreement[1] = -1
     with pytest.raises(InputError, match="'b'"):
         scale_load(10, uniform_fleet(8, 8), lonely, 1)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 2**64 - 1), gpus=st.integers(1, 3000), per_node=st.integers(1, 16),
+    days=st.floats(0.01, 20), load=st.floats(0.001, 2), names=st.integers(1, 4), start=st.dates(),
+)  # fmt: skip
+def test_any_load_is_whole(seed, gpus, per_node, days, load, names, start):
+    terms = single_member_terms(gpus, [f"m{i}" for i in range(names)])
+    fleet = uniform_fleet(gpus, per_node)
+    trace = generate(LoadSpec(days, load, start), fleet, terms, seed)
+    if len(trace.jobs):
+        check_trace(trace)
+        assert trace.jobs["submit_ms"].max() < days * DAY_MS
+        assert trace.jobs["max_gpus"].max() <= gpus
+        first = trace.extra["array"]
+        assert (first[first] == first).all()
+    check_trace(scale_load(100, fleet, terms, seed))
 
 
 def test_a_mix_that_fits_nobody_is_refused():
