@@ -39,7 +39,10 @@ def scene(seed):
         guarantee[owner, p] = left
         for m in range(num_members):
             if guarantee[m, p] == 0 and r.random() < 0.8:
-                limit, notice = int(r.integers(1, num * size + 1)), int(r.choice([0, 30_000, 60_000, 600_000]))
+                limit, notice = (
+                    int(r.integers(1, num * size + 1)),
+                    int(r.choice([0, 30_000, 60_000, 600_000])),
+                )
                 start, end = int(r.choice([0, 0, 10**6])), int(r.choice([1 << 60, 1 << 60, 2 * 10**7]))
                 agreements.append(AgreementTerms(f"a{len(agreements)}", owner, limit, notice, start, end))
                 under[m, p] = len(agreements) - 1

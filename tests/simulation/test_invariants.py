@@ -25,7 +25,7 @@ from dure.policy.config import POLICIES, named_policy
 from dure.policy.kernels import layout as k
 from dure.twin.replay import replay
 
-relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck))
+relaxed = settings(settings.default, suppress_health_check=list(HealthCheck))
 
 
 def policy_for(name, seed):
@@ -59,7 +59,9 @@ def test_every_moment_keeps_the_rules_and_equals_the_compiled_loop(name, seed):
 @pytest.mark.parametrize("name", sorted(POLICIES))
 def test_same_input_same_digest(name):
     fleet, terms, trace, faults = scene(7)
-    runs = [replay(trace, fleet, named_policy(name), terms, faults=faults, is_rejecting=True) for _ in range(2)]
+    runs = [
+        replay(trace, fleet, named_policy(name), terms, faults=faults, is_rejecting=True) for _ in range(2)
+    ]
     assert runs[0].digest == runs[1].digest
 
 

@@ -87,7 +87,9 @@ def check(core: Core, fleet, terms) -> None:
         for p in range(len(s.pool)):
             cell = s.mp[m, p]
             if use_g[m, p] + claims[m, p] != cell["use_g"] or use_b[m, p] != cell["use_b"]:
-                raise Invariant(f"accounts of member {m} in pool {p} are off: {use_g[m, p]} {claims[m, p]} {cell}")
+                raise Invariant(
+                    f"accounts of member {m} in pool {p} are off: {use_g[m, p]} {claims[m, p]} {cell}"
+                )
             if cell["use_g"] > max(cell["guarantee"], 0):
                 raise Invariant(f"member {m} uses more of pool {p} as guaranteed than it is guaranteed")
     for a, milli in out_under.items():
@@ -124,7 +126,7 @@ class World:
         self.next_job = 0
         self.log: list[tuple] = []
         self.starts: dict[int, list[int]] = defaultdict(list)
-        self.stops: dict[tuple[int, int], int] = defaultdict(int)
+        self.stops: dict[tuple[int, int, int], int] = defaultdict(int)
 
     def end_at(self, j: int) -> int:
         job = self.core.state.job[j]
@@ -186,7 +188,7 @@ class World:
                 if at < k.NEVER_MS:
                     heapq.heappush(self.heap, (at, 2, d.job, version))
             elif d.kind == DecisionKind.VACATE:
-                self.stops[d.job, d.cause] += 1
+                self.stops[d.job, d.cause, int(state.job[d.cause]["attempt"])] += 1
                 heapq.heappush(self.heap, (d.at_ms, 1, d.job, version))
             elif d.kind in (DecisionKind.SHRINK, DecisionKind.GROW):
                 heapq.heappush(self.heap, (self.end_at(d.job), 0, d.job, version))
@@ -197,4 +199,3 @@ class World:
     def _take(self, t: int, stimulus) -> None:
         self.core.state.g[0]["now_ms"] = t
         self.core._take(stimulus)
-

@@ -32,7 +32,10 @@ SAMPLES = {
         "resource_time_0,resource_time_1,resource_time_2,priority\n0,1,5,9,dqn,1,2000,0,1,1,1,0,1\n"
         "1,2,8,9,dqn,1,3000,0,1,1,1,0,1\n"
     ),
-    "elasticflow": "job_id,submit_time,iteration,model_name,ddl,batch_size,num_gpu,duration\n0,10,1,m,99,1,1,5\n1,12,1,m,88,1,2,6\n",
+    "elasticflow": (
+        "job_id,submit_time,iteration,model_name,ddl,batch_size,num_gpu,duration\n"
+        "0,10,1,m,99,1,1,5\n1,12,1,m,88,1,2,6\n"
+    ),
     "chronus": (
         "job_id,user,num_gpu,submit_time,iterations,model_name,duration,interval,expect_time_list,"
         "expect_value_list,best_effort,job_type\n0,u,0,1,1,m,1,1,1,1,0,strict\n1,u,4,2,1,m,3,1,1,1,0,strict\n"
@@ -43,7 +46,10 @@ SAMPLES = {
         "cpu_per_gpu_worker\n0,0.0,100,0.5,0.25,8,15\n1,3.0,10,0.5,0.25,16,15\n"
     ),
     "sia": "name,time,application,num_replicas,batch_size\na-0,4.5,bert,8,32\nb-1,5.5,ncf,1,64\n",
-    "tiresias": "job_id,num_gpu,submit_time,iterations,model_name,duration,interval\n0,1,0,6,vgg,164,30\n1,8,30,1,vgg,147,23\n",
+    "tiresias": (
+        "job_id,num_gpu,submit_time,iterations,model_name,duration,interval\n"
+        "0,1,0,6,vgg,164,30\n1,8,30,1,vgg,147,23\n"
+    ),
     "swf": (
         "; Version: 2.2\n; Computer: none\n; MaxProcs: 8\n; free words\n"
         "1 0 5 100 2 -1 -1 2 200 -1 1 3 4 1 1 1 -1 -1\n2 7 0 50 4 -1 -1 4 60 -1 0 3 5 1 1 1 -1 -1 extra\n"

@@ -29,7 +29,9 @@ def tour(out: str, offered_load: float) -> None:
     data = data_dir()
     if data is not None:
         whole = load_trace(data / "philly_2017" / "philly.csv.gz")
-        largest = max(whole.members, key=lambda name: int((whole.jobs["member"] == whole.members.index(name)).sum()))
+        largest = max(
+            whole.members, key=lambda name: int((whole.jobs["member"] == whole.members.index(name)).sum())
+        )
         trace = select_members(whole, [largest])
         num_gpus = max(capacity_for_load(trace, 0.85), int(trace.jobs["num_gpus"].max()))
         from dure.model.fleet import uniform_fleet
@@ -44,12 +46,16 @@ def tour(out: str, offered_load: float) -> None:
         report = write_report(results, folder / "philly.html", f"Philly, virtual cluster {largest}, 85% load")
         click.echo(f"  report: {report.resolve()}")
     else:
-        click.echo("No recorded traces here (set DURE_DATA to their folder); going on with the reference alliance.")
+        click.echo(
+            "No recorded traces here (set DURE_DATA to their folder); going on with the reference alliance."
+        )
     began = time.perf_counter()
     fleet, terms = reference_alliance(1 << 60)
     trace = generate(LoadSpec(1.0, offered_load), fleet, terms, 1)
     faults = generate_faults(fleet, "rsc1", 86_400_000, 1)
-    click.echo(f"Reference alliance: {len(trace.jobs):,} jobs in a day on {fleet.num_gpus:,} GPUs, node failures on")
+    click.echo(
+        f"Reference alliance: {len(trace.jobs):,} jobs in a day on {fleet.num_gpus:,} GPUs, node failures on"
+    )
     bar, move = progress_bar("alliance")
     with bar:
         result = replay(

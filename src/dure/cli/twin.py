@@ -125,7 +125,9 @@ def forecast(
         emit({"at_s": at_s, "jobs": table}, True)
         return
     for r in rows:
-        when = "not foreseen" if r.expected_start_ms < 0 else f"in {(r.expected_start_ms / 1000 - at_s):,.0f} s"
+        when = (
+            "not foreseen" if r.expected_start_ms < 0 else f"in {(r.expected_start_ms / 1000 - at_s):,.0f} s"
+        )
         click.echo(f"{r.job_id:<24} {r.member:<16} {r.num_gpus:>6} GPUs  {when}")
 
 

@@ -60,7 +60,9 @@ def policy_terms(trace: Trace, fleet: Fleet, terms: Terms | None, policy: Policy
         known = {m.name for m in terms.members}
         for name in trace.members:
             if name not in known:
-                raise InputError(f"member {name!r} of the trace is not in the alliance", trace.source, field="member")
+                raise InputError(
+                    f"member {name!r} of the trace is not in the alliance", trace.source, field="member"
+                )
     return terms
 
 
@@ -139,7 +141,9 @@ def build_state(
     pool["hold"] = -1
     pool["home"] = [p.home for p in terms.pools]
 
-    guarantee = terms.guarantee_gpus * 1000 if policy.is_shares else np.zeros((num_members, num_pools), np.int64)
+    guarantee = (
+        terms.guarantee_gpus * 1000 if policy.is_shares else np.zeros((num_members, num_pools), np.int64)
+    )
     mp = np.zeros((num_members, num_pools), k.MP)
     mp["guarantee"] = guarantee
     mp["over"] = mp["over_last"] = -1
@@ -232,7 +236,10 @@ def build_state(
     for i in range(num_nodes):
         if node[i]["state"] == k.UP:
             p = int(node[i]["pool"])
-            if pool[p]["spares"] < pool[p]["spares_target"] and i >= pool[p]["node1"] - pool[p]["spares_target"]:
+            if (
+                pool[p]["spares"] < pool[p]["spares_target"]
+                and i >= pool[p]["node1"] - pool[p]["spares_target"]
+            ):
                 node[i]["state"] = k.SPARE
                 pool[p]["spares"] += 1
             g["online_milli"] += int(node[i]["num"]) * 1000
@@ -326,7 +333,9 @@ def _eligible(
     size = size - pool["spares_target"] * pool["per_node"]
     cap_w = np.array([fleet.sites[i].power_cap_w for i in pool["site"]], np.int64)
     standby = (pool["sleep_w"] if policy.is_sleep else pool["idle_w"]) * size
-    base_w = np.bincount(pool["site"], weights=standby, minlength=len(fleet.sites))[pool["site"]].astype(np.int64)
+    base_w = np.bincount(pool["site"], weights=standby, minlength=len(fleet.sites))[pool["site"]].astype(
+        np.int64
+    )
     # Borrowers leave a fiftieth of the cap alone (kernels.cycle.has_power).
     cap_w = cap_w - cap_w // 50
     wake_w = (pool["idle_w"] - pool["sleep_w"]) * (pool["per_node"] if policy.is_sleep else 0)
@@ -349,7 +358,11 @@ def _eligible(
         ok &= (size >= least) & (pool["per_node"] >= per)
         if gpus > 0:
             share = np.minimum(np.where(per > 0, per, least), pool["per_node"])
-            ok &= (share > 0) & (cpu >= rec["cpu_milli"] // gpus * share) & (mem >= rec["mem_mib"] // gpus * share)
+            ok &= (
+                (share > 0)
+                & (cpu >= rec["cpu_milli"] // gpus * share)
+                & (mem >= rec["mem_mib"] // gpus * share)
+            )
             widest = {1: node_gpus, 2: rack_gpus, 3: block_gpus}.get(int(rec["topology"]))
             if widest is not None:
                 ok &= widest >= least
@@ -359,12 +372,14 @@ def _eligible(
             ok &= -(-least // np.maximum(share, 1)) <= count
             room = np.where(mp["agreement"][m] >= 0, ag["limit"][mp["agreement"][m]], size * 1000)
             ok &= np.maximum(room, mp["guarantee"][m]) >= least * int(rec["gpu_milli"])
-            ok &= (cap_w == 0) | (base_w + least * (pool["busy_w"] - pool["idle_w"]) + wake_w * least <= cap_w)
+            ok &= (cap_w == 0) | (
+                base_w + least * (pool["busy_w"] - pool["idle_w"]) + wake_w * least <= cap_w
+            )
         else:
             ok &= (cpu >= rec["cpu_milli"]) & (mem >= rec["mem_mib"])
         limit = np.where(mp["agreement"][m] >= 0, 1, 0)
         mine = [p for p in rank if ok[p]]
-        mine.sort(key=lambda p: (0 if mp["guarantee"][m, p] > 0 else 1 + int(limit[p] == 0)))
+        mine.sort(key=lambda p: 0 if mp["guarantee"][m, p] > 0 else 1 + int(limit[p] == 0))
         for p in mine:
             mask[c, p >> 6] |= np.uint64(1 << (int(p) & 63))
         rec["pool0"], rec["num_pools"] = total, len(mine)

@@ -101,7 +101,11 @@ POLICIES: dict[str, Policy] = {
     "las": replace(_TIMELESS, name="las", order=layout.LAS),
     "easy": replace(_ONE_QUEUE, name="easy", order=layout.FIFO, backfill=layout.BACKFILL_EASY),
     "conservative": replace(
-        _ONE_QUEUE, name="conservative", order=layout.FIFO, backfill=layout.BACKFILL_CONSERVATIVE, holds_max=1 << 30
+        _ONE_QUEUE,
+        name="conservative",
+        order=layout.FIFO,
+        backfill=layout.BACKFILL_CONSERVATIVE,
+        holds_max=1 << 30,
     ),
     "dure": Policy(),
 }

@@ -112,7 +112,9 @@ def _fleet(path: str, scenario: Scenario, variant: Variant) -> tuple[Fleet, Term
         from dure.twin.traces import load_nodes
 
         return load_nodes(beside(path, source.nodes)), None
-    return uniform_fleet(source.gpus, source.gpus_per_node, source.nodes_per_rack, source.racks_per_block), None
+    return uniform_fleet(
+        source.gpus, source.gpus_per_node, source.nodes_per_rack, source.racks_per_block
+    ), None
 
 
 def _load(path: str, scenario: Scenario, fleet: Fleet, terms: Terms | None, seed: int) -> Trace:

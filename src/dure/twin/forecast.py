@@ -59,7 +59,9 @@ def forecast(
     waiting = np.flatnonzero(job["state"] == k.PENDING)
     waited = at_ms - job["queued_ms"][waiting]
     state.g[0]["now_ms"] = at_ms
-    alive = np.flatnonzero((job["state"] == k.PENDING) | (job["state"] == k.RUNNING) | (job["state"] == k.REVOKING))
+    alive = np.flatnonzero(
+        (job["state"] == k.PENDING) | (job["state"] == k.RUNNING) | (job["state"] == k.REVOKING)
+    )
     # What is asked for is the next start, also of a job that has run before.
     job["first_start_ms"][waiting] = -1
     for j in alive:

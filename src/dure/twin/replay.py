@@ -137,7 +137,8 @@ def make_world(
     heap = 4 * fleet.num_gpus + 8 * len(fleet.nodes) + 2 * len(jobs) + 1024
     return World(
         truth_ms=truth, at_ms=np.zeros(heap, np.int64), what=np.zeros(heap, np.int64),
-        version=np.zeros(heap, np.int64), fault_at_ms=events["at_ms"].astype(np.int64), fault_node=events["node"].astype(np.int64),
+        version=np.zeros(heap, np.int64), fault_at_ms=events["at_ms"].astype(np.int64),
+        fault_node=events["node"].astype(np.int64),
         fault_kind=events["kind"].astype(np.int64), wake_ms=wakes.astype(np.int64),
         samples=np.zeros((2 * NUM_SAMPLES, NUM_TOTALS + num_sites + 5 * num_members), np.int64),
         latency_ms=np.zeros(len(jobs) + 1, np.int64), w=w,

@@ -30,7 +30,6 @@ from numba.np.arrayobj import populate_array
 _WORDS = 4
 
 
-
 class ArrayBundle:
     """Base of a bundle. Subclasses name their arrays in ``FIELDS``: name → (dtype, number of dimensions)."""
 
@@ -43,7 +42,9 @@ class ArrayBundle:
         for i, (name, (dtype, ndim)) in enumerate(self.FIELDS.items()):
             array = arrays[name]
             if array.dtype != dtype or array.ndim != ndim or not array.flags.c_contiguous:
-                raise TypeError(f"{name}: want C-contiguous {dtype} with {ndim} dimensions, got {array.dtype}")
+                raise TypeError(
+                    f"{name}: want C-contiguous {dtype} with {ndim} dimensions, got {array.dtype}"
+                )
             table[i, 0] = array.ctypes.data
             table[i, 1 : 1 + ndim] = array.shape
             setattr(self, name, array)
@@ -119,5 +120,3 @@ def _getattr(context: Any, builder: Any, typ: BundleType, val: Any, attr: str) -
         meminfo=None, parent=None,
     )  # fmt: skip
     return impl_ret_untracked(context, builder, aryty, ary._getvalue())
-
-

@@ -256,12 +256,16 @@ def fill_member(S: State, m: int, p: int, is_borrowed: int, fill: int, is_preemp
         if is_strict:
             return
         milli = cls.num_gpus * 1000
-        if is_behind == 0 and not is_held_off and (may_borrow(S, m, p, milli) if is_borrowed else is_within_share(S, m, p, milli)):
+        if (
+            is_behind == 0
+            and not is_held_off
+            and (may_borrow(S, m, p, milli) if is_borrowed else is_within_share(S, m, p, milli))
+        ):
             # The first blocked head of the member's queue in this pool is the one that backfill must not delay.
             reserve_for(S, c, p)
         is_behind = 1
         tries += 1
-        if tries > g.scan_max or S.pool[p].free_milli == 0 and S.pool[p].holds == 0 and not is_preempting:
+        if tries > g.scan_max or (S.pool[p].free_milli == 0 and S.pool[p].holds == 0 and not is_preempting):
             if is_borrowed or S.pool[p].over_milli == 0:
                 return
 

@@ -39,84 +39,308 @@ NUM_ROWS = ROW_PARTIAL + 8
 RACK_ROWS = 33
 NUM_BUCKETS = 48
 
-G = np.dtype([(n, i8) for n in (
-    # configuration
-    "order", "backfill", "preemptive", "holds_max", "rank_cap_ms", "rank_step_ms", "size_exp_milli",
-    "margin_ms", "own_notice_ms", "save_ms", "scan_max", "overdue_ms", "epoch_ms", "decay_ppm", "las_base",
-    "las_levels", "quarantine_fails", "fail_window_ms", "quarantine_ms", "is_sleep", "default_ms", "history_min",
-    "is_shares", "min_run_ms", "breach_slack_ms", "preempt_every_ms", "hold_after_ms",
-    # running state
-    "now_ms", "num_dec", "next_epoch_ms", "free_seg", "free_hold", "num_dirty", "num_ready", "num_jobs",
-    "used_milli", "online_milli", "queue_jobs", "queue_milli", "status",
-    # counters
-    "starts", "preemptions", "reclaims", "failures", "backfilled", "breaches", "quarantined", "shrinks", "grows",
-    "holds", "lent_milli_ms", "lent_milli", "lent_at_ms", "lacking_w", "frag_gpus", "whole_free",
-)], align=True)
+G = np.dtype(
+    [
+        (n, i8)
+        for n in (
+            # configuration
+            "order",
+            "backfill",
+            "preemptive",
+            "holds_max",
+            "rank_cap_ms",
+            "rank_step_ms",
+            "size_exp_milli",
+            "margin_ms",
+            "own_notice_ms",
+            "save_ms",
+            "scan_max",
+            "overdue_ms",
+            "epoch_ms",
+            "decay_ppm",
+            "las_base",
+            "las_levels",
+            "quarantine_fails",
+            "fail_window_ms",
+            "quarantine_ms",
+            "is_sleep",
+            "default_ms",
+            "history_min",
+            "is_shares",
+            "min_run_ms",
+            "breach_slack_ms",
+            "preempt_every_ms",
+            "hold_after_ms",
+            # running state
+            "now_ms",
+            "num_dec",
+            "next_epoch_ms",
+            "free_seg",
+            "free_hold",
+            "num_dirty",
+            "num_ready",
+            "num_jobs",
+            "used_milli",
+            "online_milli",
+            "queue_jobs",
+            "queue_milli",
+            "status",
+            # counters
+            "starts",
+            "preemptions",
+            "reclaims",
+            "failures",
+            "backfilled",
+            "breaches",
+            "quarantined",
+            "shrinks",
+            "grows",
+            "holds",
+            "lent_milli_ms",
+            "lent_milli",
+            "lent_at_ms",
+            "lacking_w",
+            "frag_gpus",
+            "whole_free",
+        )
+    ],
+    align=True,
+)
 
-JOB = np.dtype([
-    ("submit_ms", i8), ("ckpt_ms", i8), ("limit_ms", i8), ("oracle_ms", i8), ("not_before_ms", i8),
-    ("rank", i8), ("done_ms", i8), ("start_ms", i8), ("since_ms", i8), ("pred_end_ms", i8), ("queued_ms", i8),
-    ("wait_ms", i8), ("claim_ms", i8), ("vacate_ms", i8), ("run_rank", i8), ("first_start_ms", i8), ("lost_ms", i8),
-    ("run_ms", i8), ("borrowed_ms", i8), ("end_ms", i8), ("claim_from_ms", i8), ("promise_ms", i8), ("promised_at_ms", i8),
-    ("cls", i8), ("key1", i8), ("key2", i8), ("alloc", i8), ("pool", i8), ("seg", i8), ("hold", i8), ("attempt", i8),
-    ("child", i8), ("sibling", i8), ("over_prev", i8), ("over_next", i8), ("cause", i8), ("preemptions", i8),
-    ("failures", i8), ("rate_milli", i8), ("version", i8),
-    ("state", i1), ("is_borrowed", i1), ("is_restart", i1), ("is_backfill", i1),
-], align=True)
+JOB = np.dtype(
+    [
+        ("submit_ms", i8),
+        ("ckpt_ms", i8),
+        ("limit_ms", i8),
+        ("oracle_ms", i8),
+        ("not_before_ms", i8),
+        ("rank", i8),
+        ("done_ms", i8),
+        ("start_ms", i8),
+        ("since_ms", i8),
+        ("pred_end_ms", i8),
+        ("queued_ms", i8),
+        ("wait_ms", i8),
+        ("claim_ms", i8),
+        ("vacate_ms", i8),
+        ("run_rank", i8),
+        ("first_start_ms", i8),
+        ("lost_ms", i8),
+        ("run_ms", i8),
+        ("borrowed_ms", i8),
+        ("end_ms", i8),
+        ("claim_from_ms", i8),
+        ("promise_ms", i8),
+        ("promised_at_ms", i8),
+        ("cls", i8),
+        ("key1", i8),
+        ("key2", i8),
+        ("alloc", i8),
+        ("pool", i8),
+        ("seg", i8),
+        ("hold", i8),
+        ("attempt", i8),
+        ("child", i8),
+        ("sibling", i8),
+        ("over_prev", i8),
+        ("over_next", i8),
+        ("cause", i8),
+        ("preemptions", i8),
+        ("failures", i8),
+        ("rate_milli", i8),
+        ("version", i8),
+        ("state", i1),
+        ("is_borrowed", i1),
+        ("is_restart", i1),
+        ("is_backfill", i1),
+    ],
+    align=True,
+)
 
-CLS = np.dtype([
-    ("cpu_milli", i8), ("mem_mib", i8),
-    ("member", i8), ("project", i8), ("num_gpus", i8), ("min_gpus", i8), ("max_gpus", i8), ("per_node", i8),
-    ("gpu_milli", i8), ("pool0", i8), ("num_pools", i8), ("speed", i8),
-    ("root", i8), ("count", i8), ("prev", i8), ("next", i8), ("tried", i8), ("preempt_at_ms", i8), ("no_hold_ms", i8), ("holds", i8),
-    ("topology", i1), ("priority", i1),
-], align=True)
+CLS = np.dtype(
+    [
+        ("cpu_milli", i8),
+        ("mem_mib", i8),
+        ("member", i8),
+        ("project", i8),
+        ("num_gpus", i8),
+        ("min_gpus", i8),
+        ("max_gpus", i8),
+        ("per_node", i8),
+        ("gpu_milli", i8),
+        ("pool0", i8),
+        ("num_pools", i8),
+        ("speed", i8),
+        ("root", i8),
+        ("count", i8),
+        ("prev", i8),
+        ("next", i8),
+        ("tried", i8),
+        ("preempt_at_ms", i8),
+        ("no_hold_ms", i8),
+        ("holds", i8),
+        ("topology", i1),
+        ("priority", i1),
+    ],
+    align=True,
+)
 
-MEMBER = np.dtype([
-    ("weight_milli", i8), ("share_milli", i8), ("credit_milli_ms", i8), ("lent_milli", i8), ("borrowed_milli", i8),
-    ("used_milli", i8), ("at_ms", i8), ("usage", i8), ("pending", i8), ("queued_milli", i8), ("head", i8), ("pad", i8),
-], align=True)
+MEMBER = np.dtype(
+    [
+        ("weight_milli", i8),
+        ("share_milli", i8),
+        ("credit_milli_ms", i8),
+        ("lent_milli", i8),
+        ("borrowed_milli", i8),
+        ("used_milli", i8),
+        ("at_ms", i8),
+        ("usage", i8),
+        ("pending", i8),
+        ("queued_milli", i8),
+        ("head", i8),
+        ("pad", i8),
+    ],
+    align=True,
+)
 
-POOL = np.dtype([
-    ("free_milli", i8), ("fill", i8), ("spares_target", i8), ("spares", i8),
-    ("busy_w", i8), ("idle_w", i8), ("sleep_w", i8),
-    ("node0", i8), ("node1", i8), ("rack0", i8), ("rack1", i8), ("block0", i8), ("block1", i8),
-    ("per_node", i8), ("site", i8), ("home", i8), ("gpu_type", i8), ("mig", i8), ("guar0", i8), ("guar1", i8),
-    ("hold", i8), ("holds", i8), ("cursor", i8), ("over_milli", i8), ("preempt_at_ms", i8), ("is_dirty", i1), ("is_plain", i1),
-], align=True)
+POOL = np.dtype(
+    [
+        ("free_milli", i8),
+        ("fill", i8),
+        ("spares_target", i8),
+        ("spares", i8),
+        ("busy_w", i8),
+        ("idle_w", i8),
+        ("sleep_w", i8),
+        ("node0", i8),
+        ("node1", i8),
+        ("rack0", i8),
+        ("rack1", i8),
+        ("block0", i8),
+        ("block1", i8),
+        ("per_node", i8),
+        ("site", i8),
+        ("home", i8),
+        ("gpu_type", i8),
+        ("mig", i8),
+        ("guar0", i8),
+        ("guar1", i8),
+        ("hold", i8),
+        ("holds", i8),
+        ("cursor", i8),
+        ("over_milli", i8),
+        ("preempt_at_ms", i8),
+        ("is_dirty", i1),
+        ("is_plain", i1),
+    ],
+    align=True,
+)
 
-MP = np.dtype([
-    ("guarantee", i8), ("use_g", i8), ("use_b", i8), ("over", i8), ("over_last", i8), ("agreement", i8), ("right", i8),
-], align=True)
+MP = np.dtype(
+    [
+        ("guarantee", i8),
+        ("use_g", i8),
+        ("use_b", i8),
+        ("over", i8),
+        ("over_last", i8),
+        ("agreement", i8),
+        ("right", i8),
+    ],
+    align=True,
+)
 
-AGREEMENT = np.dtype([
-    ("limit", i8), ("used", i8), ("notice_ms", i8), ("start_ms", i8), ("end_ms", i8), ("waiting", i8),
-], align=True)
+AGREEMENT = np.dtype(
+    [
+        ("limit", i8),
+        ("used", i8),
+        ("notice_ms", i8),
+        ("start_ms", i8),
+        ("end_ms", i8),
+        ("waiting", i8),
+    ],
+    align=True,
+)
 
-NODE = np.dtype([
-    ("cpu_free", i8), ("mem_free", i8), ("cpu_all", i8), ("mem_all", i8), ("free_mask", i8), ("free_at_ms", i8), ("fail_ms", i8),
-    ("pool", i8), ("rack", i8), ("block", i8), ("seg", i8), ("hold", i8), ("hold_next", i8), ("over_milli", i8),
-    ("used_milli", i8), ("num", i8), ("free", i8), ("fails", i8), ("state", i1), ("is_indexed", i1), ("partial", i1),
-    ("is_ready", i1),
-], align=True)
+NODE = np.dtype(
+    [
+        ("cpu_free", i8),
+        ("mem_free", i8),
+        ("cpu_all", i8),
+        ("mem_all", i8),
+        ("free_mask", i8),
+        ("free_at_ms", i8),
+        ("fail_ms", i8),
+        ("pool", i8),
+        ("rack", i8),
+        ("block", i8),
+        ("seg", i8),
+        ("hold", i8),
+        ("hold_next", i8),
+        ("over_milli", i8),
+        ("used_milli", i8),
+        ("num", i8),
+        ("free", i8),
+        ("fails", i8),
+        ("state", i1),
+        ("is_indexed", i1),
+        ("partial", i1),
+        ("is_ready", i1),
+    ],
+    align=True,
+)
 
-SEG = np.dtype([
-    ("mask", i8), ("job", i8), ("node", i8), ("next", i8), ("node_prev", i8), ("node_next", i8), ("milli", i8),
-    ("leaving", i8),
-], align=True)
+SEG = np.dtype(
+    [
+        ("mask", i8),
+        ("job", i8),
+        ("node", i8),
+        ("next", i8),
+        ("node_prev", i8),
+        ("node_next", i8),
+        ("milli", i8),
+        ("leaving", i8),
+    ],
+    align=True,
+)
 
-DOMAIN = np.dtype([("node0", i8), ("node1", i8), ("child0", i8), ("child1", i8), ("whole", i8), ("pool", i8)],
-                  align=True)
+DOMAIN = np.dtype(
+    [("node0", i8), ("node1", i8), ("child0", i8), ("child1", i8), ("whole", i8), ("pool", i8)], align=True
+)
 
-HOLD_REC = np.dtype([
-    ("start_ms", i8), ("job", i8), ("pool", i8), ("kind", i8), ("need", i8), ("missing", i8), ("head", i8),
-    ("prev", i8), ("next", i8), ("num", i8), ("rem", i8),
-], align=True)
+HOLD_REC = np.dtype(
+    [
+        ("start_ms", i8),
+        ("job", i8),
+        ("pool", i8),
+        ("kind", i8),
+        ("need", i8),
+        ("missing", i8),
+        ("head", i8),
+        ("prev", i8),
+        ("next", i8),
+        ("num", i8),
+        ("rem", i8),
+    ],
+    align=True,
+)
 
-DECISION = np.dtype([("at_ms", i8), ("job", i8), ("kind", i8), ("pool", i8), ("node", i8), ("gpus", i8),
-                     ("cause", i8)], align=True)
+DECISION = np.dtype(
+    [("at_ms", i8), ("job", i8), ("kind", i8), ("pool", i8), ("node", i8), ("gpus", i8), ("cause", i8)],
+    align=True,
+)
 
-SITE = np.dtype([("cap_w", i8), ("power_w", i8), ("energy_wms", i8), ("at_ms", i8), ("waiting", i8), ("due_ms", i8), ("claimant", i8)], align=True)
+SITE = np.dtype(
+    [
+        ("cap_w", i8),
+        ("power_w", i8),
+        ("energy_wms", i8),
+        ("at_ms", i8),
+        ("waiting", i8),
+        ("due_ms", i8),
+        ("claimant", i8),
+    ],
+    align=True,
+)
 PROJECT = np.dtype([("usage", i8), ("weight_milli", i8)], align=True)
 
 

@@ -106,7 +106,9 @@ def take_from(S: State, n0: int, n1: int, per_node: int, cpu: int, mem: int, wan
 
 
 @kernel
-def take_block(S: State, b: int, per_node: int, cpu: int, mem: int, want: int, num: int, is_plain: bool) -> int:
+def take_block(
+    S: State, b: int, per_node: int, cpu: int, mem: int, want: int, num: int, is_plain: bool
+) -> int:
     """Append `want` nodes of a block, whole free racks first, then the rack that fits best; the new length."""
     block = S.block[b]
     goal = num + want
@@ -302,7 +304,11 @@ def place_on_holds(S: State, c: int, p: int, gpus: int, end_ms: int) -> int:
             n = hold.head
             looked = 0
             while n >= 0 and looked < LOOK_MAX:
-                if S.node[n].state == 0 and S.node[n].free >= per_node and fits(S, n, cls.cpu_milli, cls.mem_mib):
+                if (
+                    S.node[n].state == 0
+                    and S.node[n].free >= per_node
+                    and fits(S, n, cls.cpu_milli, cls.mem_mib)
+                ):
                     S.pick[0, 0], S.pick[0, 1] = n, per_node
                     return 1
                 looked += 1

@@ -193,7 +193,6 @@ def meld(S: State, a: int, b: int) -> int:
 @kernel
 def push(S: State, j: int) -> None:
     """Put a pending job into its class's heap."""
-    g = S.g[0]
     job = S.job[j]
     c = job.cls
     cls = S.cls[c]

@@ -155,7 +155,10 @@ def frees_gpu(S: State, n: int, s: int, kind: int, claimant: int) -> int:
     while t >= 0:
         if t != s and S.seg[t].mask & mask:
             v = S.seg[t].job
-            if not (is_victim(S, v, kind, claimant) and victim_cost(S, t, v, kind) < victim_cost(S, s, S.seg[s].job, kind)):
+            if not (
+                is_victim(S, v, kind, claimant)
+                and victim_cost(S, t, v, kind) < victim_cost(S, s, S.seg[s].job, kind)
+            ):
                 return 0
         t = S.seg[t].node_next
     return 1
@@ -232,7 +235,16 @@ def plan(S: State, c: int, p: int, gpus: int, kind: int, claimant: int) -> int:
 
 @kernel
 def best_domain(
-    S: State, p: int, is_rack: bool, need: int, per_node: int, cpu: int, mem: int, kind: int, claimant: int, is_sum: bool
+    S: State,
+    p: int,
+    is_rack: bool,
+    need: int,
+    per_node: int,
+    cpu: int,
+    mem: int,
+    kind: int,
+    claimant: int,
+    is_sum: bool,
 ) -> tuple[int, int]:
     """(rack or block, threshold of its node costs) whose `need` cheapest nodes cost least; (-1, 0): none.
 
@@ -323,7 +335,7 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
         return -1
     hold = S.hold[h]
     g.free_hold = hold.next
-    parts, per_node, rest = shape_on(S, S.job[j].cls, p, gpus)
+    per_node = shape_on(S, S.job[j].cls, p, gpus)[1]
     hold.job, hold.pool, hold.kind, hold.need = j, p, kind, per_node
     hold.num, hold.missing, hold.head, hold.rem = num, num, -1, gpus
     hold.start_ms = g.now_ms

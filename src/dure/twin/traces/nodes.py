@@ -29,11 +29,10 @@ def load_nodes(path: str | Path) -> Fleet:
     path = Path(path)
     lines = read_lines(path)
     header = {name.strip() for name in lines[0].split(",")}
-    for name, gpus, model, cpu, cpu_unit, mem in _LISTS.values():
-        if header.issuperset(filter(None, (name, gpus, model, cpu, mem))):
-            break
-    else:
+    found = next((x for x in _LISTS.values() if header.issuperset(filter(None, (*x[:4], x[5])))), None)
+    if found is None:
         raise InputError("not a list of nodes that is known (openb, spot)", str(path), 1)
+    name, gpus, model, cpu, cpu_unit, mem = found
     table = read_table(path, lines, tuple(filter(None, (name, gpus, model, cpu, mem))))
     table.ids(name)
     nodes: Any = np.zeros(len(table), NODE_DTYPE)

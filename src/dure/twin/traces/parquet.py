@@ -72,6 +72,4 @@ def read_trace(path: Path) -> Trace:
             values = table[name].to_numpy(zero_copy_only=False)
             extra[name[6:]] = values.astype(str) if values.dtype == object else values
     ids = table["job_id"].to_pylist()
-    return Trace(
-        jobs, ids, meta["members"], meta["projects"], meta["users"], meta["gpu_types"], meta["source"], extra
-    )
+    return Trace(jobs, ids, meta["members"], meta["projects"], meta["users"], meta["gpu_types"], meta["source"], extra)

@@ -20,6 +20,9 @@ FIELDS = (
 #: Status 2, 3, 4 are parts of a job that was checkpointed and swapped out; its whole is a line of status 0 or 1.
 _PARTS = (2, 3, 4)
 
+#: Times that a log measured: real logs hold a few negative ones, from clocks that were set; they count as unknown.
+_MEASURED = ("wait_s", "run_s", "cpu_s")
+
 
 def header_of(lines: list[str]) -> dict[str, list[str]]:
     """Header directives: ``; Label: value`` → label → values, in order; free comments under ``""``."""
@@ -39,7 +42,7 @@ def read_swf(path: Path, lines: list[str]) -> tuple[Trace, list[str]]:
     Raises
     ------
     InputError
-        A line with fewer than 18 fields, a field that is no number or below -1, a job number used twice.
+        A line with fewer than 18 fields, a field that is no number or out of range, a job number used twice.
     """
     rows: list[list[float]] = []
     at: list[int] = []
@@ -55,8 +58,9 @@ def read_swf(path: Path, lines: list[str]) -> tuple[Trace, list[str]]:
                 value = float(text)
             except ValueError:
                 raise InputError(f"not a number: {text[:40]!r}", str(path), i, name) from None
-            if not math.isfinite(value) or not -1 <= value <= 4e12:
-                raise InputError(f"must be -1 (unknown) to 4e12, not {text[:40]}", str(path), i, name)
+            low = -4e12 if name in _MEASURED else -1
+            if not math.isfinite(value) or not low <= value <= 4e12:
+                raise InputError(f"must be {low:g} to 4e12, not {text[:40]}", str(path), i, name)
             row.append(value)
         rows.append(row)
         at.append(i)
@@ -73,7 +77,9 @@ def read_swf(path: Path, lines: list[str]) -> tuple[Trace, list[str]]:
     if part.any():
         notes.append(f"{int(part.sum()):,} rows left out: parts of a swapped-out job (status 2, 3, 4).")
     if (~part & ~is_run).any():
-        notes.append(f"{int((~part & ~is_run).sum()):,} rows left out: no run time or no processors recorded.")
+        notes.append(
+            f"{int((~part & ~is_run).sum()):,} rows left out: no (or a negative) run time, or no processors recorded."
+        )
     seen: dict[float, int] = {}
     for r in keep:
         number = table[r, 0]

@@ -20,7 +20,9 @@ Read = tuple[Trace, list[str]]
 def _keep(table: Table, keep: Any) -> Table:
     rows = [i for i, k in enumerate(keep) if k]
     return Table(
-        table.path, {n: [v[i] for i in rows] for n, v in table.columns.items()}, [table.lines[i] for i in rows]
+        table.path,
+        {n: [v[i] for i in rows] for n, v in table.columns.items()},
+        [table.lines[i] for i in rows],
     )
 
 
@@ -97,7 +99,7 @@ def _by_columns(
         if deadline:
             due = table.numbers(deadline, high=top) * unit_ms
             jobs["deadline_ms"] = due + (jobs["submit_ms"] if is_relative else 0)
-        extra = {
+        extra: dict[str, Any] = {
             name: np.array(table.columns[name], dtype=str)
             for name in ("model_name", "job_type") if name in table.columns
         }  # fmt: skip
@@ -123,7 +125,7 @@ def _elastic(table: Table) -> Read:
         "batch_size": table.counts("batch_size", 0, 1e9),
     }
     return finish(jobs, ids, "sia", extra=extra), [
-        "Run times are not recorded: they come from the applications' profiles (durations_from)."
+        "Run times are not recorded: an application's depends on where it runs; a replay refuses such a trace."
     ]
 
 

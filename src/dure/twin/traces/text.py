@@ -66,7 +66,9 @@ class Table:
         """The error of one cell."""
         return InputError(message, self.path, self.lines[row], field)
 
-    def numbers(self, field: str, low: float = 0.0, high: float = TIME_S_MAX, empty: float | None = None) -> NDArray[Any]:
+    def numbers(
+        self, field: str, low: float = 0.0, high: float = TIME_S_MAX, empty: float | None = None
+    ) -> NDArray[Any]:
         """A column as float64, every value in [low, high]; ``empty`` stands for an empty cell."""
         out = np.empty(len(self.lines))
         for row, text in enumerate(self.columns[field]):
