@@ -456,6 +456,8 @@ def reclaim_power(S: State, p: int, need_w: int, claimant: int) -> None:
 def revoked_gpu(S: State, n: int, s: int) -> int:
     """1 if segment s is the first of a shared GPU on which every job is leaving, else 0."""
     mask = S.seg[s].mask
+    if mask == 0:
+        return 0
     t = S.node[n].seg
     first = True
     while t >= 0:
