@@ -129,6 +129,18 @@ def drop_first(W: World) -> None:
 
 
 @kernel
+def drop_stale(S: State, W: World) -> None:
+    """Take out of the heap what preemptions have made void, so that its size is bounded by what runs."""
+    num = W.w[0]
+    W.w[0] = 0
+    for i in range(num):
+        at, what, version = W.at_ms[i], W.what[i], W.version[i]
+        kind, who = what >> 32, what & 0xFFFFFFFF
+        if kind == RELEASE or S.job[who].version == version:
+            schedule(W, at, kind, who, version)
+
+
+@kernel
 def end_at_ms(S: State, W: World, j: int) -> int:
     """When a running job will end at its present speed."""
     job = S.job[j]
@@ -277,6 +289,8 @@ def run_until(S: State, W: World, stop_ms: int, sample_ms: int, events_max: int)
         if t > stop_ms:
             g.now_ms = stop_ms
             return 0
+        if W.w[0] * 4 > W.at_ms.shape[0] * 3:
+            drop_stale(S, W)
         g.now_ms = t
         happen(S, W, t)
         cycle(S)
