@@ -42,7 +42,7 @@ TUNE_RATIO = 1.3
 POPULAR_PERCENT = 95.0
 NODE_FILE = "openb_node_list_gpu_node.csv"
 NODE_COLUMNS = ("sn", "cpu_milli", "memory_mib", "gpu", "model")
-POD_COLUMNS = ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli", "gpu_spec")
+POD_COLUMNS = ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli")  # gpu_spec is absent in some files
 MAX_GPUS = 8
 
 
@@ -196,7 +196,7 @@ def read_workload(data: Path, name: str, pool: Pool) -> Workload:
             raise InputError("a pod with GPUs asks for at least 1 of 1000", str(path), line, "gpu_milli")
         if num_gpus > 1 and milli < 1000:
             raise InputError("parts of several GPUs are not allowed", str(path), line, "gpu_milli")
-        wanted = [model for model in row["gpu_spec"].split("|") if model]
+        wanted = [model for model in (row.get("gpu_spec") or "").split("|") if model]
         mask = sum(1 << pool.types.index(model) for model in sorted(set(wanted)) if model in pool.types)
         shapes.append((cpu, mem, num_gpus, milli, mask if wanted else everything))
     if sum(shape[2] * shape[3] for shape in shapes) == 0:
@@ -234,7 +234,7 @@ def target_of(workload: Workload, popular_percent: float = POPULAR_PERCENT) -> N
 def arrivals_of(
     workload: Workload, total_milli: int, seed: int, ratio: float = TUNE_RATIO
 ) -> tuple[NDArray[np.int32], np.random.Generator]:
-    """Shapes in their order of arrival: the workload shuffled, then cut or repeated at random to `ratio` of the GPUs."""
+    """Shapes in their order of arrival: the workload shuffled, cut or repeated at random to `ratio` of the GPUs."""
     rng = np.random.Generator(np.random.Philox(seed))
     demand = workload.shapes[:, 2] * workload.shapes[:, 3]
     pods = rng.permutation(workload.shape_of)

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from dure.policy.kernels.compile import kernel
 
 FULL_MILLI = 1000
@@ -113,7 +111,7 @@ def score_random(is_drawn):
 
 @kernel
 def score_dot_product(cpu_free, gpu_total_free, cpu, gpu_total):
-    """DotProd: the less a pod's demand points along a node's free resources, the better (Tetris' alignment, reversed)."""
+    """DotProd: the less a pod's demand points along what a node has free, the better (Tetris' alignment, reversed)."""
     product = cpu_free / MAX_CPU_MILLI * (cpu / MAX_CPU_MILLI) + gpu_total_free / MAX_GPU_MILLI * (
         gpu_total / MAX_GPU_MILLI
     )

@@ -1,9 +1,12 @@
 from __future__ import annotations
+
 from dure.policy.kernels.compile import kernel
-from dure.policy.kernels.placement import fragmentation, tightest_gpus, FULL_MILLI
+from dure.policy.kernels.placement import FULL_MILLI, fragmentation, tightest_gpus
+
 
 @kernel
 def score_dure(cpu_free, gpu_free, num_gpus, gpu_type, cpu, pod_gpus, gpu_milli, target, prices, scratch):
+    """Score of a node for a pod under Dure's rule, higher is better."""
     before = fragmentation(cpu_free, gpu_free, num_gpus, gpu_type, target)
     for g in range(num_gpus):
         scratch[g] = gpu_free[g]
