@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from dure.model.errors import InputError
 from dure.policy.kernels import placement_run as kernels
+from dure.policy.kernels.placement_dure import outlook_of
 
 WORKLOADS = (
     "default", "cpu050", "cpu100", "cpu200", "cpu250", "gpushare40", "gpushare60", "gpushare80", "gpushare100",
@@ -231,6 +232,14 @@ def target_of(workload: Workload, popular_percent: float = POPULAR_PERCENT) -> N
     return target
 
 
+def mem_per_milli(workload: Workload) -> float:
+    """Memory that pods with GPUs ask for each milli-GPU, MiB; at least 0."""
+    counts = np.bincount(workload.shape_of, minlength=len(workload.shapes))
+    has_gpu = workload.shapes[:, 2] > 0
+    asked = (workload.shapes[:, 2] * workload.shapes[:, 3] * counts).sum()
+    return float((workload.shapes[:, 1] * counts)[has_gpu].sum() / asked)
+
+
 def arrivals_of(
     workload: Workload, total_milli: int, seed: int, ratio: float = TUNE_RATIO
 ) -> tuple[NDArray[np.int32], np.random.Generator]:
@@ -278,13 +287,15 @@ def run_one(pool: Pool, workload: Workload, policy: str, seed: int) -> Placement
     target = target_of(workload)
     arrivals, rng = arrivals_of(workload, pool.total_milli, seed)
     order = rng.permutation(len(pool.num_gpus)).astype(np.int64)
+    if policy == "dure":
+        order = np.arange(len(order))  # Dure's rule is a function of state, pod and target alone
     draws = rng.random((len(arrivals), 2))
     cpu_free, mem_free, gpu_free = pool.cpu_milli.copy(), pool.mem_mib.copy(), pool.gpu_free()
     chosen = np.empty(len(arrivals), np.int64)
     chosen_gpus = np.empty(len(arrivals), np.int64)
     kernels.place_pods(
         POLICIES[policy], arrivals, workload.shapes, kinds_of(workload.shapes), cpu_free, mem_free, gpu_free,
-        pool.num_gpus, pool.gpu_type, target, np.zeros((1, 1)), order, draws, chosen, chosen_gpus,
+        pool.num_gpus, pool.gpu_type, target, outlook_of(target, mem_per_milli(workload)), order, draws, chosen, chosen_gpus,
     )  # fmt: skip
     demand = (workload.shapes[:, 2] * workload.shapes[:, 3])[arrivals]
     lost = kernels.pool_fragmentation(cpu_free, gpu_free, pool.num_gpus, pool.gpu_type, target)

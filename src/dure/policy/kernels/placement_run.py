@@ -18,14 +18,13 @@ from dure.policy.kernels.placement import (
     tightest_gpus,
     total_free,
 )
-from dure.policy.kernels.placement_dure import score_dure
+from dure.policy.kernels.placement_dure import UNFIT, score_dure
 
 RANDOM, DOT_PRODUCT, CLUSTERING, PACKING, BEST_FIT, FGD, DURE = range(7)
-UNFIT = -1.0e300
 
 
 @kernel
-def score_node(rule, n, shape, shapes, kind, cpu_free, mem_free, gpu_free, num_gpus, gpu_type, kinds, target, prices,
+def score_node(rule, n, shape, shapes, kind, cpu_free, mem_free, gpu_free, num_gpus, gpu_type, kinds, target, outlook,
                scratch):  # fmt: skip
     """Score of one node for one shape under a rule, and the GPUs it would take; `UNFIT` where it cannot host it."""
     cpu, mem, pod_gpus = shapes[shape, 0], shapes[shape, 1], shapes[shape, 2]
@@ -35,8 +34,9 @@ def score_node(rule, n, shape, shapes, kind, cpu_free, mem_free, gpu_free, num_g
         return UNFIT, 0
     if rule == DURE:
         return score_dure(
-            cpu_free[n], free, num_gpus[n], gpu_type[n], cpu, pod_gpus, gpu_milli, target, prices, scratch
-        )
+            cpu_free[n], mem_free[n], free, num_gpus[n], gpu_type[n], cpu, mem, pod_gpus, gpu_milli, target, outlook,
+            scratch,
+        )  # fmt: skip
     if rule == FGD:
         score, mask = score_fgd(cpu_free[n], free, num_gpus[n], gpu_type[n], cpu, pod_gpus, gpu_milli, target, scratch)
         return float(score), mask
@@ -54,7 +54,7 @@ def score_node(rule, n, shape, shapes, kind, cpu_free, mem_free, gpu_free, num_g
 
 
 @kernel
-def place_pods(rule, arrivals, shapes, kinds_of, cpu_free, mem_free, gpu_free, num_gpus, gpu_type, target, prices,
+def place_pods(rule, arrivals, shapes, kinds_of, cpu_free, mem_free, gpu_free, num_gpus, gpu_type, target, outlook,
                order, draws, chosen, chosen_gpus):  # fmt: skip
     """Place pods in their order of arrival; a pod that fits nowhere is turned away.
 
@@ -76,8 +76,8 @@ def place_pods(rule, arrivals, shapes, kinds_of, cpu_free, mem_free, gpu_free, n
         GPUs of each node and their type.
     target : float64[T, 5]
         The load that is expected (see `fragmentation`).
-    prices : float64[:, :]
-        See `score_dure`.
+    outlook : float64[1003]
+        From `outlook_of`, read by `DURE` alone.
     order : int64[N]
         Ties go to the node with the least rank.
     draws : float64[P, 2]
@@ -101,14 +101,14 @@ def place_pods(rule, arrivals, shapes, kinds_of, cpu_free, mem_free, gpu_free, n
             for n in range(num_nodes):
                 row[n], cache_gpus[s, n] = score_node(
                     rule, n, s, shapes, kinds_of[s], cpu_free, mem_free, gpu_free, num_gpus, gpu_type, kinds, target,
-                    prices, scratch
+                    outlook, scratch
                 )  # fmt: skip
         else:
             for c in range(seen[s], num_changed):
                 n = changed[c]
                 row[n], cache_gpus[s, n] = score_node(
                     rule, n, s, shapes, kinds_of[s], cpu_free, mem_free, gpu_free, num_gpus, gpu_type, kinds, target,
-                    prices, scratch
+                    outlook, scratch
                 )  # fmt: skip
         seen[s] = num_changed
         best = -1
