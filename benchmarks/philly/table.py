@@ -12,6 +12,7 @@ from dure.policy.config import named_policy
 from dure.twin.data import data_dir
 from dure.twin.replay import replay
 from dure.twin.traces import capacity_for_load, load_trace, select_members
+from dure.twin.traces.shape import with_checkpoints
 
 POLICIES = ("fifo", "fair", "las", "dure")
 
@@ -27,7 +28,7 @@ def main() -> None:
     best_mean = best_p99 = rows = 0
     for load in (0.7, 0.85, 0.95):
         for name in sorted(whole.members):
-            trace = select_members(whole, [name])
+            trace = with_checkpoints(select_members(whole, [name]), 600_000)
             if len(trace.jobs) < 100:
                 continue
             need = max(capacity_for_load(trace, load), int(trace.jobs["num_gpus"].max()))

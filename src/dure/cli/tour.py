@@ -23,6 +23,7 @@ def tour(out: str, offered_load: float) -> None:
     from dure.twin.replay import replay
     from dure.twin.report import write_report
     from dure.twin.traces import capacity_for_load, load_trace, select_members
+    from dure.twin.traces.shape import with_checkpoints
 
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +33,7 @@ def tour(out: str, offered_load: float) -> None:
         largest = max(
             whole.members, key=lambda name: int((whole.jobs["member"] == whole.members.index(name)).sum())
         )
-        trace = select_members(whole, [largest])
+        trace = with_checkpoints(select_members(whole, [largest]), 600_000)
         num_gpus = max(capacity_for_load(trace, 0.85), int(trace.jobs["num_gpus"].max()))
         from dure.model.fleet import uniform_fleet
 

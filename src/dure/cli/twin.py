@@ -11,16 +11,23 @@ from dure.cli.main import emit, progress_bar
 from dure.model.errors import InputError
 
 
-def _trace_and_fleet(path: str, fleet: str | None, gpus: int | None, gpus_per_node: int) -> Any:
+def _trace_and_fleet(path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, checkpoint_s: int) -> Any:
     from dure.twin.inputs import fleet_from
     from dure.twin.traces import load_trace
+    from dure.twin.traces.shape import with_checkpoints
 
     found, terms = fleet_from(fleet, gpus, gpus_per_node)
-    return load_trace(path), found, terms
+    return with_checkpoints(load_trace(path), checkpoint_s * 1000), found, terms
 
 
 def _fleet_options(command: Any) -> Any:
     for option in (
+        click.option(
+            "--checkpoint-s",
+            default=600,
+            show_default=True,
+            help="Checkpoint interval where the trace records none; 0: victims start anew.",
+        ),
         click.option("--gpus-per-node", default=8, show_default=True, help="GPUs of one node, with --gpus."),
         click.option("--gpus", type=int, help="So many equal GPUs."),
         click.option("--fleet", type=click.Path(), help="An alliance.yaml or a list of nodes."),
@@ -39,7 +46,7 @@ def _fleet_options(command: Any) -> Any:
 @click.option("--records", type=click.Path(), help="Write every job's record here, as Parquet.")
 @click.option("--json", "is_json", is_flag=True)
 def replay(
-    path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, policy: str, seed: int, faults: str,
+    path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, checkpoint_s: int, policy: str, seed: int, faults: str,
     html: str | None, records: str | None, is_json: bool,
 ) -> None:  # fmt: skip
     """Replay a trace on a fleet under a policy."""
@@ -49,7 +56,7 @@ def replay(
     from dure.twin.replay import replay as run
 
     chosen = named_policy(policy)
-    trace, found, terms = _trace_and_fleet(path, fleet, gpus, gpus_per_node)
+    trace, found, terms = _trace_and_fleet(path, fleet, gpus, gpus_per_node, checkpoint_s)
     horizon_ms = 2 * int(trace.jobs["submit_ms"].max(initial=0)) + 1
     bar, move = progress_bar("replay")
     with bar:
@@ -102,7 +109,7 @@ def compare(scenario: str, num_processes: int | None, html: str | None, is_json:
 @click.option("--job", help="Only this job.")
 @click.option("--json", "is_json", is_flag=True)
 def forecast(
-    path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, policy: str, at_s: int, job: str | None,
+    path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, checkpoint_s: int, policy: str, at_s: int, job: str | None,
     is_json: bool,
 ) -> None:  # fmt: skip
     """When will the jobs that wait at a moment start, by what is known then?"""
@@ -110,7 +117,7 @@ def forecast(
     from dure.twin.forecast import forecast as ask
 
     chosen = named_policy(policy)
-    trace, found, terms = _trace_and_fleet(path, fleet, gpus, gpus_per_node)
+    trace, found, terms = _trace_and_fleet(path, fleet, gpus, gpus_per_node, checkpoint_s)
     rows = ask(trace, found, chosen, at_s * 1000, terms)
     if job is not None:
         rows = [row for row in rows if row.job_id == job]
@@ -125,9 +132,7 @@ def forecast(
         emit({"at_s": at_s, "jobs": table}, True)
         return
     for r in rows:
-        when = (
-            "not foreseen" if r.expected_start_ms < 0 else f"in {(r.expected_start_ms / 1000 - at_s):,.0f} s"
-        )
+        when = "not foreseen" if r.expected_start_ms < 0 else f"in {(r.expected_start_ms / 1000 - at_s):,.0f} s"
         click.echo(f"{r.job_id:<24} {r.member:<16} {r.num_gpus:>6} GPUs  {when}")
 
 

@@ -8,13 +8,14 @@ from dure.model.errors import InputError
 from dure.model.jobs import Trace
 from dure.twin.traces.gavel import read_gavel
 from dure.twin.traces.nodes import load_nodes
-from dure.twin.traces.shape import capacity_for_load, head, select_members
+from dure.twin.traces.shape import capacity_for_load, head, rescale_arrivals, select_members
 from dure.twin.traces.swf import read_swf
 from dure.twin.traces.tables import TABLES, read_format, table_format
 from dure.twin.traces.text import read_lines
 
 __all__ = [
-    "FORMATS", "capacity_for_load", "head", "load_nodes", "load_trace", "load_trace_with_notes", "select_members",
+    "FORMATS", "capacity_for_load", "head", "load_nodes", "load_trace", "load_trace_with_notes", "rescale_arrivals",
+    "select_members",
 ]  # fmt: skip
 
 FORMATS = (*TABLES, "gavel", "swf", "parquet")

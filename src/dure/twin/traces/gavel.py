@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,14 @@ def _throughputs(path: Path) -> dict[str, float]:
     for folder in (path.parent, path.parent.parent):
         found = folder / "simulation_throughputs.json.gz"
         if found.is_file():
-            with gzip.open(found, "rt", encoding="utf-8") as file:
-                table = json.load(file)[REFERENCE_TYPE]
-            return {key: float(value["null"]) for key, value in table.items()}
+            try:
+                table = json.loads(gzip.decompress(found.read_bytes()))[REFERENCE_TYPE]
+                return {key: float(value["null"]) for key, value in table.items()}
+            except (OSError, EOFError, zlib.error, ValueError, TypeError, KeyError, AttributeError) as error:
+                raise InputError(
+                    f"damaged table of throughputs: {type(error).__name__}: {str(error)[:80]}", str(found),
+                    field=REFERENCE_TYPE,
+                ) from None  # fmt: skip
     return {}
 
 
@@ -31,7 +37,8 @@ def read_gavel(path: Path, lines: list[str]) -> tuple[Trace, list[str]]:
     """Read a trace; run times are UNKNOWN where no throughputs stand beside it or a job's is 0."""
     speed = _throughputs(path)
     jobs = make_jobs(len(lines))
-    kinds = []
+    kinds: list[str] = []
+    steps_of: list[float] = []
     for i, line in enumerate(lines):
         cells = line.split("\t")
         if len(cells) != 7:
@@ -48,8 +55,8 @@ def read_gavel(path: Path, lines: list[str]) -> tuple[Trace, list[str]]:
         if rate > 0 and steps / rate < 4e9:
             jobs["duration_ms"][i] = max(steps / rate * 1000, 1)
         kinds.append(cells[0])
+        steps_of.append(steps)
     unknown = int((jobs["duration_ms"] == UNKNOWN).sum())
     notes = [f"{unknown:,} jobs have no known throughput, so no run time."] if unknown else []
-    keep = np.arange(len(jobs))
-    extra = {"job_type": np.array(kinds, dtype=str)}
-    return finish(jobs[keep], [str(i) for i in keep], "gavel", extra=extra), notes
+    extra = {"job_type": np.array(kinds, dtype=str), "total_steps": np.array(steps_of)}
+    return finish(jobs, [str(i) for i in range(len(jobs))], "gavel", extra=extra), notes

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from dure.model.errors import InputError
-from dure.model.jobs import JOB_DTYPE, Trace
+from dure.model.jobs import JOB_DTYPE, TOPOLOGY_ANY, TOPOLOGY_CLUSTER, Trace
+from dure.twin.traces.text import COUNT_MAX, TIME_S_MAX
 
 VERSION = 1
 _KEY = b"dure.trace"
+_EXTRA = "extra."  # before the name of a column that has no place in JOB_DTYPE
 
 
 def write_trace(path: str | Path, trace: Trace) -> Path:
@@ -23,15 +27,18 @@ def write_trace(path: str | Path, trace: Trace) -> Path:
     columns = {name: pa.array(np.ascontiguousarray(trace.jobs[name])) for name in JOB_DTYPE.names or ()}
     columns["job_id"] = pa.array(trace.job_ids, pa.string())
     for name, values in trace.extra.items():
-        columns[f"extra.{name}"] = pa.array(values.tolist() if values.dtype.kind == "U" else values)
+        columns[_EXTRA + name] = pa.array(values.tolist(), pa.string()) if values.dtype.kind == "U" else pa.array(values)
     meta = {
         "version": VERSION, "members": trace.members, "projects": trace.projects, "users": trace.users,
         "gpu_types": trace.gpu_types, "source": trace.source,
+        "extra": {name: values.dtype.str for name, values in trace.extra.items()},
     }  # fmt: skip
     table = pa.table(columns).replace_schema_metadata({_KEY: json.dumps(meta).encode()})
     part = path.with_name(path.name + f".{os.getpid()}.part")
     try:
-        pq.write_table(table, part, compression="zstd", compression_level=1)
+        # ids rarely repeat: a dictionary of them costs time and saves nothing
+        pq.write_table(table, part, compression="zstd", compression_level=1,
+                       use_dictionary=[name for name in columns if name != "job_id"])  # fmt: skip
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -48,28 +55,73 @@ def read_trace(path: Path) -> Trace:
     """
     try:
         table = pq.read_table(path)
-        meta = json.loads((table.schema.metadata or {})[_KEY])
-    except KeyError:
-        raise InputError("a Parquet file, but not a trace of Dure's", str(path)) from None
+        text = (table.schema.metadata or {}).get(_KEY)
+        meta = json.loads(text) if text is not None else None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"damaged Parquet: {str(error)[:100]}", str(path)) from None
+    if not isinstance(meta, dict):
+        raise InputError("a Parquet file, but not a trace of Dure's", str(path))
     if meta.get("version") != VERSION:
         raise InputError(f"version {meta.get('version')}, this program reads {VERSION}", str(path), field="version")
+    for name in ("members", "projects", "users", "gpu_types"):
+        if not (isinstance(meta.get(name), list) and all(isinstance(x, str) for x in meta[name])):
+            raise InputError("not a list of names", str(path), field=name)
+    if not isinstance(meta.get("source"), str):
+        raise InputError("not a text", str(path), field="source")
     jobs = np.zeros(table.num_rows, JOB_DTYPE)
-    for name in (*(JOB_DTYPE.names or ()), "job_id"):
-        if name not in table.column_names:
-            raise InputError("missing column", str(path), field=name)
     for name in JOB_DTYPE.names or ():
-        jobs[name] = table[name].to_numpy()
-    if (np.diff(jobs["submit_ms"]) < 0).any() or (jobs["submit_ms"] < 0).any():
-        raise InputError("not sorted, or below 0", str(path), field="submit_ms")
-    for name, names in (("member", "members"), ("project", "projects"), ("user", "users")):
-        if len(jobs) and not 0 <= jobs[name].min() <= jobs[name].max() < len(meta[names]):
-            raise InputError("index outside the names", str(path), field=name)
-    extra = {}
-    for name in table.column_names:
-        if name.startswith("extra."):
-            values = table[name].to_numpy(zero_copy_only=False)
-            extra[name[6:]] = values.astype(str) if values.dtype == object else values
-    ids = table["job_id"].to_pylist()
-    return Trace(jobs, ids, meta["members"], meta["projects"], meta["users"], meta["gpu_types"], meta["source"], extra)
+        jobs[name] = _column(path, table, name, pa.from_numpy_dtype(JOB_DTYPE[name])).to_numpy()
+    _check(path, jobs, meta)
+    ids = _column(path, table, "job_id", pa.string()).to_pylist()
+    if len(set(ids)) != len(ids):
+        raise InputError("used twice", str(path), field="job_id")
+    return Trace(
+        jobs, ids, meta["members"], meta["projects"], meta["users"], meta["gpu_types"], meta["source"],
+        _extra(path, table, meta),
+    )  # fmt: skip
+
+
+def _column(path: Path, table: Any, name: str, kind: Any) -> Any:
+    """A column of the wanted type without gaps."""
+    if table.column_names.count(name) != 1:
+        raise InputError("missing column", str(path), field=name)
+    column = table[name]
+    if column.type != kind:
+        raise InputError(f"type {column.type}, must be {kind}", str(path), field=name)
+    if column.null_count:
+        raise InputError(f"{column.null_count:,} empty values", str(path), field=name)
+    return column
+
+
+def _check(path: Path, jobs: NDArray[Any], meta: dict[str, Any]) -> None:
+    """Refuse values that no loader makes."""
+    if (np.diff(jobs["submit_ms"]) < 0).any():
+        raise InputError("not sorted", str(path), field="submit_ms")
+    most_ms = int(TIME_S_MAX * 1000) * 2  # a deadline may stand one longest time after the last submission
+    ranges = {
+        "submit_ms": (0, most_ms), "duration_ms": (-1, most_ms), "limit_ms": (-1, most_ms),
+        "deadline_ms": (-1, most_ms), "checkpoint_ms": (0, most_ms), "cpu_milli": (0, 1 << 50),
+        "mem_mib": (0, 1 << 50), "member": (0, len(meta["members"]) - 1), "project": (0, len(meta["projects"]) - 1),
+        "user": (0, len(meta["users"]) - 1), "num_gpus": (0, COUNT_MAX), "gpu_milli": (1, 1000),
+        "gpus_per_node": (0, COUNT_MAX), "min_gpus": (0, COUNT_MAX), "max_gpus": (0, COUNT_MAX),
+        "priority": (0, 2), "topology": (TOPOLOGY_ANY, TOPOLOGY_CLUSTER),
+    }  # fmt: skip
+    for name, (low, high) in ranges.items():
+        if len(jobs) and not (low <= jobs[name].min() and jobs[name].max() <= high):
+            raise InputError(f"not all in {low} to {high:.0f}", str(path), field=name)
+
+
+def _extra(path: Path, table: Any, meta: dict[str, Any]) -> dict[str, NDArray[Any]]:
+    """The source's own columns, in the types they had."""
+    kinds = meta.get("extra")
+    if not isinstance(kinds, dict):
+        raise InputError("not a table of types", str(path), field="extra")
+    out = {}
+    for name, kind in kinds.items():
+        if table.column_names.count(_EXTRA + name) != 1 or table[_EXTRA + name].null_count:
+            raise InputError("missing column, or empty values in it", str(path), field=_EXTRA + name)
+        try:
+            out[name] = table[_EXTRA + name].to_numpy(zero_copy_only=False).astype(np.dtype(kind))
+        except (TypeError, ValueError):
+            raise InputError(f"not of type {kind!r}", str(path), field=_EXTRA + name) from None
+    return out

@@ -9,7 +9,7 @@ import numpy as np
 
 from dure.model.errors import InputError
 from dure.model.jobs import Trace, make_jobs
-from dure.twin.traces.text import coded, finish
+from dure.twin.traces.text import COUNT_MAX, TIME_S_MAX, coded, finish
 
 #: Fields of a line, in order.
 FIELDS = (
@@ -19,6 +19,7 @@ FIELDS = (
 
 #: Status 2, 3, 4 are parts of a job that was checkpointed and swapped out; its whole is a line of status 0 or 1.
 _PARTS = (2, 3, 4)
+_CANCELLED = 5
 
 #: Times that a log measured: real logs hold a few negative ones, from clocks that were set; they count as unknown.
 _MEASURED = ("wait_s", "run_s", "cpu_s")
@@ -68,18 +69,28 @@ def read_swf(path: Path, lines: list[str]) -> tuple[Trace, list[str]]:
         raise InputError("no jobs: only comments", str(path))
     table = np.array(rows)
     col = {name: table[:, i] for i, name in enumerate(FIELDS)}
+    for r in np.flatnonzero(col["job"] != np.floor(col["job"]))[:1]:
+        raise InputError(f"not a whole number: {table[r, 0]:g}", str(path), at[r], "job")
     part = np.isin(col["status"], _PARTS)
     procs = np.where(col["allocated"] > 0, col["allocated"], col["requested"])
-    is_run = (col["run_s"] >= 0) & (procs > 0) & (procs <= 1e7) & (col["submit_s"] >= 0) & (col["submit_s"] <= 4e9)
-    is_run &= col["run_s"] <= 4e9
-    keep = np.flatnonzero(~part & is_run)
+    orphan = part & ~np.isin(col["job"], col["job"][~part])
+    is_run = (col["run_s"] >= 0) & (col["run_s"] <= 4e9)
+    causes = (  # each row counts under the first cause that fits
+        (part & ~orphan, "parts of a swapped-out job whose whole is kept (status 2, 3, 4)"),
+        (orphan, "parts of a swapped-out job without a row for the whole (status 2, 3, 4)"),
+        (~is_run & (col["status"] == _CANCELLED), "cancelled before it started"),
+        (~is_run, "no (or a negative) run time recorded"),
+        ((procs <= 0) | (procs > COUNT_MAX), "no (or more than 10 million) processors recorded"),
+        ((col["submit_s"] < 0) | (col["submit_s"] > TIME_S_MAX), "no submit time recorded"),
+    )
+    left = np.zeros(len(table), bool)
     notes = []
-    if part.any():
-        notes.append(f"{int(part.sum()):,} rows left out: parts of a swapped-out job (status 2, 3, 4).")
-    if (~part & ~is_run).any():
-        notes.append(
-            f"{int((~part & ~is_run).sum()):,} rows left out: no (or a negative) run time, or no processors recorded."
-        )
+    for is_so, why in causes:
+        num_rows = int((is_so & ~left).sum())
+        if num_rows:
+            notes.append(f"{num_rows:,} rows left out: {why}.")
+        left |= is_so
+    keep = np.flatnonzero(~left)
     seen: dict[float, int] = {}
     for r in keep:
         number = table[r, 0]

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dure.model.errors import InputError
-from dure.model.jobs import Trace, make_jobs
+from dure.model.jobs import UNKNOWN, Trace, make_jobs
 from dure.twin.traces.text import COUNT_MAX, Table, coded, finish, read_table
 
 #: What a reader returns beside the trace: what it left out, in words.
@@ -47,27 +48,42 @@ def _philly(table: Table) -> Read:
     return finish(jobs, [str(i) for i in range(len(jobs))], "philly", members=members), []
 
 
+#: openb's columns of time: all there, or (re-sampled lists of the placement study) none.
+_OPENB_TIMES = ("creation_time", "deletion_time", "scheduled_time")
+
+
 def _openb(table: Table) -> Read:
     """Alibaba openb pods (FGD, ATC'23): the run is from scheduling to deletion."""
     ids = table.ids("name")
-    created = table.numbers("creation_time")
-    deleted = table.numbers("deletion_time")
-    started = table.numbers("scheduled_time", empty=-1, low=-1)
-    started = np.where(started < 0, created, started)
-    for row in np.flatnonzero(deleted < started)[:1]:
-        raise table.error(int(row), "deletion_time", "ends before it starts")
     jobs = make_jobs(len(table))
-    jobs["submit_ms"] = created * 1000
-    jobs["duration_ms"] = np.maximum((deleted - started) * 1000, 1)
+    notes = []
+    timed = [name in table.columns for name in _OPENB_TIMES]
+    if any(timed):
+        if not all(timed):
+            raise InputError("missing column", table.path, 1, _OPENB_TIMES[timed.index(False)])
+        created = table.numbers("creation_time")
+        deleted = table.numbers("deletion_time")
+        scheduled = table.numbers("scheduled_time", empty=-1, low=-1)
+        started = np.where(scheduled < 0, created, scheduled)
+        for row in np.flatnonzero(deleted < started)[:1]:
+            raise table.error(int(row), "deletion_time", "ends before it starts")
+        jobs["submit_ms"] = created * 1000
+        jobs["duration_ms"] = np.maximum((deleted - started) * 1000, 1)
+        if (scheduled < 0).any():
+            notes.append(f"{int((scheduled < 0).sum()):,} pods were never scheduled: run time from their creation.")
+    else:
+        notes.append("Times are not recorded: all pods arrive at once and have no run time.")
     jobs["num_gpus"] = table.counts("num_gpu")
     milli = table.counts("gpu_milli", 0, 1000)
     for row in np.flatnonzero((milli < 1000) & (jobs["num_gpus"] > 1))[:1]:
         raise table.error(int(row), "gpu_milli", "a part of a GPU goes with num_gpu 1 only")
+    for row in np.flatnonzero((milli == 0) & (jobs["num_gpus"] > 0))[:1]:
+        raise table.error(int(row), "gpu_milli", "must be 1 to 1000 where num_gpu is above 0")
     jobs["gpu_milli"] = np.where((jobs["num_gpus"] == 0) | (milli == 0), 1000, milli)
     jobs["cpu_milli"] = table.counts("cpu_milli", 0, 1e9)
     jobs["mem_mib"] = table.counts("memory_mib", 0, 1e9)
     kinds: list[str] = []
-    for row, text in enumerate(table.columns["gpu_spec"]):
+    for row, text in enumerate(table.columns.get("gpu_spec", [])):
         mask = 0
         for name in filter(None, text.split("|")):
             if name not in kinds:
@@ -76,12 +92,18 @@ def _openb(table: Table) -> Read:
                 raise table.error(row, "gpu_spec", "more than 64 GPU models")
             mask |= 1 << kinds.index(name)
         jobs["type_mask"][row] = mask
-    extra = {"qos": np.array(table.columns["qos"], dtype=str)}
-    return finish(jobs, ids, "openb", gpu_types=kinds, extra=extra), []
+    labels: tuple[str, ...] = ("qos", "pod_phase")
+    extra = {name: np.array(table.columns[name], dtype=str) for name in labels if name in table.columns}
+    return finish(jobs, ids, "openb", gpu_types=kinds, extra=extra), notes
 
 
 def _by_columns(
-    source: str, unit_ms: float, submit: str, duration: str, deadline: str = "", is_relative: bool = False
+    source: str,
+    unit_ms: float,
+    submit: str,
+    duration: str,
+    deadline: str = "",
+    deadlines: Callable[[Table], NDArray[Any]] | None = None,
 ) -> Callable[[Table], Read]:
     """Reader of the simulators' own tables, which differ in names and unit of time."""
 
@@ -97,11 +119,13 @@ def _by_columns(
         jobs["duration_ms"] = np.maximum(table.numbers(duration, high=top) * unit_ms, 1)
         jobs["num_gpus"] = gpus[keep]
         if deadline:
-            due = table.numbers(deadline, high=top) * unit_ms
-            jobs["deadline_ms"] = due + (jobs["submit_ms"] if is_relative else 0)
+            jobs["deadline_ms"] = table.numbers(deadline, high=top) * unit_ms
+        if deadlines is not None:
+            after_ms = deadlines(table) * unit_ms
+            jobs["deadline_ms"] = np.where(after_ms < 0, UNKNOWN, jobs["submit_ms"] + after_ms)
         extra: dict[str, Any] = {
             name: np.array(table.columns[name], dtype=str)
-            for name in ("model_name", "job_type") if name in table.columns
+            for name in ("model_name", "job_type", "expect_time_list", "expect_value_list") if name in table.columns
         }  # fmt: skip
         for name in ("resource_time_0", "resource_time_1", "resource_time_2", "iterations", "batch_size"):
             if name in table.columns:
@@ -112,6 +136,22 @@ def _by_columns(
         return finish(jobs, ids, source, members=members, extra=extra), notes
 
     return read
+
+
+def _chronus_deadlines(table: Table) -> NDArray[Any]:
+    """Time from submission to the deadline, -1 for best effort; of a soft one's steps the first, worth the whole."""
+    out = np.full(len(table), -1.0)
+    is_best = table.counts("best_effort", 0, 1)
+    for row in np.flatnonzero(is_best == 0):
+        text = table.columns["expect_time_list"][row]
+        try:
+            steps = [float(step) for step in text.split("-")]
+        except ValueError:
+            steps = [-1.0]
+        if not all(0 <= step <= 4e12 / 60_000 for step in steps):
+            raise table.error(int(row), "expect_time_list", f"not times joined by '-': {text[:40]!r}")
+        out[row] = steps[0]
+    return out
 
 
 def _elastic(table: Table) -> Read:
@@ -148,9 +188,10 @@ TABLES: dict[str, tuple[tuple[str, ...], Callable[[Table], Read]]] = {
         ("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli", "gpu_spec", "qos", "creation_time",
          "deletion_time", "scheduled_time"), _openb,
     ),
+    "openb_untimed": (("name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli"), _openb),
     "chronus": (
         ("job_id", "user", "num_gpu", "submit_time", "duration", "expect_time_list", "best_effort", "job_type"),
-        _by_columns("chronus", 60_000, "submit_time", "duration"),
+        _by_columns("chronus", 60_000, "submit_time", "duration", deadlines=_chronus_deadlines),
     ),
     "muri": (
         ("job_id", "num_gpu", "submit_time", "duration", "iteration_time", "resource_time_0"),

@@ -113,7 +113,11 @@ def read_table(path: Path, lines: list[str], required: tuple[str, ...]) -> Table
         A required column is missing or named twice, or a row has too few or too many cells.
     """
     try:
-        rows = list(csv.reader(io.StringIO("\n".join(lines)), strict=True))
+        reader = csv.reader(io.StringIO("\n".join(lines)), strict=True)
+        rows, ends = [], [0]  # a quoted cell may hold line breaks: rows and lines are counted apart
+        for row in reader:
+            rows.append(row)
+            ends.append(reader.line_num)
     except csv.Error as error:
         raise InputError(f"not a CSV file: {error}", str(path)) from None
     header = [name.strip() for name in rows[0]]
@@ -121,7 +125,8 @@ def read_table(path: Path, lines: list[str], required: tuple[str, ...]) -> Table
         if header.count(name) != 1:
             raise InputError("missing column" if name not in header else "column given twice", str(path), 1, name)
     body, at = [], []
-    for i, row in enumerate(rows[1:], start=2):
+    for row, end in zip(rows[1:], ends[1:], strict=False):
+        i = end + 1
         if not row:
             continue
         if len(row) != len(header):
