@@ -28,6 +28,10 @@ def _fleet_options(command: Any) -> Any:
             show_default=True,
             help="Checkpoint interval where the trace records none; 0: victims start anew.",
         ),
+        click.option(
+            "--checkpoint-s", default=600, show_default=True,
+            help="Checkpoint interval where the trace records none; 0: victims start anew.",
+        ),
         click.option("--gpus-per-node", default=8, show_default=True, help="GPUs of one node, with --gpus."),
         click.option("--gpus", type=int, help="So many equal GPUs."),
         click.option("--fleet", type=click.Path(), help="An alliance.yaml or a list of nodes."),
@@ -46,7 +50,8 @@ def _fleet_options(command: Any) -> Any:
 @click.option("--records", type=click.Path(), help="Write every job's record here, as Parquet.")
 @click.option("--json", "is_json", is_flag=True)
 def replay(
-    path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, checkpoint_s: int, policy: str, seed: int, faults: str,
+    path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, checkpoint_s: int, policy: str,
+    seed: int, faults: str,
     html: str | None, records: str | None, is_json: bool,
 ) -> None:  # fmt: skip
     """Replay a trace on a fleet under a policy."""
@@ -109,7 +114,8 @@ def compare(scenario: str, num_processes: int | None, html: str | None, is_json:
 @click.option("--job", help="Only this job.")
 @click.option("--json", "is_json", is_flag=True)
 def forecast(
-    path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, checkpoint_s: int, policy: str, at_s: int, job: str | None,
+    path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, checkpoint_s: int, policy: str,
+    at_s: int, job: str | None,
     is_json: bool,
 ) -> None:  # fmt: skip
     """When will the jobs that wait at a moment start, by what is known then?"""
