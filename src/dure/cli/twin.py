@@ -28,10 +28,6 @@ def _fleet_options(command: Any) -> Any:
             show_default=True,
             help="Checkpoint interval where the trace records none; 0: victims start anew.",
         ),
-        click.option(
-            "--checkpoint-s", default=600, show_default=True,
-            help="Checkpoint interval where the trace records none; 0: victims start anew.",
-        ),
         click.option("--gpus-per-node", default=8, show_default=True, help="GPUs of one node, with --gpus."),
         click.option("--gpus", type=int, help="So many equal GPUs."),
         click.option("--fleet", type=click.Path(), help="An alliance.yaml or a list of nodes."),
