@@ -27,7 +27,7 @@ def write_trace(path: str | Path, trace: Trace) -> Path:
     columns = {name: pa.array(np.ascontiguousarray(trace.jobs[name])) for name in JOB_DTYPE.names or ()}
     columns["job_id"] = pa.array(trace.job_ids, pa.string())
     for name, values in trace.extra.items():
-        columns[_EXTRA + name] = pa.array(values.tolist(), pa.string()) if values.dtype.kind == "U" else pa.array(values)
+        columns[_EXTRA + name] = pa.array(values, pa.string() if values.dtype.kind == "U" else None)
     meta = {
         "version": VERSION, "members": trace.members, "projects": trace.projects, "users": trace.users,
         "gpu_types": trace.gpu_types, "source": trace.source,
@@ -72,7 +72,7 @@ def read_trace(path: Path) -> Trace:
     for name in JOB_DTYPE.names or ():
         jobs[name] = _column(path, table, name, pa.from_numpy_dtype(JOB_DTYPE[name])).to_numpy()
     _check(path, jobs, meta)
-    ids = _column(path, table, "job_id", pa.string()).to_pylist()
+    ids = _column(path, table, "job_id", pa.string()).to_numpy(zero_copy_only=False).tolist()
     if len(set(ids)) != len(ids):
         raise InputError("used twice", str(path), field="job_id")
     return Trace(

@@ -177,7 +177,7 @@ def _acme(table: Table) -> Read:
     step = table.numbers("iteration_computing_time") + table.numbers("iteration_networking_time")
     jobs["duration_ms"] = np.maximum(table.counts("num_iteration", 0, 1e9) * step * 1000, 1)
     jobs["num_gpus"] = table.counts("gpu_workers", 1)
-    jobs["cpu_milli"] = table.numbers("cpu_per_gpu_worker") * jobs["num_gpus"] * 1000
+    jobs["cpu_milli"] = table.numbers("cpu_per_gpu_worker", high=1e4) * jobs["num_gpus"] * 1000
     return finish(jobs, ids, "acme"), []
 
 
