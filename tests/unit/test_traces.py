@@ -3,6 +3,8 @@
 import gzip
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dure.model.errors import InputError
@@ -13,6 +15,7 @@ from dure.twin.traces import (
     load_nodes,
     load_trace,
     load_trace_with_notes,
+    rescale_arrivals,
     select_members,
 )
 from dure.twin.traces.parquet import read_trace, write_trace
@@ -122,7 +125,11 @@ def test_swf_parts_and_unknowns_are_counted(tmp_path):
         ("sia", "4.5", "x", 2, "time"),
         ("swf", "2 7 0 50", "1 7 0 50", 6, "job"),
         ("swf", "1 0 5 100", "1 -9 5 100", 5, "submit_s"),
+        ("swf", "2 7 0 50", "2.5 7 0 50", 6, "job"),
         ("gavel", "\t2\n", "\n", 2, ""),
+        ("openb", "1,460", "1,0", 3, "gpu_milli"),
+        ("chronus", "1,1,1,0,strict\n2", "1,1-x,1,0,strict\n2", 3, "expect_time_list"),
+        ("acme", "16,15", "16,99999", 3, "cpu_per_gpu_worker"),
     ],
 )
 def test_faults_name_line_and_field(tmp_path, name, old, new, line, field):
@@ -130,6 +137,62 @@ def test_faults_name_line_and_field(tmp_path, name, old, new, line, field):
     with pytest.raises(InputError) as caught:
         load_trace(put(tmp_path, SAMPLES[name].replace(old, new, 1)), format=name)
     assert (caught.value.line, caught.value.field) == (line, field or caught.value.field)
+
+
+def test_openb_without_times_and_with_some(tmp_path):
+    text = "name,cpu_milli,memory_mib,num_gpu,gpu_milli\np0,1,2,1,500\np1,1,2,8,1000\n"
+    trace, notes = load_trace_with_notes(put(tmp_path, text))
+    assert (trace.source, trace.job_ids, trace.jobs["duration_ms"].tolist()) == ("openb", ["p0", "p1"], [-1, -1])
+    assert "Times are not recorded" in notes[0]
+    with pytest.raises(InputError) as caught:
+        load_trace(put(tmp_path, SAMPLES["openb"].replace("deletion_time", "gone")))
+    assert (caught.value.line, caught.value.field) == (1, "deletion_time")
+    assert load_trace_with_notes(put(tmp_path, SAMPLES["openb"]))[1][0].startswith("1 pods were never scheduled")
+
+
+def test_chronus_deadlines_count_from_submission_and_soft_ones_have_steps(tmp_path):
+    text = SAMPLES["chronus"].replace("2,v,1,2,1,m,3,1,1,1,0,strict", "2,v,1,2,1,m,3,1,9,1,1,best")
+    text += "3,v,1,4,1,m,3,1,5-7-9,10-5-1,0,soft\n"
+    trace = load_trace(put(tmp_path, text))
+    assert trace.job_ids == ["1", "2", "3"]
+    assert trace.jobs["submit_ms"].tolist() == [0, 0, 120_000]
+    assert trace.jobs["deadline_ms"].tolist() == [60_000, -1, 120_000 + 300_000]
+    assert trace.extra["expect_time_list"].tolist() == ["1", "9", "5-7-9"]
+
+
+def test_swf_counts_each_cause_once(tmp_path):
+    tail = "-1 -1 1 60 -1 {} 3 5 1 1 1 -1 -1"
+    rows = [
+        "1 0 0 10 1 " + tail.format(1), "1 0 0 4 1 " + tail.format(2), "2 0 0 4 1 " + tail.format(3),
+        "3 0 9 -1 1 " + tail.format(5), "4 0 9 -1 1 " + tail.format(0), "5 0 9 5 0 -1 -1 0 60 -1 1 3 5 1 1 1 -1 -1",
+        "6 -1 9 5 1 " + tail.format(1),
+    ]  # fmt: skip
+    trace, notes = load_trace_with_notes(put(tmp_path, "\n".join(rows)))
+    assert trace.job_ids == ["1"]
+    assert [note.split(" ")[0] for note in notes] == ["1"] * 6
+    for note, word in zip(notes, ["whole is kept", "without a row", "cancelled", "run time", "processors", "submit"],
+                          strict=True):  # fmt: skip
+        assert word in note
+
+
+def test_gavel_run_times_from_the_table_beside_it(tmp_path):
+    table = tmp_path / "simulation_throughputs.json.gz"
+    table.write_bytes(gzip.compress(b'{"v100": {"(\'A (batch size 1)\', 1)": {"null": 4.0}}}'))
+    trace, notes = load_trace_with_notes(put(tmp_path, SAMPLES["gavel"]))
+    assert trace.jobs["duration_ms"].tolist() == [25_000, -1]
+    assert notes[0].startswith("1 jobs")
+    for damaged in (b"", gzip.compress(b"{}"), gzip.compress(b"[1]"), table.read_bytes()[:-9]):
+        table.write_bytes(damaged)
+        with pytest.raises(InputError, match="damaged table") as caught:
+            load_trace(tmp_path / "trace.csv")
+        assert caught.value.path == str(table)
+
+
+def test_line_numbers_count_line_breaks_in_quotes(tmp_path):
+    text = SAMPLES["sia"].replace("bert", '"be\nrt"').replace("5.5", "x")
+    with pytest.raises(InputError) as caught:
+        load_trace(put(tmp_path, text))
+    assert (caught.value.line, caught.value.field) == (4, "time")
 
 
 def test_files_that_are_no_trace(tmp_path):
@@ -152,7 +215,11 @@ def test_parquet_round_trip(tmp_path, name):
     back = load_trace(write_trace(tmp_path / "t.parquet", trace))
     assert back.digest() == trace.digest()
     assert (back.members, back.users, back.gpu_types) == (trace.members, trace.users, trace.gpu_types)
-    assert all((back.extra[k] == trace.extra[k]).all() for k in trace.extra)
+    assert (back.projects, back.source) == (trace.projects, trace.source)
+    assert list(back.extra) == list(trace.extra)
+    for key, values in trace.extra.items():
+        assert back.extra[key].dtype == values.dtype
+        assert (back.extra[key] == values).all()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["t.parquet", "trace.csv"]
 
 
@@ -162,6 +229,81 @@ def test_damaged_parquet(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(InputError, match="damaged"):
         read_trace(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("duration_ms", lambda v: ["x"] * len(v)),
+        ("duration_ms", lambda v: [None, *v[1:]]),
+        ("duration_ms", lambda v: [-2, *v[1:]]),
+        ("gpu_milli", lambda v: [0, *v[1:]]),
+        ("submit_ms", lambda v: [9, *v[1:]]),
+        ("member", lambda v: [7, *v[1:]]),
+        ("job_id", lambda v: ["a"] * len(v)),
+        ("extra.batch_size", lambda v: [None, *v[1:]]),
+    ],
+)
+def test_parquet_with_values_that_no_loader_makes(tmp_path, field, change):
+    path = write_trace(tmp_path / "t.parquet", load_trace(put(tmp_path, SAMPLES["muri"])))
+    table = pq.read_table(path)
+    values = change(table[field].to_pylist())
+    kind = None if isinstance(values[0], str) else table[field].type
+    pq.write_table(table.set_column(table.column_names.index(field), field, pa.array(values, kind)), path)
+    with pytest.raises(InputError) as caught:
+        read_trace(path)
+    assert caught.value.field == field
+
+
+def test_parquet_of_others_and_of_other_versions(tmp_path):
+    path = write_trace(tmp_path / "t.parquet", load_trace(put(tmp_path, SAMPLES["muri"])))
+    table = pq.read_table(path)
+    for meta, word in ((None, "not a trace"), ({b"dure.trace": b"[]"}, "not a trace"),
+                       ({b"dure.trace": b'{"version": 99}'}, "version 99"),
+                       ({b"dure.trace": b'{"version": 1}'}, "list of names")):  # fmt: skip
+        pq.write_table(table.replace_schema_metadata(meta), path)
+        with pytest.raises(InputError, match=word):
+            load_trace(path)
+    pq.write_table(table.drop_columns(["num_gpus"]), path)
+    with pytest.raises(InputError, match="missing column"):
+        load_trace(path)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    trace = load_trace(put(tmp_path, SAMPLES["muri"]))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "full").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        write_trace(tmp_path / "out" / "full", trace)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["full"]
+
+
+def test_deadlines_follow_cuts_and_stretches(tmp_path):
+    trace = load_trace(put(tmp_path, SAMPLES["chronus"].replace("1,u,4,2", "1,u,4,3")))
+    assert (trace.members, trace.jobs["deadline_ms"].tolist()) == (["u", "v"], [60_000, 120_000])
+    assert select_members(trace, ["u"]).jobs["deadline_ms"].tolist() == [60_000]
+    wide = rescale_arrivals(trace, 2.5)
+    assert wide.jobs["submit_ms"].tolist() == [0, 150_000]
+    assert (wide.jobs["deadline_ms"] - wide.jobs["submit_ms"]).tolist() == [60_000, 60_000]
+    assert trace.jobs["submit_ms"].tolist() == [0, 60_000]
+    for factor in (0, -1, float("nan"), float("inf"), 1e12):
+        with pytest.raises(InputError):
+            rescale_arrivals(trace, factor)
+
+
+def test_capacity_gives_the_load_and_refuses_what_it_cannot_know(tmp_path):
+    trace = load_trace(put(tmp_path, SAMPLES["philly"]))
+    asked = 2951 * 4 + 66
+    for load in (0.5, 0.7, 0.95):
+        gpus = capacity_for_load(trace, load)
+        assert asked / (2932 * gpus) <= load < asked / (2932 * (gpus - 1))
+        # the same load, half as dense, needs half the GPUs
+        assert abs(capacity_for_load(rescale_arrivals(trace, 2), load) - gpus / 2) <= 1
+    for wrong in (0, -1, float("nan")):
+        with pytest.raises(InputError):
+            capacity_for_load(trace, wrong)
+    with pytest.raises(InputError, match="2 of 2 jobs"):
+        capacity_for_load(load_trace(put(tmp_path, SAMPLES["sia"])), 0.5)
 
 
 def test_cutting(tmp_path):
@@ -181,6 +323,7 @@ ROWS = {
     "acme_2023/kalos_converted_319jobs.csv": 319, "pollux_osdi21/workloads/workload-1.csv": 160,
     "sia_workloads/newtrace/workload-1.csv.gz": 960, "tiresias/60_job.csv": 60,
     "alibaba_openb_2023/pods/openb_pod_list_default.csv.gz": 8_152,
+    "alibaba_openb_2023/pods/openb_pod_list_multigpu50.csv.gz": 9_061, "gavel/msr_seed0/103959.trace.gz": 986,
 }  # fmt: skip
 
 
@@ -202,6 +345,49 @@ def test_real_swf_accounts_for_every_line(name, rows):
     assert len(trace.jobs) + left == rows
 
 
+@pytest.mark.parametrize(("name", "rows"), [("SLO", 25_288), ("MIX1", 25_295), ("MIX2", 25_341)])
+def test_real_chronus_accounts_for_every_row(name, rows):
+    data = data_dir()
+    if data is None:
+        pytest.skip("the recorded traces are not here (DURE_DATA)")
+    trace, notes = load_trace_with_notes(data / "chronus" / f"trace_job_Philly_{name}.csv.gz")
+    assert len(trace.jobs) + int(notes[0].split(" ")[0]) == rows
+    due = trace.jobs["deadline_ms"]
+    is_best = trace.extra["job_type"] == "best"
+    assert (due[is_best] == -1).all()
+    assert (due[~is_best] > trace.jobs["submit_ms"][~is_best]).all()
+
+
+def test_machines_and_cluster_specs(tmp_path):
+    fleet = load_nodes(put(tmp_path, "0\tbig\t2\t40\t1\t4096\n1\tsmall\t3\t2\t1\t2048\n"))
+    assert fleet.nodes["num_gpus"].tolist() == [14, 13, 13, 14, 13, 13, 2, 2, 2]
+    assert fleet.nodes["rack"].tolist() == [0, 0, 0, 1, 1, 1, 2, 3, 4]
+    assert fleet.clusters == ["big", "small"]
+    assert len(set(fleet.node_names)) == 9
+    head_of = "num_switch,num_node_p_switch,num_gpu_p_node,num_cpu_p_node,mem_p_node\n"
+    spec = load_nodes(put(tmp_path, head_of + "2,3,4,128,256"))
+    assert (spec.num_gpus, spec.nodes["rack"].tolist()) == (24, [0, 0, 0, 1, 1, 1])
+    assert (spec.nodes["cpu_milli"] == 128_000).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "field"),
+    [
+        ("0 a 2 x 1 4\n", 1, "processors"), ("0 a 2 2 1 4\n1 a 2 2 1 4\n", 2, "name"), ("0 a 0 2 1 4\n", 1, "nodes"),
+        ("0 a 2 2 1 4\n1 b 2\n", 2, ""), ("0 a 2 2 1 -4\n", 1, "memory_kib"),
+        ("num_switch,num_node_p_switch,num_gpu_p_node,num_cpu_p_node,mem_p_node\n1,2,99,4,5\n", 2, "num_gpu_p_node"),
+        ("num_switch,num_node_p_switch,num_gpu_p_node,num_cpu_p_node,mem_p_node\n", 1, ""),
+        ("sn,cpu_milli,memory_mib,gpu,model\na,1,1,17,T4\n", 2, "gpu"),
+        ("sn,cpu_milli,memory_mib,gpu,model\na,1,1,2,T4\na,1,1,2,T4\n", 3, "sn"),
+        ("a,b\n", 1, ""),
+    ],
+)  # fmt: skip
+def test_faults_in_node_lists(tmp_path, text, line, field):
+    with pytest.raises(InputError) as caught:
+        load_nodes(put(tmp_path, text))
+    assert (caught.value.line, caught.value.field) == (line, field)
+
+
 def test_real_nodes():
     data = data_dir()
     if data is None:
@@ -210,3 +396,6 @@ def test_real_nodes():
     assert (len(every.nodes), every.num_gpus) == (1_523, 6_212)
     spot = load_nodes(data / "alibaba_spot_2026" / "node_info_df.csv")
     assert (len(spot.nodes), spot.num_gpus) == (4_278, 10_412)
+    assert load_nodes(data / "tiresias" / "n256g8.csv").num_gpus == 8 * 32 * 8
+    assert load_nodes(data / "swf" / "hpc2n.swf.machines").num_gpus == 120 * 2
+    assert load_nodes(data / "swf" / "wagap-2013.swf.machines").num_gpus == 20 * 80 + 48 * 12

@@ -68,10 +68,14 @@ def read_trace(path: Path) -> Trace:
             raise InputError("not a list of names", str(path), field=name)
     if not isinstance(meta.get("source"), str):
         raise InputError("not a text", str(path), field="source")
+    columns = {
+        name: _column(path, table, name, pa.from_numpy_dtype(JOB_DTYPE[name])).to_numpy()
+        for name in JOB_DTYPE.names or ()
+    }
+    _check(path, columns, meta)
     jobs = np.zeros(table.num_rows, JOB_DTYPE)
-    for name in JOB_DTYPE.names or ():
-        jobs[name] = _column(path, table, name, pa.from_numpy_dtype(JOB_DTYPE[name])).to_numpy()
-    _check(path, jobs, meta)
+    for name, values in columns.items():
+        jobs[name] = values
     ids = _column(path, table, "job_id", pa.string()).to_numpy(zero_copy_only=False).tolist()
     if len(set(ids)) != len(ids):
         raise InputError("used twice", str(path), field="job_id")
@@ -93,9 +97,9 @@ def _column(path: Path, table: Any, name: str, kind: Any) -> Any:
     return column
 
 
-def _check(path: Path, jobs: NDArray[Any], meta: dict[str, Any]) -> None:
+def _check(path: Path, columns: dict[str, NDArray[Any]], meta: dict[str, Any]) -> None:
     """Refuse values that no loader makes."""
-    if (np.diff(jobs["submit_ms"]) < 0).any():
+    if (columns["submit_ms"][1:] < columns["submit_ms"][:-1]).any():
         raise InputError("not sorted", str(path), field="submit_ms")
     most_ms = int(TIME_S_MAX * 1000) * 2  # a deadline may stand one longest time after the last submission
     ranges = {
@@ -107,7 +111,7 @@ def _check(path: Path, jobs: NDArray[Any], meta: dict[str, Any]) -> None:
         "priority": (0, 2), "topology": (TOPOLOGY_ANY, TOPOLOGY_CLUSTER),
     }  # fmt: skip
     for name, (low, high) in ranges.items():
-        if len(jobs) and not (low <= jobs[name].min() and jobs[name].max() <= high):
+        if len(columns[name]) and not (low <= columns[name].min() and columns[name].max() <= high):
             raise InputError(f"not all in {low} to {high:.0f}", str(path), field=name)
 
 
