@@ -1,4 +1,7 @@
-"""Runs the whole placement benchmark and writes results.json beside this file (and the table of docs/parts/openb.md)."""
+"""Runs the placement benchmark and writes results.json and tables.md (for docs/parts/openb.md) beside this file.
+
+Policies named on the command line are run again alone; the other rows of results.json are kept.
+"""
 
 from __future__ import annotations
 
@@ -45,9 +48,15 @@ def main() -> None:
     data = data_dir()
     if data is None:
         sys.exit("no data: set DURE_DATA")
+    here = Path(__file__).resolve().parent
+    file = here / "results.json"
     pool = read_pool(data)
     started = time.perf_counter()
-    rows = [vars(row) for name in WORKLOADS for row in run_placement(data, name, list(POLICIES), SEEDS)]
+    chosen = sys.argv[1:] or list(POLICIES)
+    fresh = [vars(row) for name in WORKLOADS for row in run_placement(data, name, chosen, SEEDS)]
+    before = json.loads(file.read_text(encoding="utf-8")) if sys.argv[1:] else {"rows": [], "seconds": {}}
+    kept = [row for row in before["rows"] if row["policy"] not in chosen]
+    rows = sorted(kept + fresh, key=lambda r: (WORKLOADS.index(r["workload"]), list(POLICIES).index(r["policy"])))
     seconds = time.perf_counter() - started
     bounds = {
         name: float(np.mean([allocation_bound(pool, read_workload(data, name, pool), seed) for seed in SEEDS]))
@@ -63,12 +72,11 @@ def main() -> None:
             "system": platform.system(),
             "architecture": platform.machine(),
         },
-        "seconds": round(seconds, 1),
+        "seconds": {**before["seconds"], " ".join(chosen): round(seconds, 1)},
         "bound_mean_pct": bounds,
         "rows": rows,
     }
-    here = Path(__file__).resolve().parent
-    (here / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     tables = table(rows, bounds, reference_results(data, "allo"), "allocated_pct")
     fragments = table(rows, bounds, reference_results(data, "frag"), "fragmented_pct")
     (here / "tables.md").write_text(f"{tables}\n\n{fragments}\n", encoding="utf-8")
