@@ -177,7 +177,8 @@ def _renewals(
     parts = [(who[:0], since_ms[:0], since_ms[:0])]
     while len(who):  # each round is one spell of everyone that still has time left
         # A gap longer than the horizon ends the story; the bounds keep times inside int64.
-        gap_ms = np.minimum(rng.standard_exponential(len(who)) / rate_per_ms[who], 2.0**60)
+        with np.errstate(over="ignore"):  # a rate next to nothing: no failure before the cap
+            gap_ms = np.minimum(rng.standard_exponential(len(who)) / rate_per_ms[who], 2.0**60)
         down_ms = since_ms + 1 + gap_ms.astype(np.int64)
         repair_h = chosen.repair_median_h * np.exp(chosen.repair_sigma * rng.standard_normal(len(who)))
         up_ms = down_ms + 1 + np.minimum(repair_h * _HOUR_MS, 2.0**60).astype(np.int64)
