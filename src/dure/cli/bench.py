@@ -65,10 +65,10 @@ def placement(data: str, workload: str, policies: str, seeds: str, is_json: bool
 
 
 @bench.command()
-@click.option("--gpus", default=260_000, show_default=True)
-@click.option("--jobs", "num_jobs", default=1_000_000, show_default=True)
+@click.option("--gpus", default=260_000, type=click.IntRange(1), show_default=True)
+@click.option("--jobs", "num_jobs", default=1_000_000, type=click.IntRange(1), show_default=True)
 @click.option("--policy", default="dure", show_default=True)
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, type=click.IntRange(0), show_default=True)
 @click.option("--json", "is_json", is_flag=True)
 def scale(gpus: int, num_jobs: int, policy: str, seed: int, is_json: bool) -> None:
     """A load in which queues form, members borrow and owners reclaim, on the reference alliance."""
@@ -78,8 +78,6 @@ def scale(gpus: int, num_jobs: int, policy: str, seed: int, is_json: bool) -> No
     from dure.twin.metrics import summary
     from dure.twin.replay import replay
 
-    if gpus < 1 or num_jobs < 1:
-        raise InputError("must be at least 1", field="--gpus, --jobs")
     chosen = named_policy(policy)
     fleet, terms = reference_alliance(gpus)
     trace = scale_load(num_jobs, fleet, terms, seed)

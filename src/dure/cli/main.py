@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from dure import __version__
-from dure.model.errors import DureError
+from dure.model.errors import DureError, InputError
 
 #: Command → (module, attribute): a module is imported when its command is called, so that `--help` is fast.
 _COMMANDS = {
@@ -21,7 +24,8 @@ _COMMANDS = {
     "compile": ("dure.cli.twin", "compile_kernels", "Compile every kernel once."),
     "forecast": ("dure.cli.twin", "forecast", "When will the waiting jobs start?"),
     "replay": ("dure.cli.twin", "replay", "Replay a trace on a fleet under a policy."),
-    "tour": ("dure.cli.tour", "tour", "A real trace and a day of the reference alliance, with a report."),
+    "tour": ("dure.cli.tour", "tour", "A trace and a day of the reference alliance, with reports."),
+    "trace": ("dure.cli.trace", "trace", "Look into recorded load."),
 }
 
 
@@ -48,27 +52,69 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command; a DureError is one line on standard error and exit code 2."""
+    """Run the command.
+
+    Exit codes: 0 done, 2 bad input or usage (one line on standard error), 130 interrupted.
+    """
     try:
         cli.main(standalone_mode=False)
+        sys.stdout.flush()
     except DureError as error:
-        click.echo(f"dure: {error}", err=True)
-        sys.exit(2)
-    except click.ClickException as error:
+        _fail(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
-    except click.exceptions.Abort:
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except BrokenPipeError:
+        # The reader has gone (`dure … | head`): what is still buffered has no way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(130)
 
 
+def _fail(message: str) -> None:
+    click.echo("dure: " + " ".join(message.split()), err=True)
+    sys.exit(2)
+
+
 def emit(data: dict[str, Any], is_json: bool) -> None:
-    """Print a result: as JSON, or a key a line."""
+    """Print a result: as JSON, or a key a line. What is not a number (nan) is null in JSON."""
     if is_json:
-        click.echo(json.dumps(data, ensure_ascii=False))
+        click.echo(json.dumps(_finite(data), ensure_ascii=False, allow_nan=False))
         return
     width = max((len(key) for key in data), default=0)
     for key, value in data.items():
         click.echo(f"{key:<{width}}  {f'{value:,.3f}' if isinstance(value, float) else value}")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return value
+
+
+def check_output(path: str | None, field: str) -> None:
+    """Before hours of work: whether a file can be written there.
+
+    Raises
+    ------
+    InputError
+        Its folder is absent or may not be written to, or a folder has its name.
+    """
+    if path is None:
+        return
+    target = Path(path)
+    if target.is_dir():
+        raise InputError("is a folder; name a file", path, field=field)
+    if not target.parent.is_dir():
+        raise InputError(f"there is no folder {target.parent}", path, field=field)
+    if not os.access(target.parent, os.W_OK):
+        raise InputError(f"the folder {target.parent} may not be written to", path, field=field)
 
 
 def progress_bar(label: str) -> tuple[Any, Callable[[int, int], None]]:

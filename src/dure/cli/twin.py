@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dure.cli.main import emit, progress_bar
+from dure.cli.main import check_output, emit, progress_bar
 from dure.model.errors import InputError
 
 
@@ -25,6 +25,7 @@ def _fleet_options(command: Any) -> Any:
         click.option(
             "--checkpoint-s",
             default=600,
+            type=click.IntRange(0, 10**9),
             show_default=True,
             help="Checkpoint interval where the trace records none; 0: victims start anew.",
         ),
@@ -40,7 +41,7 @@ def _fleet_options(command: Any) -> Any:
 @click.command()
 @click.argument("path", type=click.Path())
 @_fleet_options
-@click.option("--seed", default=0, show_default=True, help="Seed of the faults.")
+@click.option("--seed", default=0, type=click.IntRange(0), show_default=True, help="Seed of the faults.")
 @click.option("--faults", default="off", show_default=True, help="off, rsc1, rsc2 or llama3.")
 @click.option("--html", type=click.Path(), help="Write the report here.")
 @click.option("--records", type=click.Path(), help="Write every job's record here, as Parquet.")
@@ -57,6 +58,8 @@ def replay(
     from dure.twin.replay import replay as run
 
     chosen = named_policy(policy)
+    check_output(html, "--html")
+    check_output(records, "--records")
     trace, found, terms = _trace_and_fleet(path, fleet, gpus, gpus_per_node, checkpoint_s)
     horizon_ms = 2 * int(trace.jobs["submit_ms"].max(initial=0)) + 1
     bar, move = progress_bar("replay")
@@ -78,7 +81,7 @@ def replay(
 
 @click.command()
 @click.argument("scenario", type=click.Path())
-@click.option("--jobs", "num_processes", type=int, help="Processes; default: one a core.")
+@click.option("--jobs", "num_processes", type=click.IntRange(1), help="Processes; default: one a core.")
 @click.option("--html", type=click.Path(), help="Write the report here.")
 @click.option("--json", "is_json", is_flag=True)
 def compare(scenario: str, num_processes: int | None, html: str | None, is_json: bool) -> None:
@@ -87,6 +90,7 @@ def compare(scenario: str, num_processes: int | None, html: str | None, is_json:
 
     from dure.twin.compare import run_scenario
 
+    check_output(html, "--html")
     bar, move = progress_bar("compare")
     with bar:
         outcome = run_scenario(scenario, num_processes, move)
@@ -106,35 +110,47 @@ def compare(scenario: str, num_processes: int | None, html: str | None, is_json:
 @click.command()
 @click.argument("path", type=click.Path())
 @_fleet_options
-@click.option("--at", "at_s", type=int, required=True, help="Moment, in seconds from the trace's start.")
-@click.option("--job", help="Only this job.")
+@click.option("--at", "at_ms", type=click.IntRange(0), help="Moment, in ms from the trace's start.")
+@click.option("--job", help="Only this job; without --at, at the moment of its submission.")
 @click.option("--json", "is_json", is_flag=True)
 def forecast(
     path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, checkpoint_s: int, policy: str,
-    at_s: int, job: str | None,
-    is_json: bool,
+    at_ms: int | None, job: str | None, is_json: bool,
 ) -> None:  # fmt: skip
-    """When will the jobs that wait at a moment start, by what is known then?"""
+    """When will the jobs that wait at a moment start, by what is known then?
+
+    Up to the moment the trace runs as it was; from then on with the run times that the policy predicts from the jobs
+    that have ended, and no job comes any more.
+    """
     from dure.policy.config import named_policy
     from dure.twin.forecast import forecast as ask
 
+    if at_ms is None and job is None:
+        raise InputError("give a moment or a job", field="--at, --job")
     chosen = named_policy(policy)
     trace, found, terms = _trace_and_fleet(path, fleet, gpus, gpus_per_node, checkpoint_s)
-    rows = ask(trace, found, chosen, at_s * 1000, terms)
+    if at_ms is None:
+        if job not in trace.job_ids:
+            raise InputError(f"no job {job!r}", path, field="--job")
+        at_ms = int(trace.jobs["submit_ms"][trace.job_ids.index(job)])
+    rows = ask(trace, found, chosen, at_ms, terms)
     if job is not None:
         rows = [row for row in rows if row.job_id == job]
-        if not rows:
-            raise InputError(f"job {job!r} does not wait at {at_s} s", path, field="--job")
+        if not rows and job not in trace.job_ids:
+            raise InputError(f"no job {job!r}", path, field="--job")
     if is_json:
         table = [
-            {"job_id": r.job_id, "member": r.member, "gpus": r.num_gpus, "waited_s": r.waited_ms / 1000,
-             "expected_start_s": None if r.expected_start_ms < 0 else r.expected_start_ms / 1000}
+            {"job_id": r.job_id, "member": r.member, "gpus": r.num_gpus, "waited_ms": r.waited_ms,
+             "expected_start_ms": None if r.expected_start_ms < 0 else r.expected_start_ms}
             for r in rows
         ]  # fmt: skip
-        emit({"at_s": at_s, "jobs": table}, True)
+        emit({"at_ms": at_ms, "jobs": table}, True)
         return
+    if not rows:
+        click.echo(f"nothing waits at {at_ms} ms" if job is None else f"job {job} does not wait at {at_ms} ms")
     for r in rows:
-        when = "not foreseen" if r.expected_start_ms < 0 else f"in {(r.expected_start_ms / 1000 - at_s):,.0f} s"
+        wait_s = (r.expected_start_ms - at_ms) / 1000
+        when = "not foreseen" if r.expected_start_ms < 0 else f"in {wait_s:,.0f} s"
         click.echo(f"{r.job_id:<24} {r.member:<16} {r.num_gpus:>6} GPUs  {when}")
 
 
