@@ -17,7 +17,7 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	$(BIN)/dure compile
 	touch $@
 
-# Replays a real trace (or the shipped one) and a day of the 260,000-GPU reference alliance.
+# Replays a trace (a recorded one where there is one) and a day of the 260,000-GPU reference alliance.
 run: setup
 	$(BIN)/dure tour --out $(OUT)
 
@@ -34,6 +34,7 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/latest.json
+	$(BIN)/python benchmarks/table.py
 
 # The schemas and the key tables of docs/alliance.md, from the models.
 docs: setup

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
 
-from dure.cli.main import main
+from dure.cli.main import cli, main
 
 ROWS = "".join(
     f"{i} {i * 60} -1 {300 + 40 * (i % 7)} {1 + i % 4} -1 -1 {1 + i % 4} 900 -1 1 {i % 3} 1 -1 -1 -1 -1 -1\n"
@@ -184,3 +186,24 @@ def test_bad_input_is_one_line_and_exit_code_2(log, args, word, dure):
     assert word in run.stderr
     assert run.stderr.count("\n") == 1
     assert run.stdout == ""
+
+
+def commands(group, name=""):
+    context = click.Context(group)
+    for each in group.list_commands(context):
+        command = group.get_command(context, each)
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{name}{each} ")
+        else:
+            yield f"{name}{each}", command
+
+
+@pytest.mark.parametrize(("name", "command"), [pytest.param(n, c, id=n) for n, c in commands(cli)])
+def test_each_command_and_option_is_documented(name, command):
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert f"`dure {name}" in page
+    assert command.help
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert option.opts[0] in page
+    assert any(option.name == "is_json" for option in command.params) or name in ("tour", "compile")

@@ -51,7 +51,9 @@ class TraceFile(FileModel):
     format: str = Field(
         default="auto", max_length=50, description="Its format; `auto`: recognised by what stands in it."
     )
-    options: dict[str, Setting] = Field(default={}, description="Settings of that format's loader.")
+    options: dict[str, Setting] = Field(
+        default={}, description="`member`, `arrivals`, `num_jobs`, `checkpoint_s`: what to make of it; see cli.md."
+    )
 
 
 class Generator(FileModel):
