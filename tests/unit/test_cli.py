@@ -110,6 +110,29 @@ def test_alliance_check_counts_and_names_the_line(tmp_path, dure):
     assert f"bad.yaml:{len(text.splitlines()) + 2}: nonsense" in bad.stderr
 
 
+def test_strangers_are_dealt_to_members_by_what_they_ask_for(tmp_path, dure):
+    from dure.examples import example_path
+    from dure.twin.inputs import fleet_from, with_members_of
+    from dure.twin.traces import load_trace
+
+    # Three groups of one, two and four GPUs at a time.
+    rows = "".join(f"{i} {i} -1 600 {1 << i % 3} -1 -1 {1 << i % 3} -1 -1 1 1 {i % 3} -1 -1 -1 -1 -1\n" for i in range(1, 31))
+    path = tmp_path / "groups.swf"
+    path.write_text("; Version: 2.2\n" + rows)
+    village = str(example_path("village"))
+    trace, terms = load_trace(path), fleet_from(village, None, 8)[1]
+    assert len(trace.members) == 3
+    mapped = with_members_of(trace, terms)
+    guarantee = terms.guarantee_gpus.sum(axis=1)
+    by_size = {int(size): int(guarantee[m]) for size, m in zip(mapped.jobs["num_gpus"], mapped.jobs["member"], strict=True)}
+    assert [by_size[4], by_size[2], by_size[1]] == sorted(guarantee.tolist(), reverse=True)[:3]
+    refused = dure("replay", str(path), "--fleet", village)
+    assert refused.returncode == 2
+    assert "is not in the alliance" in refused.stderr
+    taken = dure("replay", str(path), "--fleet", village, "--map-members", "--json")
+    assert json.loads(taken.stdout)["finished"] == 30
+
+
 def test_help_loads_nothing_heavy():
     code = (
         "import sys; sys.argv = ['dure', '--help']\n"
@@ -168,6 +191,7 @@ def test_a_bad_scenario_is_one_line(log, tmp_path, load, variant, words, dure):
         (["replay", "LOG", "--gpus", "8", "--faults", "rsc"], "faults.preset"),
         (["replay", "--gpus", "8"], "Missing argument 'PATH'"),
         (["forecast", "LOG", "--gpus", "8"], "--at, --job"),
+        (["replay", "LOG", "--gpus", "8", "--map-members"], "--map-members"),
         (["forecast", "LOG", "--gpus", "8", "--job", "no"], "no job 'no'"),
         (["compare", "none.yaml", "--jobs", "0"], "--jobs"),
         (["bench", "placement", "--data", ".", "--seeds", "a"], "--seeds"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dure.cli.main import emit, progress_bar
+from dure.cli.main import emit, progress
 from dure.model.errors import InputError
 
 
@@ -81,8 +81,7 @@ def scale(gpus: int, num_jobs: int, policy: str, seed: int, is_json: bool) -> No
     chosen = named_policy(policy)
     fleet, terms = reference_alliance(gpus)
     trace = scale_load(num_jobs, fleet, terms, seed)
-    bar, move = progress_bar("scale")
-    with bar:
+    with progress("scale") as move:
         result = replay(trace, fleet, chosen, terms, seed=seed, is_rejecting=True, progress=move)
     found = summary(result)
     emit(

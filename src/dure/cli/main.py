@@ -7,7 +7,8 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,11 @@ def check_output(path: str | None, field: str) -> None:
         raise InputError(f"the folder {target.parent} may not be written to", path, field=field)
 
 
-def progress_bar(label: str) -> tuple[Any, Callable[[int, int], None]]:
-    """A bar with the time left, on standard error and only on a terminal; and the callback that moves it."""
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left, on standard error and only on a terminal: gives the callback (done, total) that
+    moves it, and fills it when the work has come to its end.
+    """
     bar = click.progressbar(
         length=1, label=label, show_eta=True, file=sys.stderr, hidden=not sys.stderr.isatty(), width=30
     )
@@ -127,7 +131,9 @@ def progress_bar(label: str) -> tuple[Any, Callable[[int, int], None]]:
         bar.length = max(total, 1)
         bar.update(done - bar.pos)
 
-    return bar, move
+    with bar:
+        yield move
+        move(bar.length or 1, bar.length or 1)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dure.cli.main import progress_bar
+from dure.cli.main import progress
 
 if TYPE_CHECKING:
     from dure.model.fleet import Fleet
@@ -103,8 +103,7 @@ def _reference_day(folder: Path, offered_load: float) -> Path:
     click.echo(
         f"Reference alliance: {len(trace.jobs):,} jobs in a day on {fleet.num_gpus:,} GPUs, node failures on"
     )
-    bar, move = progress_bar("alliance")
-    with bar:
+    with progress("alliance") as move:
         result = replay(
             trace, fleet, named_policy("dure"), terms, faults=faults, seed=1, horizon_ms=DAY_MS, is_rejecting=True,
             progress=move,

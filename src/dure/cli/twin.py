@@ -7,17 +7,24 @@ from typing import Any
 
 import click
 
-from dure.cli.main import check_output, emit, progress_bar
+from dure.cli.main import check_output, emit, progress
 from dure.model.errors import InputError
 
 
-def _trace_and_fleet(path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, checkpoint_s: int) -> Any:
-    from dure.twin.inputs import fleet_from
+def _trace_and_fleet(
+    path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, checkpoint_s: int, is_mapped: bool
+) -> Any:
+    from dure.twin.inputs import fleet_from, with_members_of
     from dure.twin.traces import load_trace
     from dure.twin.traces.shape import with_checkpoints
 
     found, terms = fleet_from(fleet, gpus, gpus_per_node)
-    return with_checkpoints(load_trace(path), checkpoint_s * 1000), found, terms
+    trace = with_checkpoints(load_trace(path), checkpoint_s * 1000)
+    if is_mapped:
+        if terms is None:
+            raise InputError("goes with an alliance as the fleet", field="--map-members")
+        trace = with_members_of(trace, terms)
+    return trace, found, terms
 
 
 def _fleet_options(command: Any) -> Any:
@@ -31,6 +38,9 @@ def _fleet_options(command: Any) -> Any:
         ),
         click.option("--gpus-per-node", default=8, show_default=True, help="GPUs of one node, with --gpus."),
         click.option("--gpus", type=int, help="So many equal GPUs."),
+        click.option(
+            "--map-members", "is_mapped", is_flag=True, help="Deal the trace's members to those of the alliance."
+        ),
         click.option("--fleet", type=click.Path(), help="An alliance.yaml or a list of nodes."),
         click.option("--policy", default="dure", show_default=True, help="Name of the policy."),
     ):
@@ -47,7 +57,7 @@ def _fleet_options(command: Any) -> Any:
 @click.option("--records", type=click.Path(), help="Write every job's record here, as Parquet.")
 @click.option("--json", "is_json", is_flag=True)
 def replay(
-    path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, checkpoint_s: int, policy: str,
+    path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, checkpoint_s: int, is_mapped: bool, policy: str,
     seed: int, faults: str,
     html: str | None, records: str | None, is_json: bool,
 ) -> None:  # fmt: skip
@@ -60,10 +70,9 @@ def replay(
     chosen = named_policy(policy)
     check_output(html, "--html")
     check_output(records, "--records")
-    trace, found, terms = _trace_and_fleet(path, fleet, gpus, gpus_per_node, checkpoint_s)
+    trace, found, terms = _trace_and_fleet(path, fleet, gpus, gpus_per_node, checkpoint_s, is_mapped)
     horizon_ms = 2 * int(trace.jobs["submit_ms"].max(initial=0)) + 1
-    bar, move = progress_bar("replay")
-    with bar:
+    with progress("replay") as move:
         result = run(
             trace, found, chosen, terms, faults=generate_faults(found, faults, horizon_ms, seed), seed=seed,
             progress=move,
@@ -91,8 +100,7 @@ def compare(scenario: str, num_processes: int | None, html: str | None, is_json:
     from dure.twin.compare import run_scenario
 
     check_output(html, "--html")
-    bar, move = progress_bar("compare")
-    with bar:
+    with progress("compare") as move:
         outcome = run_scenario(scenario, num_processes, move)
     if html:
         from dure.twin.report import write_report
@@ -114,7 +122,7 @@ def compare(scenario: str, num_processes: int | None, html: str | None, is_json:
 @click.option("--job", help="Only this job; without --at, at the moment of its submission.")
 @click.option("--json", "is_json", is_flag=True)
 def forecast(
-    path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, checkpoint_s: int, policy: str,
+    path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, checkpoint_s: int, is_mapped: bool, policy: str,
     at_ms: int | None, job: str | None, is_json: bool,
 ) -> None:  # fmt: skip
     """When will the jobs that wait at a moment start, by what is known then?
@@ -128,7 +136,7 @@ def forecast(
     if at_ms is None and job is None:
         raise InputError("give a moment or a job", field="--at, --job")
     chosen = named_policy(policy)
-    trace, found, terms = _trace_and_fleet(path, fleet, gpus, gpus_per_node, checkpoint_s)
+    trace, found, terms = _trace_and_fleet(path, fleet, gpus, gpus_per_node, checkpoint_s, is_mapped)
     if at_ms is None:
         if job not in trace.job_ids:
             raise InputError(f"no job {job!r}", path, field="--job")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from dure.model.errors import InputError
 from dure.model.fleet import Fleet, uniform_fleet
+from dure.model.jobs import Trace
 from dure.model.terms import AgreementTerms, Terms
 
 
@@ -38,6 +40,23 @@ def fleet_from(
     from dure.twin.traces import load_nodes
 
     return load_nodes(path), None
+
+
+def with_members_of(trace: Trace, terms: Terms) -> Trace:
+    """The load of strangers as the members' own, to see an alliance under a recorded load.
+
+    The trace's members in order of the GPU time that they ask for are dealt to the alliance's members in order of
+    their guarantees, from the start again when those are used up; at one value the earlier in the list goes first.
+    """
+    jobs = trace.jobs.copy()
+    work = jobs["duration_ms"].clip(min=0) * (jobs["num_gpus"] * (jobs["gpu_milli"] / 1000))
+    asked = np.bincount(jobs["member"], work, len(trace.members))
+    largest = np.argsort(-terms.guarantee_gpus.sum(axis=1), kind="stable")
+    to = np.zeros(len(trace.members), np.int32)
+    for place, stranger in enumerate(np.argsort(-asked, kind="stable")):
+        to[stranger] = largest[place % len(largest)]
+    jobs["member"] = to[jobs["member"]]
+    return replace(trace, jobs=jobs, members=[member.name for member in terms.members])
 
 
 def reference_alliance(num_gpus: int) -> tuple[Fleet, Terms]:
