@@ -12,12 +12,12 @@ from dure.model.errors import InputError
 from dure.model.fleet import Fleet
 from dure.model.jobs import Trace
 from dure.model.terms import NO_AGREEMENT, Terms, single_member_terms
-from dure.policy.config import Policy
+from dure.policy.config import CLAIRVOYANT, Policy
 from dure.policy.kernels import layout as k
 from dure.policy.kernels.bits import make_bits
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import State
-from dure.policy.kernels.nodes import index, node_power_w
+from dure.policy.kernels.nodes import count_clear, index, node_power_w
 
 _CLASS_KEYS = (
     "member", "project", "num_gpus", "min_gpus", "max_gpus", "gpus_per_node", "gpu_milli", "cpu_milli", "mem_mib",
@@ -97,6 +97,7 @@ def _pool_table(fleet: Fleet, terms: Terms, policy: Policy, pool: NDArray[Any]) 
         rec["node0"], rec["node1"] = at[0], at[-1] + 1
         rec["rack0"], rec["rack1"] = mine["rack"].min(), mine["rack"].max() + 1
         rec["block0"], rec["block1"] = mine["block"].min(), mine["block"].max() + 1
+        rec["block_nodes"] = np.bincount(mine["block"] - mine["block"].min()).max()
         rec["per_node"] = mine["num_gpus"].max()
         rec["is_plain"] = int((mine["num_gpus"] == rec["per_node"]).all())
         rec["site"] = mine["site"][0]
@@ -104,7 +105,6 @@ def _pool_table(fleet: Fleet, terms: Terms, policy: Policy, pool: NDArray[Any]) 
         rec["gpu_type"] = kinds[-1]
         kind = fleet.gpu_types[max(int(kinds[-1]), 0)]
         rec["busy_w"], rec["idle_w"], rec["sleep_w"] = kind.busy_w, kind.idle_w, kind.sleep_w
-        rec["mig"] = kind.mig_slices
         rec["spares_target"] = len(at) * policy.spares_ppm // 1_000_000
 
 
@@ -138,7 +138,7 @@ def build_state(
 
     pool = np.zeros(num_pools, k.POOL)
     _pool_table(fleet, terms, policy, pool)
-    pool["hold"] = -1
+    pool["hold"] = pool["gain"] = -1
     pool["home"] = [p.home for p in terms.pools]
 
     guarantee = (
@@ -147,6 +147,7 @@ def build_state(
     mp = np.zeros((num_members, num_pools), k.MP)
     mp["guarantee"] = guarantee
     mp["over"] = mp["over_last"] = -1
+    mp["short_milli"] = k.NEVER_MS
     mp["agreement"] = terms.agreement if policy.is_shares else NO_AGREEMENT
     if policy.is_shares:
         mp["right"] = (terms.agreement >= 0) | (guarantee > 0)
@@ -163,9 +164,12 @@ def build_state(
     ag = np.zeros(max(len(terms.agreements), 1) if policy.is_shares else 1, k.AGREEMENT)
     if policy.is_shares:
         for i, a in enumerate(terms.agreements):
-            ag[i] = (a.limit_gpus * 1000, 0, a.notice_ms, a.start_ms, a.end_ms, 0)
+            ag[i] = (a.limit_gpus * 1000, 0, a.notice_ms, a.start_ms, a.end_ms, k.NEVER_MS, 0, 0, 0)
     else:
-        ag[0] = (1 << 60, 0, policy.own_notice_ms, 0, k.NEVER_MS, 0)
+        ag[0] = (1 << 60, 0, policy.own_notice_ms, 0, k.NEVER_MS, k.NEVER_MS, 0, 0, 0)
+    pools_of = [np.flatnonzero((mp["agreement"] == a).any(axis=0)) for a in range(len(ag))]
+    ends = np.cumsum([0] + [len(x) for x in pools_of])
+    ag["pool0"], ag["pool1"] = ends[:-1], ends[1:]
 
     member = np.zeros(num_members, k.MEMBER)
     member["head"] = -1
@@ -191,16 +195,16 @@ def build_state(
     speed = np.array([[max(t.speed_milli, 1) for t in fleet.gpu_types] or [1000]], np.int64)
     if not policy.is_shares and len(fleet.gpu_types) <= 1:
         speed[:] = 1000
-    cls_pool, cls_mask = _eligible(trace, fleet, terms, policy, cls, uniq, mp, ag, pool, speed, notes)
+    cls_pool, need = _eligible(trace, fleet, terms, policy, cls, uniq, mp, ag, pool, speed, notes)
 
     job = np.zeros(num_jobs, k.JOB)
     n = len(jobs)
     job["submit_ms"][:n] = jobs["submit_ms"]
     job["ckpt_ms"][:n] = jobs["checkpoint_ms"]
     job["limit_ms"][:n] = jobs["limit_ms"]
-    job["oracle_ms"][:n] = jobs["duration_ms"] if policy.order in (k.SJF, k.SRTF, k.SRSF) else -1
+    job["oracle_ms"][:n] = jobs["duration_ms"] if policy.order in CLAIRVOYANT else -1
     job["cls"][:n] = cls_of
-    for name in ("first_start_ms", "claim_ms", "claim_from_ms", "end_ms", "promise_ms", "promised_at_ms"):
+    for name in ("first_start_ms", "claim_ms", "claim_from_ms", "end_ms", "promise_ms"):
         job[name] = -1
     for name in ("seg", "hold", "pool", "child", "sibling", "over_prev", "over_next", "cause"):
         job[name] = -1
@@ -216,15 +220,17 @@ def build_state(
 
     site = np.zeros(len(fleet.sites), k.SITE)
     site["claimant"] = -1
+    site["short_w"] = k.NEVER_MS
     site["cap_w"] = [s.power_cap_w for s in fleet.sites]
     num_projects = max(len(trace.projects), 1)
     project = np.zeros(num_projects, k.PROJECT)
     project["weight_milli"] = 1000
 
     state = State(
-        g=g, job=job, cls=cls, cls_pool=cls_pool, cls_mask=cls_mask, member=member,
+        g=g, job=job, cls=cls, cls_pool=cls_pool, need=need, came=np.zeros(len(cls), np.int64), member=member,
         order=np.arange(num_members, dtype=np.int64), pool=pool,
-        guar=np.concatenate([*guar, np.zeros(1, np.int64)]).astype(np.int64), mp=mp, ag=ag, node=node,
+        guar=np.concatenate([*guar, np.zeros(1, np.int64)]).astype(np.int64), mp=mp, ag=ag,
+        ag_pool=np.concatenate([*pools_of, np.zeros(1, np.int64)]).astype(np.int64), node=node,
         gfree=np.zeros((num_nodes, k.GPUS_MAX), np.int16), seg=seg, rack=rack, block=block,
         bits=make_bits(k.NUM_ROWS, num_nodes), rack_bits=make_bits(k.RACK_ROWS, len(rack)), hold=hold,
         dec=np.zeros(max(1 << 16, 2 * fleet.num_gpus + 2 * num_nodes), k.DECISION),
@@ -252,6 +258,7 @@ def index_all(S: State) -> None:
     """Fill the free indexes and the sites' power of a state in which nothing runs."""
     for n in range(S.node.shape[0]):
         index(S, n)
+        count_clear(S, n)
         S.site[S.pool[S.node[n].pool].site].power_w += node_power_w(S, n)
 
 
@@ -316,7 +323,8 @@ def _eligible(
     trace: Trace, fleet: Fleet, terms: Terms, policy: Policy, cls: NDArray[Any], uniq: NDArray[Any],
     mp: NDArray[Any], ag: NDArray[Any], pool: NDArray[Any], speed: NDArray[Any], notes: list[str],
 ) -> tuple[NDArray[Any], NDArray[Any]]:  # fmt: skip
-    """The pools that each class may ever use, in order of preference: own share first, then speed, then id."""
+    """The pools that each class may ever use, in order of preference (own share first, then speed, then id), and
+    the fewest GPUs that it wants on a node of each."""
     kinds = _type_mask(trace, fleet, notes)
     pool_type = pool["gpu_type"].astype(np.int64)
     pool_site_bit = np.uint64(1) << pool["site"].astype(np.uint64)
@@ -339,7 +347,7 @@ def _eligible(
     # Borrowers leave a fiftieth of the cap alone (kernels.cycle.has_power).
     cap_w = cap_w - cap_w // 50
     wake_w = (pool["idle_w"] - pool["sleep_w"]) * (pool["per_node"] if policy.is_sleep else 0)
-    mask = np.zeros((len(cls), (len(pool) + 63) // 64), np.uint64)
+    need = np.full((len(cls), len(pool)), k.NEED_NEVER, np.int8)
     lists: list[NDArray[Any]] = []
     rank = np.lexsort((np.arange(len(pool)), -speed[0][np.maximum(pool_type, 0)]))
     total = 0
@@ -380,12 +388,23 @@ def _eligible(
         limit = np.where(mp["agreement"][m] >= 0, 1, 0)
         mine = [p for p in rank if ok[p]]
         mine.sort(key=lambda p: 0 if mp["guarantee"][m, p] > 0 else 1 + int(limit[p] == 0))
-        for p in mine:
-            mask[c, p >> 6] |= np.uint64(1 << (int(p) & 63))
+        need[c, mine] = _least_part(rec, pool["per_node"][mine])
         rec["pool0"], rec["num_pools"] = total, len(mine)
         total += len(mine)
         lists.append(np.array(mine, np.int64))
-    return np.concatenate([*lists, np.zeros(1, np.int64)]), mask
+    return np.concatenate([*lists, np.zeros(1, np.int64)]), need
+
+
+def _least_part(rec: Any, node_gpus: NDArray[Any]) -> NDArray[Any]:
+    """Fewest GPUs that a class wants on one node, at its full size or its least, for nodes of each size."""
+    least = np.full(len(node_gpus), k.GPUS_MAX, np.int64)
+    if rec["num_gpus"] == 0 or rec["gpu_milli"] < 1000:
+        return np.zeros_like(least)
+    for gpus in (int(rec["num_gpus"]), int(rec["min_gpus"])):
+        part = np.minimum(rec["per_node"] or gpus, node_gpus)
+        rest = gpus % np.maximum(part, 1)
+        least = np.minimum(least, np.where(rest > 0, np.minimum(part, rest), part))
+    return least
 
 
 def _widest(fleet: Fleet, pool: NDArray[Any], level: str) -> tuple[NDArray[Any], NDArray[Any]]:

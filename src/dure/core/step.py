@@ -14,8 +14,9 @@ from dure.model.jobs import Trace
 from dure.model.terms import Terms
 from dure.policy.config import Policy
 from dure.policy.kernels import layout as k
-from dure.policy.kernels.cycle import cycle, next_rerank_ms, on_rerank, on_submit
-from dure.policy.kernels.leases import mark_dirty, on_cancel, on_end, on_node_down, on_node_up, on_vacated
+from dure.policy.kernels.cycle import cycle, next_rerank_ms, on_rerank
+from dure.policy.kernels.leases import enqueue, on_cancel, on_end, on_node_down, on_node_up, on_vacated
+from dure.policy.kernels.quota import look_again
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class Core:
         match stimulus:
             case Submitted(job):
                 self._expect(job, k.NEW)
-                on_submit(s, job)
+                enqueue(s, job)
             case Ended(job):
                 self._expect(job, k.RUNNING, k.REVOKING)
                 on_end(s, job)
@@ -186,8 +187,7 @@ class Core:
             case NodeUp(node, is_release):
                 on_node_up(s, node, int(is_release))
             case TermsDue():
-                for p in range(len(s.pool)):
-                    mark_dirty(s, p)
+                look_again(s)
             case _:
                 assert_never(stimulus)
 

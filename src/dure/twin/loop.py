@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dure.policy.kernels.arrays import ArrayBundle
 from dure.policy.kernels.compile import kernel
-from dure.policy.kernels.cycle import cycle, next_rerank_ms, on_rerank, on_submit
+from dure.policy.kernels.cycle import cycle, next_rerank_ms, on_rerank
 from dure.policy.kernels.layout import (
     DOWN,
     GROW,
@@ -22,8 +22,8 @@ from dure.policy.kernels.layout import (
     VACATE,
     State,
 )
-from dure.policy.kernels.leases import mark_dirty, on_end, on_node_down, on_node_up, on_vacated
-from dure.policy.kernels.quota import settle
+from dure.policy.kernels.leases import enqueue, on_end, on_node_down, on_node_up, on_vacated
+from dure.policy.kernels.quota import look_again, settle
 
 # Kinds of timed events; at one moment they are taken in this order.
 END, VACATED, RERANK, RELEASE, WAKE = 0, 1, 2, 3, 4
@@ -255,11 +255,10 @@ def happen(S: State, W: World, t: int) -> None:
             on_node_up(S, n, 0)
     while W.w[5] < W.wake_ms.shape[0] and W.wake_ms[W.w[5]] == t:
         W.w[5] += 1
-        for p in range(S.pool.shape[0]):
-            mark_dirty(S, p)
+        look_again(S)
     while W.w[3] < S.g[0].num_jobs and S.job[W.w[3]].submit_ms == t:
         if W.truth_ms[W.w[3]] >= 0:
-            on_submit(S, W.w[3])
+            enqueue(S, W.w[3])
         W.w[3] += 1
         W.w[6] += 1
 

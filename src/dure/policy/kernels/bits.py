@@ -18,20 +18,9 @@ for _i in range(64):
 
 
 def make_bits(num_rows: int, size: int) -> NDArray[Any]:
-    """Empty bitmaps: shape (num_rows, words + summary words) of uint64, the summary after the words."""
+    """Empty bitmaps: shape (num_rows, words + summary words) of uint64, the summary backwards from the row's end."""
     words = (size + 63) // 64
     return np.zeros((num_rows, words + (words + 63) // 64), np.uint64)
-
-
-@kernel
-def num_words(width: int) -> int:
-    """Words of the first level of a row that is `width` words wide with its summary (inverse of make_bits)."""
-    w = (width * 64) // 65
-    while w + (w + 63) // 64 < width:
-        w += 1
-    while w + (w + 63) // 64 > width:
-        w -= 1
-    return w
 
 
 @kernel
@@ -41,12 +30,21 @@ def lowest(word: np.uint64) -> int:
 
 
 @kernel
+def gpus_in(mask: int) -> int:
+    """Number of set bits of a mask of GPUs."""
+    count = 0
+    while mask:
+        mask &= mask - 1
+        count += 1
+    return count
+
+
+@kernel
 def set_bit(bits: NDArray[Any], row: int, i: int) -> None:
     """Set bit i of a row."""
     w = i >> 6
-    n = num_words(bits.shape[1])
     bits[row, w] |= ONE << np.uint64(i & 63)
-    bits[row, n + (w >> 6)] |= ONE << np.uint64(w & 63)
+    bits[row, bits.shape[1] - 1 - (w >> 6)] |= ONE << np.uint64(w & 63)
 
 
 @kernel
@@ -55,8 +53,7 @@ def clear_bit(bits: NDArray[Any], row: int, i: int) -> None:
     w = i >> 6
     bits[row, w] &= ~(ONE << np.uint64(i & 63))
     if bits[row, w] == 0:
-        n = num_words(bits.shape[1])
-        bits[row, n + (w >> 6)] &= ~(ONE << np.uint64(w & 63))
+        bits[row, bits.shape[1] - 1 - (w >> 6)] &= ~(ONE << np.uint64(w & 63))
 
 
 @kernel
@@ -67,18 +64,17 @@ def next_bit(bits: NDArray[Any], row: int, start: int, stop: int) -> int:
     w = start >> 6
     word = bits[row, w] & (ALL << np.uint64(start & 63))
     if word == 0:
-        n = num_words(bits.shape[1])
         w += 1
         last = (stop - 1) >> 6
         if w > last:
             return -1
-        s = w >> 6
-        summary = bits[row, n + s] & (ALL << np.uint64(w & 63))
+        s, end = w >> 6, bits.shape[1] - 1
+        summary = bits[row, end - s] & (ALL << np.uint64(w & 63))
         while summary == 0:
             s += 1
             if s > last >> 6:
                 return -1
-            summary = bits[row, n + s]
+            summary = bits[row, end - s]
         w = (s << 6) + lowest(summary)
         if w > last:
             return -1

@@ -28,14 +28,18 @@ FIFO, SJF, SRTF, FAIR, LAS, DURE, SRSF = 0, 1, 2, 3, 4, 5, 6
 # Backfill (rule 5).
 BACKFILL_NONE, BACKFILL_EASY, BACKFILL_CONSERVATIVE = 0, 1, 2
 # Kinds of hold on nodes.
-HOLD_BACKFILL, HOLD_RECLAIM, HOLD_RANK, HOLD_ADVANCE = 0, 1, 2, 3
+HOLD_BACKFILL, HOLD_RECLAIM, HOLD_RANK = 0, 1, 2
 # Decisions.
 START, VACATE, SHRINK, GROW, QUARANTINE, HOLD = 1, 2, 3, 4, 5, 6
 
 GPUS_MAX = 16
-#: Rows of the node bitmap: free GPU count 0..16, then the largest partly free GPU in eighths 1..8.
+#: Rows of the node bitmap: free GPU count 0..16, the largest partly free GPU in eighths 1..8, and whether
+#: anything on the node is above a guarantee.
 ROW_PARTIAL = GPUS_MAX + 1
-NUM_ROWS = ROW_PARTIAL + 8
+ROW_OVER = ROW_PARTIAL + 8
+NUM_ROWS = ROW_OVER + 1
+#: `State.need` of a pool that a class may never use; `POOL.gain` when anything may have come free.
+NEED_NEVER, GAIN_ALL = 127, 126
 RACK_ROWS = 33
 NUM_BUCKETS = 48
 
@@ -78,6 +82,7 @@ G = np.dtype(
             "free_seg",
             "free_hold",
             "num_dirty",
+            "num_came",
             "num_ready",
             "num_jobs",
             "used_milli",
@@ -96,9 +101,7 @@ G = np.dtype(
             "shrinks",
             "grows",
             "holds",
-            "lent_milli_ms",
             "lent_milli",
-            "lent_at_ms",
             "lacking_w",
             "frag_gpus",
             "whole_free",
@@ -131,7 +134,6 @@ JOB = np.dtype(
         ("end_ms", i8),
         ("claim_from_ms", i8),
         ("promise_ms", i8),
-        ("promised_at_ms", i8),
         ("cls", i8),
         ("key1", i8),
         ("key2", i8),
@@ -181,6 +183,7 @@ CLS = np.dtype(
         ("holds", i8),
         ("topology", i1),
         ("priority", i1),
+        ("has_come", i1),
     ],
     align=True,
 )
@@ -198,7 +201,6 @@ MEMBER = np.dtype(
         ("pending", i8),
         ("queued_milli", i8),
         ("head", i8),
-        ("pad", i8),
     ],
     align=True,
 )
@@ -218,11 +220,11 @@ POOL = np.dtype(
         ("rack1", i8),
         ("block0", i8),
         ("block1", i8),
+        ("block_nodes", i8),
         ("per_node", i8),
         ("site", i8),
         ("home", i8),
         ("gpu_type", i8),
-        ("mig", i8),
         ("guar0", i8),
         ("guar1", i8),
         ("hold", i8),
@@ -230,6 +232,9 @@ POOL = np.dtype(
         ("cursor", i8),
         ("over_milli", i8),
         ("preempt_at_ms", i8),
+        ("gain", i8),
+        ("clear", i8),
+        ("power_seen", i8),
         ("is_dirty", i1),
         ("is_plain", i1),
     ],
@@ -245,6 +250,9 @@ MP = np.dtype(
         ("over_last", i8),
         ("agreement", i8),
         ("right", i8),
+        ("short_milli", i8),
+        ("opened", i8),
+        ("seen", i8),
     ],
     align=True,
 )
@@ -256,7 +264,10 @@ AGREEMENT = np.dtype(
         ("notice_ms", i8),
         ("start_ms", i8),
         ("end_ms", i8),
-        ("waiting", i8),
+        ("short_milli", i8),
+        ("opened", i8),
+        ("pool0", i8),
+        ("pool1", i8),
     ],
     align=True,
 )
@@ -283,6 +294,7 @@ NODE = np.dtype(
         ("fails", i8),
         ("state", i1),
         ("is_indexed", i1),
+        ("is_clear", i1),
         ("partial", i1),
         ("is_ready", i1),
     ],
@@ -298,13 +310,12 @@ SEG = np.dtype(
         ("node_prev", i8),
         ("node_next", i8),
         ("milli", i8),
-        ("leaving", i8),
     ],
     align=True,
 )
 
 DOMAIN = np.dtype(
-    [("node0", i8), ("node1", i8), ("child0", i8), ("child1", i8), ("whole", i8), ("pool", i8)], align=True
+    [(n, i8) for n in ("node0", "node1", "child0", "child1", "whole", "clear", "pool")], align=True
 )
 
 HOLD_REC = np.dtype(
@@ -335,13 +346,14 @@ SITE = np.dtype(
         ("power_w", i8),
         ("energy_wms", i8),
         ("at_ms", i8),
-        ("waiting", i8),
+        ("short_w", i8),
+        ("opened", i8),
         ("due_ms", i8),
         ("claimant", i8),
     ],
     align=True,
 )
-PROJECT = np.dtype([("usage", i8), ("weight_milli", i8)], align=True)
+PROJECT = np.dtype([(n, i8) for n in ("usage", "used_milli", "at_ms", "weight_milli", "level")], align=True)
 
 
 class State(ArrayBundle):
@@ -351,13 +363,15 @@ class State(ArrayBundle):
     job: NDArray[Any]
     cls: NDArray[Any]
     cls_pool: NDArray[Any]
-    cls_mask: NDArray[Any]
+    need: NDArray[Any]
+    came: NDArray[Any]
     member: NDArray[Any]
     order: NDArray[Any]
     pool: NDArray[Any]
     guar: NDArray[Any]
     mp: NDArray[Any]
     ag: NDArray[Any]
+    ag_pool: NDArray[Any]
     node: NDArray[Any]
     gfree: NDArray[Any]
     seg: NDArray[Any]
@@ -382,13 +396,15 @@ class State(ArrayBundle):
         "job": (JOB, 1),
         "cls": (CLS, 1),
         "cls_pool": (i8, 1),
-        "cls_mask": (np.uint64, 2),
+        "need": (i1, 2),
+        "came": (i8, 1),
         "member": (MEMBER, 1),
         "order": (i8, 1),
         "pool": (POOL, 1),
         "guar": (i8, 1),
         "mp": (MP, 2),
         "ag": (AGREEMENT, 1),
+        "ag_pool": (i8, 1),
         "node": (NODE, 1),
         "gfree": (np.int16, 2),
         "seg": (SEG, 1),

@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
+from dure.policy.kernels.bits import gpus_in
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
     CANCELLED,
+    DOWN,
     ENDED,
     GROW,
+    HOLD_BACKFILL,
+    HOLD_RECLAIM,
+    NEVER_MS,
+    OFFLINE,
     PENDING,
     QUARANTINE,
+    QUARANTINED,
     REVOKING,
     RUNNING,
     SHRINK,
+    SPARE,
     START,
     UP,
     VACATE,
     State,
 )
-from dure.policy.kernels.nodes import add_segment, free_gpus_of, index, unindex, unlink_segment
+from dure.policy.kernels.nodes import (
+    add_segment,
+    count_clear,
+    free_gpus_of,
+    index,
+    note_gain,
+    unindex,
+    unlink_segment,
+)
 from dure.policy.kernels.place import cpu_for, fits, mem_for
-from dure.policy.kernels.queue import learn, milli_of, predict_rest_ms, push, rank_of
-from dure.policy.kernels.quota import charge, over_link, over_on_nodes, over_unlink, promote
+from dure.policy.kernels.queue import drop_ended, learn, milli_of, predict_rest_ms, push, rank_of
+from dure.policy.kernels.quota import (
+    charge,
+    mark_dirty,
+    over_link,
+    over_on_nodes,
+    over_unlink,
+    promote,
+    return_share,
+)
 
 
 @kernel
@@ -36,12 +60,14 @@ def decide(S: State, kind: int, j: int, p: int, n: int, gpus: int, at_ms: int, c
 
 
 @kernel
-def mark_dirty(S: State, p: int) -> None:
-    """Remember that a pool has something new to give."""
-    if not S.pool[p].is_dirty:
-        S.pool[p].is_dirty = 1
-        S.dirty[S.g[0].num_dirty] = p
-        S.g[0].num_dirty += 1
+def requeue(S: State, j: int) -> None:
+    """Put a job among those that wait, and its class among those to be looked at in every pool."""
+    push(S, j)
+    cls = S.cls[S.job[j].cls]
+    if not cls.has_come:
+        cls.has_come = 1
+        S.came[S.g[0].num_came] = S.job[j].cls
+        S.g[0].num_came += 1
 
 
 @kernel
@@ -148,20 +174,11 @@ def release(S: State, j: int) -> None:
     charge(S, j, -job.alloc * cls.gpu_milli)
     if job.is_borrowed:
         over_unlink(S, j)
-        cell = S.mp[m, p]
-        if cell.agreement >= 0 and S.ag[cell.agreement].waiting:
-            S.ag[cell.agreement].waiting = 0
-            for q in range(S.pool.shape[0]):
-                if S.mp[m, q].agreement == cell.agreement:
-                    mark_dirty(S, q)
     s = job.seg
     while s >= 0:
         seg = S.seg[s]
         n, mask, after = seg.node, seg.mask, seg.next
-        count, rest = 0, mask
-        while rest:
-            rest &= rest - 1
-            count += 1
+        count = gpus_in(mask)
         free_gpus_of(S, n, s, mask, cpu_for(S, job.cls, count), mem_for(S, job.cls, count))
         unlink_segment(S, s)
         check_hold(S, n)
@@ -170,13 +187,21 @@ def release(S: State, j: int) -> None:
     job.alloc = 0
     if not job.is_borrowed:
         promote(S, m, p)
-    site = S.pool[p].site
-    if S.site[site].waiting:
-        S.site[site].waiting = 0
-        for q in range(S.pool.shape[0]):
-            if S.pool[q].site == site:
-                mark_dirty(S, q)
+    wake_site(S, S.pool[p].site)
     mark_dirty(S, p)
+
+
+@kernel
+def wake_site(S: State, i: int) -> None:
+    """Look anew at all of a site's pools once it has the power that some job was refused for (rule 8)."""
+    site = S.site[i]
+    if site.cap_w - site.power_w < site.short_w:
+        return
+    site.short_w = NEVER_MS
+    site.opened += 1
+    for q in range(S.pool.shape[0]):
+        if S.pool[q].site == i:
+            mark_dirty(S, q)
 
 
 @kernel
@@ -195,7 +220,7 @@ def enqueue(S: State, j: int) -> None:
     S.member[m].queued_milli += milli_of(S, job.cls)
     g.queue_jobs += 1
     g.queue_milli += milli_of(S, job.cls)
-    push(S, j)
+    requeue(S, j)
 
 
 @kernel
@@ -220,6 +245,8 @@ def drop_hold(S: State, h: int) -> None:
         node.hold = node.hold_next = -1
         node.is_ready = 0
         index(S, n)
+        note_gain(S, n)
+        count_clear(S, n)
         n = after
     if hold.prev >= 0:
         S.hold[hold.prev].next = hold.next
@@ -227,9 +254,9 @@ def drop_hold(S: State, h: int) -> None:
         pool.hold = hold.next
     if hold.next >= 0:
         S.hold[hold.next].prev = hold.prev
-    if hold.kind == 1:
-        S.mp[S.cls[S.job[hold.job].cls].member, hold.pool].use_g -= hold.rem * 1000
-    if hold.kind == 0:
+    if hold.kind == HOLD_RECLAIM:
+        return_share(S, S.cls[S.job[hold.job].cls].member, hold.pool, hold.rem * 1000)
+    if hold.kind == HOLD_BACKFILL:
         pool.holds -= 1
         S.cls[S.job[hold.job].cls].holds -= 1
     S.job[hold.job].hold = -1
@@ -290,6 +317,7 @@ def on_cancel(S: State, j: int) -> None:
         release(S, j)
     job.state = CANCELLED
     job.end_ms = S.g[0].now_ms
+    drop_ended(S, job.cls)
 
 
 @kernel
@@ -315,12 +343,13 @@ def on_node_down(S: State, n: int, is_failure: int) -> None:
     """A node is lost (or, with is_failure 0, taken out of service): its gangs fail whole."""
     g = S.g[0]
     node = S.node[n]
-    if node.state not in (UP, 3):
+    if node.state not in (UP, SPARE):
         return
     pool = S.pool[node.pool]
-    was_spare = node.state == 3
+    was_spare = node.state == SPARE
     unindex(S, n)
-    node.state = 1
+    node.state = DOWN
+    count_clear(S, n)
     if was_spare:
         pool.spares -= 1
     g.online_milli -= node.num * 1000
@@ -333,7 +362,7 @@ def on_node_down(S: State, n: int, is_failure: int) -> None:
         drop_hold(S, h)
         # The promise falls with the node; the next claim is a new one.
         S.job[j].claim_ms = -1
-        push(S, j)
+        requeue(S, j)
     lost = 0
     while node.seg >= 0:
         j = S.seg[node.seg].job
@@ -342,10 +371,12 @@ def on_node_down(S: State, n: int, is_failure: int) -> None:
     if lost and pool.spares > 0:
         # One spare goes into service for the node that is gone (rule 7).
         for k in range(pool.node0, pool.node1):
-            if S.node[k].state == 3:
+            if S.node[k].state == SPARE:
                 S.node[k].state = UP
                 pool.spares -= 1
                 index(S, k)
+                note_gain(S, k)
+                count_clear(S, k)
                 break
     mark_dirty(S, node.pool)
 
@@ -355,10 +386,10 @@ def on_node_up(S: State, n: int, is_release: int) -> None:
     """A node is back: to the spares where those are short, to quarantine where it keeps failing (rule 7)."""
     g = S.g[0]
     node = S.node[n]
-    if node.state not in (1, 2, 4):
+    if node.state not in (DOWN, QUARANTINED, OFFLINE):
         return
-    if not is_release and node.state != 4 and g.quarantine_fails > 0 and node.fails >= g.quarantine_fails:
-        node.state = 2
+    if not is_release and node.state != OFFLINE and g.quarantine_fails > 0 and node.fails >= g.quarantine_fails:
+        node.state = QUARANTINED
         node.fails = 0
         g.quarantined += 1
         decide(S, QUARANTINE, -1, node.pool, n, node.num, g.now_ms + g.quarantine_ms, -1)
@@ -366,11 +397,13 @@ def on_node_up(S: State, n: int, is_release: int) -> None:
     g.online_milli += node.num * 1000
     pool = S.pool[node.pool]
     if pool.spares < pool.spares_target:
-        node.state = 3
+        node.state = SPARE
         pool.spares += 1
         return
     node.state = UP
     index(S, n)
+    note_gain(S, n)
+    count_clear(S, n)
     mark_dirty(S, node.pool)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dure.policy.kernels.bits import clear_bit, set_bit
+from dure.policy.kernels.bits import clear_bit, gpus_in, set_bit
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import RACK_ROWS, ROW_PARTIAL, UP, State
 
@@ -83,6 +83,29 @@ def index(S: State, n: int) -> None:
 
 
 @kernel
+def note_gain(S: State, n: int) -> None:
+    """Remember, for the next look at the pool, how many GPUs are free on a node that has become freer."""
+    node = S.node[n]
+    pool = S.pool[node.pool]
+    if (node.is_indexed or pool.holds > 0) and node.free > pool.gain:
+        pool.gain = node.free
+
+
+@kernel
+def count_clear(S: State, n: int) -> None:
+    """Keep count, by rack, block and pool, of the nodes on which nothing stands but what is above a guarantee."""
+    node = S.node[n]
+    is_clear = node.state == UP and node.hold < 0 and node.num > 0 and node.used_milli == node.over_milli
+    if is_clear == (node.is_clear == 1):
+        return
+    delta = 1 if is_clear else -1
+    node.is_clear = 1 if is_clear else 0
+    S.rack[node.rack].clear += delta
+    S.block[node.block].clear += delta
+    S.pool[node.pool].clear += delta
+
+
+@kernel
 def lowest_gpus(mask: int, count: int) -> int:
     """The `count` lowest set bits of a mask."""
     out = 0
@@ -104,7 +127,7 @@ def add_segment(S: State, j: int, n: int, count: int, milli: int, cpu: int, mem:
     s = g.free_seg
     seg = S.seg[s]
     g.free_seg = seg.next
-    seg.job, seg.node, seg.leaving = j, n, 0
+    seg.job, seg.node = j, n
     seg.milli = milli
     if milli >= 1000 or count == 0:
         seg.mask = lowest_gpus(node.free_mask, count)
@@ -140,6 +163,7 @@ def add_segment(S: State, j: int, n: int, count: int, milli: int, cpu: int, mem:
         S.seg[node.seg].node_prev = s
     node.seg = s
     index(S, n)
+    count_clear(S, n)
     site_add_power(S, S.pool[node.pool].site, node_power_w(S, n) - before_w)
 
 
@@ -147,14 +171,7 @@ def add_segment(S: State, j: int, n: int, count: int, milli: int, cpu: int, mem:
 def seg_gpus(S: State, s: int) -> int:
     """Whole GPUs of a segment; 0 for a fraction."""
     seg = S.seg[s]
-    if seg.milli < 1000:
-        return 0
-    count = 0
-    mask = seg.mask
-    while mask:
-        mask &= mask - 1
-        count += 1
-    return count
+    return gpus_in(seg.mask) if seg.milli >= 1000 else 0
 
 
 @kernel
@@ -165,11 +182,7 @@ def free_gpus_of(S: State, n: int, s: int, mask: int, cpu: int, mem: int) -> Non
     before_w = node_power_w(S, n)
     unindex(S, n)
     if seg.milli >= 1000 or mask == 0:
-        count = 0
-        rest = mask
-        while rest:
-            rest &= rest - 1
-            count += 1
+        count = gpus_in(mask)
         node.free_mask |= mask
         node.free += count
         node.used_milli -= count * 1000
@@ -187,6 +200,8 @@ def free_gpus_of(S: State, n: int, s: int, mask: int, cpu: int, mem: int) -> Non
     node.cpu_free += cpu
     node.mem_free += mem
     index(S, n)
+    note_gain(S, n)
+    count_clear(S, n)
     site_add_power(S, S.pool[node.pool].site, node_power_w(S, n) - before_w)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from dure.policy.kernels.bits import next_bit
 from dure.policy.kernels.compile import kernel
-from dure.policy.kernels.layout import GPUS_MAX, RACK_ROWS, ROW_PARTIAL, State
+from dure.policy.kernels.layout import GPUS_MAX, HOLD_BACKFILL, RACK_ROWS, ROW_PARTIAL, UP, State
 
 #: Nodes of one free count that are looked at for CPU and memory before the next count is tried.
 LOOK_MAX = 64
@@ -300,12 +300,12 @@ def place_on_holds(S: State, c: int, p: int, gpus: int, end_ms: int) -> int:
     h = S.pool[p].hold
     while h >= 0:
         hold = S.hold[h]
-        if hold.kind != 1 and hold.kind != 2 and hold.start_ms >= end_ms:
+        if hold.kind == HOLD_BACKFILL and hold.start_ms >= end_ms:
             n = hold.head
             looked = 0
             while n >= 0 and looked < LOOK_MAX:
                 if (
-                    S.node[n].state == 0
+                    S.node[n].state == UP
                     and S.node[n].free >= per_node
                     and fits(S, n, cls.cpu_milli, cls.mem_mib)
                 ):

@@ -265,17 +265,6 @@ def milli_of(S: State, c: int) -> int:
 
 
 @kernel
-def project_level(S: State, p: int) -> int:
-    """Decayed use of a project by its weight, in doublings: projects within a factor of two are equal."""
-    use = S.project[p].usage // max(S.project[p].weight_milli, 1)
-    level = 0
-    while use > 0:
-        use >>= 1
-        level += 1
-    return level
-
-
-@kernel
 def class_before(S: State, a: int, b: int) -> bool:
     """Whether the head of class a goes before the head of class b of the same member (rule 3).
 
@@ -295,10 +284,9 @@ def class_before(S: State, a: int, b: int) -> bool:
             return x.queued_ms < y.queued_ms
         if S.cls[a].priority != S.cls[b].priority:
             return S.cls[a].priority > S.cls[b].priority
-        if S.cls[a].project != S.cls[b].project:
-            p, q = project_level(S, S.cls[a].project), project_level(S, S.cls[b].project)
-            if p != q:
-                return p < q
+        p, q = S.project[S.cls[a].project].level, S.project[S.cls[b].project].level
+        if p != q:
+            return p < q
     if x.rank != y.rank:
         return x.rank < y.rank
     return S.cls[a].root < S.cls[b].root

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dure.policy.kernels.bits import clear_bit, gpus_in, set_bit
 from dure.policy.kernels.compile import kernel
-from dure.policy.kernels.layout import State
+from dure.policy.kernels.layout import GAIN_ALL, NEVER_MS, ROW_OVER, RUNNING, State
+from dure.policy.kernels.nodes import count_clear
 
 
 @kernel
@@ -15,8 +17,16 @@ def settle(S: State, m: int) -> None:
     if dt > 0:
         # Kept in 1/1000 GPU-ms: sums stay exact and add up to zero over the members.
         member.credit_milli_ms += (member.lent_milli - member.borrowed_milli) * dt
-        member.usage += member.used_milli // 1000 * (dt // 1000)
+        member.usage += member.used_milli * dt // 1000
         member.at_ms = g.now_ms
+
+
+@kernel
+def settle_project(S: State, i: int) -> None:
+    """Bring a project's use up to now, in GPU-ms."""
+    project = S.project[i]
+    project.usage += project.used_milli * (S.g[0].now_ms - project.at_ms) // 1000
+    project.at_ms = S.g[0].now_ms
 
 
 @kernel
@@ -27,8 +37,6 @@ def lend(S: State, lender: int, borrower: int, milli: int) -> None:
     settle(S, borrower)
     S.member[lender].lent_milli += milli
     S.member[borrower].borrowed_milli += milli
-    g.lent_milli_ms += g.lent_milli * (g.now_ms - g.lent_at_ms)
-    g.lent_at_ms = g.now_ms
     if lender != borrower:
         g.lent_milli += milli
     S.lend[lender, borrower, 1] += S.lend[lender, borrower, 0] * (g.now_ms - S.lend[lender, borrower, 2])
@@ -39,7 +47,12 @@ def lend(S: State, lender: int, borrower: int, milli: int) -> None:
 @kernel
 def is_within_share(S: State, m: int, p: int, milli: int) -> bool:
     """Whether `milli` more GPUs of the pool are still within the member's guarantee."""
-    return S.mp[m, p].use_g + milli <= S.mp[m, p].guarantee
+    cell = S.mp[m, p]
+    if cell.use_g + milli <= cell.guarantee:
+        return True
+    if milli < cell.short_milli:
+        cell.short_milli = milli
+    return False
 
 
 @kernel
@@ -52,9 +65,50 @@ def may_borrow(S: State, m: int, p: int, milli: int) -> bool:
     if not ag.start_ms <= S.g[0].now_ms < ag.end_ms:
         return False
     if ag.used + milli > ag.limit:
-        ag.waiting = 1
+        if milli < ag.short_milli:
+            ag.short_milli = milli
         return False
     return True
+
+
+@kernel
+def mark_dirty(S: State, p: int) -> None:
+    """Remember that a pool has something new to give."""
+    if not S.pool[p].is_dirty:
+        S.pool[p].is_dirty = 1
+        S.dirty[S.g[0].num_dirty] = p
+        S.g[0].num_dirty += 1
+
+
+@kernel
+def look_again(S: State) -> None:
+    """Look at every pool as if nothing were known about it: terms have changed."""
+    for p in range(S.pool.shape[0]):
+        S.pool[p].gain = GAIN_ALL
+        mark_dirty(S, p)
+
+
+@kernel
+def return_share(S: State, m: int, p: int, milli: int) -> None:
+    """Take `milli` GPUs off what a member uses of its guarantee; who was refused for want of it is looked at anew."""
+    cell = S.mp[m, p]
+    cell.use_g -= milli
+    if cell.guarantee - cell.use_g >= cell.short_milli:
+        cell.short_milli = NEVER_MS
+        cell.opened = 1
+        mark_dirty(S, p)
+
+
+@kernel
+def return_loan(S: State, a: int, milli: int) -> None:
+    """Take `milli` GPUs off what is out under an agreement; who was refused by its limit is looked at anew."""
+    ag = S.ag[a]
+    ag.used -= milli
+    if ag.limit - ag.used >= ag.short_milli:
+        ag.short_milli = NEVER_MS
+        ag.opened += 1
+        for i in range(ag.pool0, ag.pool1):
+            mark_dirty(S, S.ag_pool[i])
 
 
 @kernel
@@ -101,13 +155,15 @@ def over_on_nodes(S: State, j: int, sign: int) -> None:
     s = job.seg
     while s >= 0:
         seg = S.seg[s]
-        mask, count = seg.mask, 0
-        while mask:
-            mask &= mask - 1
-            count += 1
-        amount = count * 1000 if seg.milli >= 1000 else seg.milli
-        S.node[seg.node].over_milli += sign * amount
+        n = seg.node
+        amount = gpus_in(seg.mask) * 1000 if seg.milli >= 1000 else seg.milli
+        S.node[n].over_milli += sign * amount
         S.pool[job.pool].over_milli += sign * amount
+        if S.node[n].over_milli > 0:
+            set_bit(S.bits, ROW_OVER, n)
+        else:
+            clear_bit(S.bits, ROW_OVER, n)
+        count_clear(S, n)
         s = seg.next
 
 
@@ -118,14 +174,21 @@ def charge(S: State, j: int, milli: int) -> None:
     job = S.job[j]
     m = S.cls[job.cls].member
     settle(S, m)
+    settle_project(S, S.cls[job.cls].project)
     S.member[m].used_milli += milli
+    S.project[S.cls[job.cls].project].used_milli += milli
     g.used_milli += milli
     cell = S.mp[m, job.pool]
     if job.is_borrowed:
         cell.use_b += milli
         if cell.agreement >= 0:
-            S.ag[cell.agreement].used += milli
+            if milli < 0:
+                return_loan(S, cell.agreement, -milli)
+            else:
+                S.ag[cell.agreement].used += milli
         lend(S, S.pool[job.pool].home, m, milli)
+    elif milli < 0:
+        return_share(S, m, job.pool, -milli)
     else:
         cell.use_g += milli
 
@@ -140,7 +203,7 @@ def promote(S: State, m: int, p: int) -> None:
         after = job.over_next
         cls = S.cls[job.cls]
         milli = job.alloc * cls.gpu_milli
-        if job.state == 2 and cell.use_g + milli <= cell.guarantee:
+        if job.state == RUNNING and cell.use_g + milli <= cell.guarantee:
             over_on_nodes(S, j, -1)
             charge(S, j, -milli)
             over_unlink(S, j)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dure.policy.kernels.bits import next_bit
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
     DURE,
@@ -13,12 +14,13 @@ from dure.policy.kernels.layout import (
     HOLD_RECLAIM,
     NEVER_MS,
     REVOKING,
+    ROW_OVER,
     RUNNING,
     UP,
     State,
 )
 from dure.policy.kernels.leases import check_hold, decide, progress_ms, revoke, shrink, unsaved_ms
-from dure.policy.kernels.nodes import seg_gpus, unindex
+from dure.policy.kernels.nodes import count_clear, seg_gpus, unindex
 from dure.policy.kernels.place import cpu_for, fits, mem_for, shape_on
 from dure.policy.kernels.queue import rank_of
 from dure.policy.kernels.quota import notice_ms
@@ -223,7 +225,10 @@ def plan(S: State, c: int, p: int, gpus: int, kind: int, claimant: int) -> int:
     b, cut = best_domain(S, p, False, need, per_node, cpu, mem, kind, claimant, is_sum)
     if b >= 0:
         return pick_cheapest(S, S.block[b].node0, S.block[b].node1, need, cut, per_node)
-    if S.cls[c].topology == 3:
+    if S.cls[c].topology == 3 or (is_whole_reclaim(S, p, per_node, kind) and pool.clear < need):
+        return 0
+    if kind == HOLD_RANK and need <= pool.block_nodes:
+        # One's own jobs are not stopped all over the pool for a gang that a block could hold.
         return 0
     for n in range(pool.node0, pool.node1):
         S.cost[n] = node_cost(S, n, per_node, cpu, mem, kind, claimant)
@@ -231,6 +236,12 @@ def plan(S: State, c: int, p: int, gpus: int, kind: int, claimant: int) -> int:
     if cost < 0:
         return 0
     return pick_cheapest(S, pool.node0, pool.node1, need, cut, per_node)
+
+
+@kernel
+def is_whole_reclaim(S: State, p: int, per_node: int, kind: int) -> bool:
+    """Whether a search is for whole nodes of a reclaim, so that the counts of clear nodes bound what it can find."""
+    return kind == HOLD_RECLAIM and S.pool[p].is_plain == 1 and per_node == S.pool[p].per_node
 
 
 @kernel
@@ -248,14 +259,15 @@ def best_domain(
 ) -> tuple[int, int]:
     """(rack or block, threshold of its node costs) whose `need` cheapest nodes cost least; (-1, 0): none.
 
-    Looks on from where the last search ended, until a domain was found and 4 × `scan_max` nodes were seen: the
-    work of a decision does not grow with the fleet.
+    Looks on from where the last search ended, until a domain was found and 4 × `scan_max` nodes were seen (by rank,
+    also when none was): the work of a decision does not grow with the fleet.
     """
     pool = S.pool[p]
     first = pool.rack0 if is_rack else pool.block0
     num = (pool.rack1 if is_rack else pool.block1) - first
     best, best_cost, best_cut = -1, NEVER_MS, 0
     looked = 0
+    is_whole = is_whole_reclaim(S, p, per_node, kind)
     limit = 4 * S.g[0].scan_max
     at = pool.node0 + pool.cursor
     start = 0
@@ -264,7 +276,7 @@ def best_domain(
     for i in range(num):
         d = first + (start + i) % num
         dom = S.rack[d] if is_rack else S.block[d]
-        if dom.node1 - dom.node0 < need:
+        if dom.node1 - dom.node0 < need or (is_whole and dom.clear < need):
             continue
         for n in range(dom.node0, dom.node1):
             S.cost[n] = node_cost(S, n, per_node, cpu, mem, kind, claimant)
@@ -272,7 +284,7 @@ def best_domain(
         cost, cut = domain_cost(S, dom.node0, dom.node1, need, is_sum)
         if cost >= 0 and (cost < best_cost or (cost == best_cost and d < best)):
             best, best_cost, best_cut = d, cost, cut
-        if best >= 0 and looked >= limit:
+        if (best >= 0 or kind == HOLD_RANK) and looked >= limit:
             pool.cursor = dom.node1 - pool.node0 if dom.node1 < pool.node1 else 0
             break
     return best, best_cut
@@ -286,10 +298,18 @@ def plan_one(S: State, p: int, need: int, cpu: int, mem: int, kind: int, claiman
     best, best_cost = -1, NEVER_MS
     looked = 0
     start = pool.cursor if size > S.g[0].scan_max else 0
-    for i in range(size):
+    i = 0
+    while i < size:
         n = pool.node0 + (start + i) % size
-        if kind == HOLD_RECLAIM and S.node[n].over_milli == 0:
-            continue
+        if kind == HOLD_RECLAIM:
+            # On to the next node on which something can be reclaimed, once round the pool.
+            stop = pool.node1 if start + i < size else pool.node0 + start
+            over = next_bit(S.bits, ROW_OVER, n, stop)
+            i += (over if over >= 0 else stop) - n
+            if over < 0:
+                continue
+            n = over
+        i += 1
         cost = node_cost(S, n, need, cpu, mem, kind, claimant)
         if cost < 0:
             continue
@@ -297,7 +317,7 @@ def plan_one(S: State, p: int, need: int, cpu: int, mem: int, kind: int, claiman
         if cost < best_cost or (cost == best_cost and n < best):
             best, best_cost = n, cost
         if looked >= S.g[0].scan_max:
-            pool.cursor = (start + i + 1) % size
+            pool.cursor = (start + i) % size
             break
     if best < 0:
         return 0
@@ -356,6 +376,7 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
         node.hold = h
         node.hold_next = hold.head
         node.is_ready = 0
+        count_clear(S, n)
         hold.head = n
         if kind == HOLD_BACKFILL and node.free_at_ms > hold.start_ms:
             hold.start_ms = node.free_at_ms
@@ -371,7 +392,6 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
         n = S.node[n].hold_next
     decide(S, HOLD, j, p, S.pick[0, 0], gpus, hold.start_ms, kind)
     S.job[j].promise_ms = hold.start_ms
-    S.job[j].promised_at_ms = g.now_ms
     return h
 
 

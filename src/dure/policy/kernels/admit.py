@@ -1,0 +1,242 @@
+"""One class in one pool: whether its head may start there, and what it may do to make room (rules 1, 5, 6, 8)."""
+
+from __future__ import annotations
+
+from dure.policy.kernels.compile import kernel
+from dure.policy.kernels.layout import (
+    BACKFILL_NONE,
+    HOLD_BACKFILL,
+    HOLD_RANK,
+    HOLD_RECLAIM,
+    NEED_NEVER,
+    NEVER_MS,
+    PENDING,
+    State,
+)
+from dure.policy.kernels.leases import start_job
+from dure.policy.kernels.place import place, place_on_holds, power_needed_w, shape_on
+from dure.policy.kernels.queue import class_before, drop_ended, milli_of, pop, predict_rest_ms, push
+from dure.policy.kernels.quota import is_within_share, may_borrow
+from dure.policy.kernels.reclaim import hold_pick, plan
+
+
+@kernel
+def is_power_claimed(S: State, site_idx: int) -> bool:
+    """Whether power of the site is being taken back for a job that still waits for it."""
+    site = S.site[site_idx]
+    if site.claimant < 0:
+        return False
+    if S.job[site.claimant].state != PENDING or S.g[0].now_ms > site.due_ms + S.g[0].epoch_ms:
+        site.claimant = -1
+        return False
+    return True
+
+
+@kernel
+def has_power(S: State, p: int, num: int, is_borrowed: int) -> bool:
+    """Whether the picked nodes may start work under their site's power cap (rule 8).
+
+    Borrowers leave a fiftieth of the cap alone: an owner that claims power back would else lose it again to the
+    next borrower before its own job starts.
+    """
+    site_idx = S.pool[p].site
+    site = S.site[site_idx]
+    if site.cap_w <= 0:
+        return True
+    needed_w = power_needed_w(S, num)
+    if is_borrowed and S.g[0].is_shares:
+        needed_w += site.cap_w // 50
+        if is_power_claimed(S, site_idx):
+            site.short_w = -NEVER_MS
+            return False
+    lacking_w = site.power_w + needed_w - site.cap_w
+    if lacking_w <= 0:
+        return True
+    site.short_w = min(site.short_w, needed_w)
+    S.g[0].lacking_w = lacking_w
+    return False
+
+
+@kernel
+def has_before(S: State, c: int, p: int) -> bool:
+    """Whether another class of the same member that may use the pool stands before class c."""
+    d = S.member[S.cls[c].member].head
+    while d >= 0:
+        if d != c and S.need[d, p] != NEED_NEVER and class_before(S, d, c):
+            return True
+        d = S.cls[d].next
+    return False
+
+
+@kernel
+def start_on_pick(S: State, c: int, p: int, num: int, gpus: int, is_borrowed: int) -> None:
+    """Start the head of a class on the picked nodes."""
+    is_behind = 1 if has_before(S, c, p) else 0
+    j = pop(S, c)
+    S.job[j].is_backfill = is_behind
+    start_job(S, j, p, num, gpus, is_borrowed)
+    drop_ended(S, c)
+
+
+@kernel
+def try_start(S: State, c: int, p: int, is_borrowed: int) -> int:
+    """Start the head of a class in a pool if it fits now, at its full size or, elastic, at its least.
+
+    Returns 1 if it started, 0 if it does not fit, 2 if only the power cap is in the way.
+    """
+    out = 0
+    cls = S.cls[c]
+    m = cls.member
+    for attempt in range(2):
+        gpus = cls.num_gpus if attempt == 0 else cls.min_gpus
+        if attempt == 1 and (cls.min_gpus == cls.num_gpus or cls.num_gpus == 0):
+            return out
+        milli = gpus * cls.gpu_milli
+        if is_borrowed:
+            if not may_borrow(S, m, p, milli):
+                continue
+        elif not is_within_share(S, m, p, milli):
+            continue
+        num = place(S, c, p, gpus)
+        if num == 0 and S.pool[p].holds > 0 and S.g[0].backfill != BACKFILL_NONE:
+            speed = S.speed[cls.speed, S.pool[p].gpu_type]
+            end = S.g[0].now_ms + predict_rest_ms(S, cls.root) * 1000 // max(speed, 1)
+            num = place_on_holds(S, c, p, gpus, end)
+        if num > 0:
+            if has_power(S, p, num, is_borrowed):
+                start_on_pick(S, c, p, num, gpus, is_borrowed)
+                return 1
+            out = 2
+    return out
+
+
+@kernel
+def may_fit(S: State, c: int, p: int, gain: int) -> bool:
+    """Whether a class that did not fit may fit now that nodes with up to `gain` GPUs free are new; cheap."""
+    pool = S.pool[p]
+    return S.need[c, p] <= gain and (pool.free_milli >= milli_of(S, c) or pool.holds > 0)
+
+
+@kernel
+def may_claim(S: State, c: int, p: int) -> bool:
+    """Whether taking lent GPUs back might make room for the head of a class; cheap."""
+    cls = S.cls[c]
+    pool = S.pool[p]
+    gpus = cls.min_gpus
+    if pool.over_milli == 0 or gpus == 0 or cls.gpu_milli < 1000 or S.g[0].now_ms < cls.no_hold_ms:
+        return False
+    if pool.over_milli + pool.free_milli < gpus * 1000:
+        return False
+    if gpus > pool.per_node and pool.is_plain and cls.per_node == 0 and pool.clear < gpus // pool.per_node:
+        return False
+    return is_within_share(S, cls.member, p, gpus * 1000)
+
+
+@kernel
+def may_preempt(S: State, c: int) -> bool:
+    """Whether it is time to look for later-ranked jobs that the head of a class may stop; cheap."""
+    cls = S.cls[c]
+    now = S.g[0].now_ms
+    return cls.num_gpus > 0 and cls.gpu_milli >= 1000 and now >= cls.preempt_at_ms and now >= cls.no_hold_ms
+
+
+@kernel
+def may_hold(S: State, c: int, p: int) -> bool:
+    """Whether the head of a class has waited long enough to hold nodes that are still busy (rule 5); cheap."""
+    g = S.g[0]
+    cls = S.cls[c]
+    if g.backfill == BACKFILL_NONE or cls.num_gpus == 0 or cls.gpu_milli < 1000 or g.now_ms < cls.no_hold_ms:
+        return False
+    return S.pool[p].holds < g.holds_max and g.now_ms - S.job[cls.root].queued_ms >= g.hold_after_ms
+
+
+@kernel
+def reclaim_for(S: State, c: int, p: int) -> bool:
+    """Rule 1: take lent GPUs back for the head of a class that is within its member's share."""
+    cls = S.cls[c]
+    pool = S.pool[p]
+    for attempt in range(2):
+        gpus = cls.num_gpus if attempt == 0 else cls.min_gpus
+        if gpus == 0 or cls.gpu_milli < 1000 or (attempt == 1 and cls.min_gpus == cls.num_gpus):
+            return False
+        if not is_within_share(S, cls.member, p, gpus * 1000) or pool.over_milli == 0:
+            continue
+        if pool.over_milli + pool.free_milli < gpus * 1000:
+            continue
+        num = plan(S, c, p, gpus, HOLD_RECLAIM, cls.root)
+        if num == 0 or not has_power(S, p, 0, 0):
+            continue
+        j = pop(S, c)
+        h = hold_pick(S, j, p, num, HOLD_RECLAIM, gpus)
+        if h < 0:
+            push(S, j)
+            return False
+        # The share is taken now, so that a second claim cannot count the same room twice.
+        S.mp[cls.member, p].use_g += gpus * 1000
+        S.job[j].claim_ms = S.hold[h].start_ms + S.g[0].breach_slack_ms
+        S.job[j].claim_from_ms = S.g[0].now_ms
+        drop_ended(S, c)
+        return True
+    return False
+
+
+@kernel
+def preempt_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
+    """Rule 3 with 6: stop the member's own later-ranked jobs for the head of a class."""
+    cls = S.cls[c]
+    g = S.g[0]
+    milli = cls.num_gpus * 1000
+    own_milli = S.mp[cls.member, p].use_g + S.mp[cls.member, p].use_b
+    if own_milli == 0 or own_milli + S.pool[p].free_milli < milli:
+        return False
+    if not (may_borrow(S, cls.member, p, milli) if is_borrowed else is_within_share(S, cls.member, p, milli)):
+        # Its own jobs' GPUs count once: what the victims give back is what the head takes.
+        if own_milli < milli:
+            return False
+    # Ever less often while nothing is found: tries per job grow with the logarithm of its wait.
+    cls.preempt_at_ms = g.now_ms + max(g.preempt_every_ms, (g.now_ms - S.job[cls.root].queued_ms) // 8)
+    num = plan(S, c, p, cls.num_gpus, HOLD_RANK, cls.root)
+    if num == 0:
+        return False
+    j = pop(S, c)
+    h = hold_pick(S, j, p, num, HOLD_RANK, cls.num_gpus)
+    if h < 0:
+        push(S, j)
+        return False
+    drop_ended(S, c)
+    return True
+
+
+@kernel
+def reserve_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
+    """Rule 5: hold the nodes that are predicted free first for the blocked head of a member's queue."""
+    cls = S.cls[c]
+    pool = S.pool[p]
+    milli = cls.num_gpus * 1000
+    if not may_hold(S, c, p) or has_before(S, c, p):
+        return False
+    if not (may_borrow(S, cls.member, p, milli) if is_borrowed else is_within_share(S, cls.member, p, milli)):
+        return False
+    parts, per_node, rest = shape_on(S, c, p, cls.num_gpus)
+    if parts == 0 or (parts == 1 and rest == 0 and per_node < pool.per_node):
+        # Less than a node never starves behind best fit for long; holding a whole node for it would idle GPUs.
+        return False
+    num = plan(S, c, p, cls.num_gpus, HOLD_BACKFILL, cls.root)
+    if num == 0:
+        return False
+    j = pop(S, c)
+    h = hold_pick(S, j, p, num, HOLD_BACKFILL, cls.num_gpus)
+    if h < 0:
+        push(S, j)
+    drop_ended(S, c)
+    return h >= 0
+
+
+@kernel
+def make_room(S: State, c: int, p: int, is_borrowed: int, is_preempting: bool) -> bool:
+    """Claim GPUs for the blocked head of a class, by reclaim or by rank; whether a claim was made."""
+    if S.g[0].now_ms < S.cls[c].no_hold_ms:
+        return False
+    if S.g[0].is_shares and not is_borrowed and may_claim(S, c, p) and reclaim_for(S, c, p):
+        return True
+    return is_preempting and preempt_for(S, c, p, is_borrowed)
