@@ -51,7 +51,7 @@ def test_any_bytes(tmp_path, data):
     drop=st.booleans(),
 )  # fmt: skip
 def test_changed_cells(tmp_path, name, row, cell, word, drop):
-    comma = {"swf": " ", "gavel": "\t"}.get(name, ",")
+    comma = {"swf": " ", "gavel": "\t", "shockwave": "\t"}.get(name, ",")
     lines = [line.split(comma) for line in SAMPLES[name].splitlines()]
     line = lines[row % len(lines)]
     if drop:

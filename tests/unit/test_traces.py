@@ -59,6 +59,10 @@ SAMPLES = {
         "2 7 0 20 4 -1 -1 4 60 -1 2 3 5 1 1 1 -1 -1\n3 9 -1 -1 4 -1 -1 4 60 -1 5 3 5 1 1 1 -1 -1\n"
     ),
     "gavel": "A (batch size 1)\tcmd\t-n\t1\t100\t0.0\t1\nB (batch size 2)\tcmd\t-n\t1\t50\t6.5\t2\n",
+    "shockwave": (
+        "A (batch size 1)\tcmd\tdir\t-n\t1\t100\t1\tgns\t1\t-1.000000\t1418\t0\n"
+        "B (batch size 2)\tcmd\tdir\t-n\t1\t50\t2\tstatic\t1\t2.000000\t300\t55\n"
+    ),
 }
 
 
@@ -127,6 +131,10 @@ def test_swf_parts_and_unknowns_are_counted(tmp_path):
         ("swf", "1 0 5 100", "1 -9 5 100", 5, "submit_s"),
         ("swf", "2 7 0 50", "2.5 7 0 50", 6, "job"),
         ("gavel", "\t2\n", "\n", 2, ""),
+        ("shockwave", "\t55\n", "\n", 2, ""),
+        ("shockwave", "\t1418\t", "\tx\t", 1, ""),
+        ("shockwave", "\t300\t", "\t-300\t", 2, ""),
+        ("shockwave", "\t50\t2\t", "\t50\t0\t", 2, ""),
         ("openb", "1,460", "1,0", 3, "gpu_milli"),
         ("chronus", "1,1,1,0,strict\n2", "1,1-x,1,0,strict\n2", 3, "expect_time_list"),
         ("acme", "16,15", "16,99999", 3, "cpu_per_gpu_worker"),
@@ -186,6 +194,19 @@ def test_gavel_run_times_from_the_table_beside_it(tmp_path):
         with pytest.raises(InputError, match="damaged table") as caught:
             load_trace(tmp_path / "trace.csv")
         assert caught.value.path == str(table)
+
+
+def test_shockwave_run_time_deadline_and_mode(tmp_path):
+    trace, notes = load_trace_with_notes(put(tmp_path, SAMPLES["shockwave"]))
+    assert trace.jobs["submit_ms"].tolist() == [0, 55_000]
+    assert trace.jobs["duration_ms"].tolist() == [1_418_000, 300_000]
+    assert trace.jobs["num_gpus"].tolist() == [1, 2]
+    assert trace.jobs["deadline_ms"].tolist() == [-1, 655_000]
+    assert trace.extra["mode"].tolist() == ["gns", "static"]
+    assert trace.extra["total_steps"].tolist() == [100, 50]
+    assert notes[0].startswith("1 jobs change")
+    static = SAMPLES["shockwave"].replace("gns", "static")
+    assert load_trace_with_notes(put(tmp_path, static))[1] == []
 
 
 def test_line_numbers_count_line_breaks_in_quotes(tmp_path):
@@ -333,6 +354,23 @@ def test_real_files(name):
     if data is None:
         pytest.skip("the recorded traces are not here (DURE_DATA)")
     assert len(load_trace(data / name).jobs) == ROWS[name]
+
+
+SHOCKWAVE_ROWS = {
+    "120_0.2_5_100_40_25": 120, "220_0.2_5_100_25_4": 220, "460_0.2_5_100_10_1": 460, "900_0.2_5_1000_5_15": 900,
+    "900_0.2_5_100_5_15": 900,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHOCKWAVE_ROWS)
+def test_real_shockwave(name):
+    data = data_dir()
+    if data is None or not (data / "shockwave").is_dir():
+        pytest.skip("the recorded traces are not here (DURE_DATA)")
+    trace = load_trace(data / "shockwave" / f"{name}_0,0.5,0.5_0.6,0.3,0.09,0.01_multigpu_dynamic.trace.gz")
+    assert (trace.source, len(trace.jobs)) == ("shockwave", SHOCKWAVE_ROWS[name])
+    assert (trace.jobs["duration_ms"] > 0).all()
+    assert set(trace.extra["mode"]) == {"static", "accordion", "gns"}
 
 
 @pytest.mark.parametrize(("name", "rows"), [("hpc2n", 3_170), ("wagap-2013", 17_900)])

@@ -9,6 +9,7 @@ from dure.model.jobs import Trace
 from dure.twin.traces.gavel import read_gavel
 from dure.twin.traces.nodes import load_nodes
 from dure.twin.traces.shape import capacity_for_load, head, rescale_arrivals, select_members
+from dure.twin.traces.shockwave import NUM_FIELDS, read_shockwave
 from dure.twin.traces.swf import read_swf
 from dure.twin.traces.tables import TABLES, read_format, table_format
 from dure.twin.traces.text import read_lines
@@ -18,7 +19,7 @@ __all__ = [
     "select_members",
 ]  # fmt: skip
 
-FORMATS = (*TABLES, "gavel", "swf", "parquet")
+FORMATS = (*TABLES, "gavel", "shockwave", "swf", "parquet")
 
 
 def load_trace(path: str | Path, *, format: str | None = None) -> Trace:
@@ -52,6 +53,8 @@ def load_trace_with_notes(path: str | Path, *, format: str | None = None) -> tup
         return read_swf(path, lines)
     if found == "gavel":
         return read_gavel(path, lines)
+    if found == "shockwave":
+        return read_shockwave(path, lines)
     if found is None:
         raise InputError(f"not a trace that is known ({', '.join(FORMATS)})", str(path), 1)
     return read_format(path, lines, found)
@@ -63,6 +66,8 @@ def _recognise(lines: list[str]) -> str | None:
         return "swf"
     if first.count("\t") == 6:
         return "gavel"
+    if first.count("\t") == NUM_FIELDS - 1:
+        return "shockwave"
     if len(first.split()) >= 18 and all(c in "0123456789.-+eE" for c in first.split()[1]):
         return "swf"
     return table_format(lines[0])
