@@ -28,8 +28,8 @@ from dure.twin.published import (
 SHARE = 0.05
 BAND = 0.02
 
-#: Ours ÷ published where more than 5% apart. Muri's simulated Tiresias puts a job that was stopped at the end of its
-#: queue, and one that sinks into a lower queue behind all that wait there; ours keeps it at its place by submission.
+#: Ours ÷ published where more than 5% apart. Muri's simulated Tiresias stops the last job of the lowest queue and puts
+#: it at the queue's end; ours stops whoever stands on the cheapest nodes and keeps its place by submission.
 FAR_MURI = {"1": 0.805, "1_pr": 0.908, "3": 0.895, "4_pr": 0.931}
 #: Pollux' jobs run slower when their GPUs are scattered over nodes (the published run scatters them), ours never:
 #: most of workload 7's distance.
