@@ -193,8 +193,9 @@ def preempt_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
         # Its own jobs' GPUs count once: what the victims give back is what the head takes.
         if own_milli < milli:
             return False
-    # Ever less often while nothing is found: tries per job grow with the logarithm of its wait.
-    cls.preempt_at_ms = g.now_ms + max(g.preempt_every_ms, (g.now_ms - S.job[cls.root].queued_ms) // 8)
+    # Less often while nothing is found, up to a hundred times the least.
+    waited_ms = g.now_ms - S.job[cls.root].queued_ms
+    cls.preempt_at_ms = g.now_ms + min(max(g.preempt_every_ms, waited_ms // 8), 100 * g.preempt_every_ms)
     num = plan(S, c, p, cls.num_gpus, HOLD_RANK, cls.root)
     if num == 0:
         return False

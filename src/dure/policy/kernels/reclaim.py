@@ -26,6 +26,8 @@ from dure.policy.kernels.queue import rank_of
 from dure.policy.kernels.quota import notice_ms
 
 NO_COST = np.int64(-1)
+#: Cost of a victim by rank that stands 1 ms behind the claimant; it falls with the distance.
+RANK_COST = np.int64(1 << 46)
 
 
 @kernel
@@ -145,7 +147,11 @@ def node_cost(S: State, n: int, need: int, cpu: int, mem: int, kind: int, claima
             free += frees_gpu(S, n, s, kind, claimant)
         cpu_free += cpu_for(S, S.job[v].cls, got)
         mem_free += mem_for(S, S.job[v].cls, got)
-        total += above if kind != HOLD_RANK else np.int64(1) + above // 1000000
+        if kind == HOLD_RANK:
+            # The further behind the claimant it stands, the less a victim costs.
+            total += RANK_COST // max(current_rank(S, v) - S.job[claimant].rank, 1)
+        else:
+            total += above
     return total
 
 
@@ -227,8 +233,8 @@ def plan(S: State, c: int, p: int, gpus: int, kind: int, claimant: int) -> int:
         return pick_cheapest(S, S.block[b].node0, S.block[b].node1, need, cut, per_node)
     if S.cls[c].topology == 3 or (is_whole_reclaim(S, p, per_node, kind) and pool.clear < need):
         return 0
-    if kind == HOLD_RANK and need <= pool.block_nodes:
-        # One's own jobs are not stopped all over the pool for a gang that a block could hold.
+    if kind == HOLD_RANK and need <= pool.block_nodes and pool.node1 - pool.node0 > 4 * S.g[0].scan_max:
+        # One's own jobs are not stopped all over a large pool for a gang that a block could hold.
         return 0
     for n in range(pool.node0, pool.node1):
         S.cost[n] = node_cost(S, n, per_node, cpu, mem, kind, claimant)
@@ -327,17 +333,23 @@ def plan_one(S: State, p: int, need: int, cpu: int, mem: int, kind: int, claiman
 
 @kernel
 def pick_cheapest(S: State, n0: int, n1: int, need: int, cut: int, per_node: int) -> int:
-    """Nodes of [n0, n1) below the threshold, then at it, in order of id."""
+    """Nodes of [n0, n1) below the threshold, then the cheapest at it, ties in order of id."""
     num = 0
-    for is_at_cut in range(2):
+    for n in range(n0, n1):
+        if S.cost[n] >= 0 and num < need and log2_of(S.cost[n] + 1) < cut:
+            S.pick[num, 0], S.pick[num, 1] = n, per_node
+            S.cost[n] = NO_COST
+            num += 1
+    while num < need:
+        best = -1
         for n in range(n0, n1):
-            cost = S.cost[n]
-            if cost < 0 or num >= need:
-                continue
-            b = log2_of(cost + 1)
-            if (b < cut and is_at_cut == 0) or (b == cut and is_at_cut == 1):
-                S.pick[num, 0], S.pick[num, 1] = n, per_node
-                num += 1
+            if S.cost[n] >= 0 and (best < 0 or S.cost[n] < S.cost[best]):
+                best = n
+        if best < 0:
+            break
+        S.pick[num, 0], S.pick[num, 1] = best, per_node
+        S.cost[best] = NO_COST
+        num += 1
     return num
 
 
@@ -425,7 +437,10 @@ def clear_node(S: State, n: int, need: int, kind: int, claimant: int, h: int) ->
         if kind == HOLD_RECLAIM and is_shrinkable(S, s, v):
             shrink(S, v, s, min(seg_gpus(S, s), max(need - free, 1)), claimant)
         else:
-            notice = notice_ms(S, cls.member, S.job[v].pool) if kind == HOLD_RECLAIM else np.int64(0)
+            # For its own member's sake a job gets the time that a checkpoint takes, and no notice.
+            notice = S.g[0].save_ms if S.job[v].ckpt_ms > 0 else np.int64(0)
+            if kind == HOLD_RECLAIM:
+                notice = notice_ms(S, cls.member, S.job[v].pool)
             revoke(S, v, notice, claimant)
 
 
