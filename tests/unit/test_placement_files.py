@@ -77,11 +77,12 @@ def test_arrivals_reach_130_percent_and_begin_with_every_pod(tmp_path: Path) -> 
     assert demand[down].sum() <= 0.2 * pool.total_milli
 
 
-def test_target_sums_to_one_and_leaves_memory_out(tmp_path: Path) -> None:
+def test_target_sums_to_one_leaves_memory_out_and_keeps_wordings_apart(tmp_path: Path) -> None:
     pool = read_pool(write(tmp_path, pods=PODS + "p4,4000,1,1,500,\n"))
     target = target_of(read_workload(tmp_path, "default", pool))
     assert target[:, 4].sum() == pytest.approx(1.0)
-    np.testing.assert_array_equal(target[0], [4000, 1, 500, 3, 0.6])
+    np.testing.assert_allclose(target[0], [4000, 1, 500, 3, 0.4])  # p0 and p4; p3 names both models
+    np.testing.assert_allclose(target[-1], [4000, 1, 500, 3, 0.2])
 
 
 def test_results_repeat(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dure.policy.kernels import placement_run as runs
 
 NUM_TYPES = 3
 G = 4
+KINDS = np.array([0, 0, 1, 2, 4, -1], np.int64)  # of the shapes of `small_pool`
 
 
 def plain(kernel: Any) -> Any:
@@ -78,18 +79,18 @@ def test_compiled_scores_equal_plain_ones(node: Any, pod: Any, target: np.ndarra
     cpu, mem, free, num_gpus, gpu_type = node
     total = int(free.sum())
     scratch = np.zeros(G, np.int32)
-    outlook = own.outlook_of(target, 20.0)
-    np.testing.assert_array_equal(outlook, plain(own.outlook_of)(target, 20.0))
+    outlook = own.outlook_of(target)
     calls: list[tuple[Any, tuple[Any, ...]]] = [
         (scoring.gpus_that_fit, (free, num_gpus, pod[3])),
         (scoring.can_host, (cpu, mem, free, num_gpus, gpu_type, *pod)),
         (scoring.total_free, (free, num_gpus)),
         (scoring.fragmentation, (cpu, free, num_gpus, gpu_type, target)),
         (own.stranded, (float(total), float(cpu), outlook[0])),
-        (own.loss, (cpu, mem, free, num_gpus, gpu_type, target, outlook)),
+        (own.loss, (cpu, free, num_gpus, gpu_type, target, outlook)),
         (scoring.score_dot_product, (cpu, total, pod[0], pod[2] * pod[3])),
         (scoring.score_clustering, (total, 5, pod[2] - 1)),
         (scoring.fgd_step, (float(total), float(cpu))),
+        (own.dure_step, (float(total), float(cpu))),
     ]
     if scoring.can_host(cpu, mem, free, num_gpus, gpu_type, *pod):
         calls += [
@@ -97,10 +98,9 @@ def test_compiled_scores_equal_plain_ones(node: Any, pod: Any, target: np.ndarra
             (scoring.random_gpu, (free, num_gpus, pod[2], pod[3], 0.7)),
             (scoring.score_packing, (free, num_gpus, pod[2], pod[3])),
             (scoring.score_best_fit, (cpu, total, pod[0], pod[2] * pod[3])),
-            (scoring.score_fgd, (cpu, free, num_gpus, gpu_type, pod[0], pod[2], pod[3], target, scratch)),
-            (
-                own.score_dure,
-                (cpu, mem, free, num_gpus, gpu_type, pod[0], pod[1], pod[2], pod[3], target, outlook, scratch),
+            *(
+                (runs.score_descent, (rule, cpu, free, num_gpus, gpu_type, pod[0], *pod[2:4], target, outlook, scratch))
+                for rule in (runs.FGD, runs.DURE)
             ),
         ]
     for kernel, arguments in calls:
@@ -117,19 +117,27 @@ def test_fragmentation_is_the_papers(node: Any, target: np.ndarray) -> None:
 
 def test_rest_after_many_pods() -> None:
     target = np.array([[1000.0, 1.0, 400.0, 1.0, 0.5], [1000.0, 1.0, 1000.0, 1.0, 0.5]])
-    rest = own.outlook_of(target, 0.0)[own.FILL_AT :]
+    rest = own.outlook_of(target)[own.FILL_AT :]
     assert rest[399] == 399.0
-    assert rest[400] == 0.0
-    assert rest[800] == 0.0
-    assert rest[999] == 199.0
-    assert rest[1000] == pytest.approx(100.0)
+    assert rest[[400, 800, 999, 1000]] == pytest.approx([0.0, 0.0, 199.0, 0.0])
 
 
-def test_outlook_is_cpu_and_memory_for_each_milli_gpu() -> None:
+def test_rest_counts_on_rare_pods_as_far_as_they_will_come() -> None:
+    target = np.array([[1000.0, 1.0, 400.0, 1.0, 0.99], [1000.0, 1.0, 600.0, 1.0, 0.01]])
+    rest = own.outlook_of(target)[own.FILL_AT :]
+    missed = 0.99**own.NUM_NEXT_PODS
+    assert rest[600] == pytest.approx(missed * rest[200])
+    assert rest[1000] == pytest.approx(missed * rest[600])
+
+
+def test_compiled_outlook_equals_plain_one() -> None:
+    target = small_pool(1)[-1]
+    np.testing.assert_array_equal(own.outlook_of(target), plain(own.outlook_of)(target))
+
+
+def test_outlook_begins_with_cpu_for_each_milli_gpu() -> None:
     target = np.array([[6000.0, 1.0, 500.0, 1.0, 0.5], [9000.0, 1.0, 1000.0, 1.0, 0.5]])
-    outlook = own.outlook_of(target, 3.0)
-    assert outlook[0] == pytest.approx(10.0)
-    assert outlook[1] == 3.0
+    assert own.outlook_of(target)[0] == pytest.approx(10.0)
 
 
 def test_stranded_gpu_is_what_the_other_resource_cannot_feed() -> None:
@@ -158,10 +166,9 @@ def run(rule: int, seed: int, function: Any = runs.place_pods) -> tuple[Any, ...
     """One run on a small pool: what was chosen and what is left."""
     arrivals, shapes, cpu, mem, gpu_free, num_gpus, gpu_type, target = small_pool(seed)
     rng = np.random.default_rng(seed + 1)
-    kinds = np.array([0, 0, 1, 2, 4, -1], np.int64)
     chosen, gpus = np.empty(60, np.int64), np.empty(60, np.int64)
-    function(rule, arrivals, shapes, kinds, cpu, mem, gpu_free, num_gpus, gpu_type, target,
-             own.outlook_of(target, 0.02), np.arange(12), rng.random((60, 2)), chosen, gpus)  # fmt: skip
+    function(rule, arrivals, shapes, KINDS, cpu, mem, gpu_free, num_gpus, gpu_type, target,
+             own.outlook_of(target), np.arange(12), rng.random((60, 2)), chosen, gpus)  # fmt: skip
     return chosen, gpus, cpu, mem, gpu_free
 
 
@@ -194,31 +201,30 @@ def test_placements_are_feasible_and_none_is_refused_that_fits(rule: int, seed: 
     np.testing.assert_array_equal(gpu_free, gpu_left)
 
 
-@settings(max_examples=15, deadline=None)
+@pytest.mark.parametrize("rule", range(runs.DOT_PRODUCT, 7))
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 10_000))
-def test_the_cache_changes_no_decision(seed: int) -> None:
-    arrivals, shapes, cpu, mem, gpu_free, _, gpu_type, target = small_pool(seed)
-    outlook = own.outlook_of(target, 0.02)
-    for rule in (runs.DURE, runs.BEST_FIT):
-        cpu_free, mem_free, free = cpu.copy(), mem.copy(), gpu_free.copy()
-        chosen, gpus, *_ = run(rule, seed)
-        for p, s in enumerate(arrivals):
-            if rule == runs.DURE:
-                found = own.place_dure(cpu_free, mem_free, free, gpu_type, *shapes[s], target, outlook)
-            else:
-                found = own.place_best_fit(cpu_free, mem_free, free, gpu_type, *shapes[s])
-            assert found == (chosen[p], gpus[p])
-            if found[0] >= 0:
-                cpu_free[found[0]] -= shapes[s, 0]
-                mem_free[found[0]] -= shapes[s, 1]
-                for g in range(G):
-                    free[found[0], g] -= shapes[s, 3] * ((found[1] >> g) & 1)
-
-
-def test_single_placements_equal_plain_python() -> None:
-    _, shapes, cpu, mem, gpu_free, _, gpu_type, target = small_pool(3)
-    outlook = own.outlook_of(target, 0.02)
-    for pod in shapes:
-        state = (cpu, mem, gpu_free, gpu_type, *pod)
-        assert own.place_dure(*state, target, outlook) == plain(own.place_dure)(*state, target, outlook)
-        assert own.place_best_fit(*state) == plain(own.place_best_fit)(*state)
+def test_the_cache_changes_no_decision(rule: int, seed: int) -> None:
+    """One pod at a time on the state that the last one left, which leaves nothing to keep."""
+    arrivals, shapes, cpu, mem, gpu_free, num_gpus, gpu_type, target = small_pool(seed)
+    kinds = np.zeros(12, np.int64)
+    chosen, gpus, *_ = run(rule, seed)
+    scratch = np.empty(G, np.int32)
+    outlook = own.outlook_of(target)
+    for p, s in enumerate(arrivals):
+        scores = [
+            runs.score_node(rule, n, s, shapes, KINDS[s], cpu, mem, gpu_free, num_gpus, gpu_type, kinds, target, outlook,
+                            scratch)
+            for n in range(12)
+        ]  # fmt: skip
+        best = max(range(12), key=lambda n: (scores[n][0], -n))
+        if scores[best][0] == runs.UNFIT:
+            assert chosen[p] == -1
+            continue
+        assert (best, scores[best][1]) == (chosen[p], gpus[p])
+        cpu[best] -= shapes[s, 0]
+        mem[best] -= shapes[s, 1]
+        for g in range(G):
+            gpu_free[best, g] -= shapes[s, 3] * ((gpus[p] >> g) & 1)
+        if KINDS[s] >= 0:
+            kinds[best] |= 1 << KINDS[s]

@@ -186,13 +186,27 @@ def fragmentation(cpu_free, gpu_free, num_gpus, gpu_type, target):
     -------
     float
         Milli-GPU, at least 0. All free GPU counts as lost to a pod that cannot run here at all, or that asks none.
+        Summed by cause, as in the reference: scores are cut to whole numbers, and the last bits decide ties.
     """
     total = float(total_free(gpu_free, num_gpus))
-    lost = 0.0
+    lacks_both = 0.0
+    lacks_gpu = 0.0
+    lacks_cpu = 0.0
+    no_gpu_pod = 0.0
+    no_gpu_pod_lacks_cpu = 0.0
+    wrong_type = 0.0
     for t in range(target.shape[0]):
         gpu_milli = target[t, 2]
-        if target[t, 1] == 0.0 or cpu_free < target[t, 0] or (int(target[t, 3]) >> gpu_type) & 1 == 0:
-            lost += target[t, 4] * total
+        weight = target[t, 4]
+        has_cpu = cpu_free >= target[t, 0]
+        if target[t, 1] == 0.0:
+            if has_cpu:
+                no_gpu_pod += weight * total
+            else:
+                no_gpu_pod_lacks_cpu += weight * total
+            continue
+        if (int(target[t, 3]) >> gpu_type) & 1 == 0:
+            wrong_type += weight * total
             continue
         count = 0
         small = 0
@@ -201,48 +215,19 @@ def fragmentation(cpu_free, gpu_free, num_gpus, gpu_type, target):
                 count += 1
             else:
                 small += gpu_free[g]
-        lost += target[t, 4] * (small if count >= target[t, 1] else total)
-    return lost
+        if count >= target[t, 1]:
+            if has_cpu:
+                lacks_gpu += weight * small
+            else:
+                lacks_cpu += weight * total
+        elif has_cpu:
+            lacks_gpu += weight * total
+        else:
+            lacks_both += weight * total
+    return lacks_both + lacks_gpu + lacks_cpu + no_gpu_pod + no_gpu_pod_lacks_cpu + wrong_type
 
 
 @kernel
 def fgd_step(before, after):
     """FGD's score for a change of fragmentation: a sigmoid, 0 to 100."""
-    return int(MAX_SCORE / (1.0 + math.exp(-(before - after) / FULL_MILLI)))
-
-
-@kernel
-def score_fgd(cpu_free, gpu_free, num_gpus, gpu_type, cpu, pod_gpus, gpu_milli, target, scratch):
-    """FGD: the steepest descent of fragmentation; also which GPU.
-
-    Parameters
-    ----------
-    scratch : int32[G]
-        Room to work in.
-
-    Returns
-    -------
-    (int, int)
-        Score 0 to 100 and bitmask of the GPUs.
-    """
-    before = fragmentation(cpu_free, gpu_free, num_gpus, gpu_type, target)
-    for g in range(num_gpus):
-        scratch[g] = gpu_free[g]
-    if pod_gpus == 1 and gpu_milli < FULL_MILLI:
-        best = -1
-        mask = 0
-        for g in range(num_gpus):
-            if gpu_free[g] < gpu_milli:
-                continue
-            scratch[g] -= gpu_milli
-            score = fgd_step(before, fragmentation(cpu_free - cpu, scratch, num_gpus, gpu_type, target))
-            scratch[g] += gpu_milli
-            if score > best:
-                best = score
-                mask = 1 << g
-        return best, mask
-    mask = tightest_gpus(gpu_free, num_gpus, pod_gpus, gpu_milli)
-    for g in range(num_gpus):
-        if (mask >> g) & 1:
-            scratch[g] -= gpu_milli
-    return fgd_step(before, fragmentation(cpu_free - cpu, scratch, num_gpus, gpu_type, target)), mask
+    return int(1.0 / (1.0 + math.exp(-(before - after) / FULL_MILLI)) * MAX_SCORE)

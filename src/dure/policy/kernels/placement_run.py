@@ -6,21 +6,79 @@ import numpy as np
 
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.placement import (
+    FULL_MILLI,
     can_host,
+    fgd_step,
     fragmentation,
     random_gpu,
     score_best_fit,
     score_clustering,
     score_dot_product,
-    score_fgd,
     score_packing,
     score_random,
     tightest_gpus,
     total_free,
 )
-from dure.policy.kernels.placement_dure import UNFIT, score_dure
+from dure.policy.kernels.placement_dure import dure_step, loss
 
 RANDOM, DOT_PRODUCT, CLUSTERING, PACKING, BEST_FIT, FGD, DURE = range(7)
+UNFIT = -1.0e300
+
+
+@kernel
+def lost_on(rule, cpu_free, gpu_free, num_gpus, gpu_type, target, outlook):
+    """What FGD or Dure counts as lost on a node, milli-GPU."""
+    if rule == FGD:
+        return fragmentation(cpu_free, gpu_free, num_gpus, gpu_type, target)
+    return loss(cpu_free, gpu_free, num_gpus, gpu_type, target, outlook)
+
+
+@kernel
+def descent_step(rule, before, after):
+    """Score of a change of what is lost by FGD's or Dure's scale; higher is better."""
+    if rule == FGD:
+        return float(fgd_step(before, after))
+    return float(dure_step(before, after))
+
+
+@kernel
+def score_descent(rule, cpu_free, gpu_free, num_gpus, gpu_type, cpu, pod_gpus, gpu_milli, target, outlook, scratch):
+    """FGD and Dure: the steepest descent of what is lost on a node that can host the pod; also which GPU.
+
+    Parameters
+    ----------
+    scratch : int32[G]
+        Room to work in.
+
+    Returns
+    -------
+    (float, int)
+        Score and bitmask of the GPUs.
+    """
+    before = lost_on(rule, cpu_free, gpu_free, num_gpus, gpu_type, target, outlook)
+    cpu_left = cpu_free - cpu
+    for g in range(num_gpus):
+        scratch[g] = gpu_free[g]
+    if pod_gpus == 1 and gpu_milli < FULL_MILLI:
+        best = UNFIT
+        mask = 0
+        for g in range(num_gpus):
+            if gpu_free[g] < gpu_milli:
+                continue
+            scratch[g] -= gpu_milli
+            after = lost_on(rule, cpu_left, scratch, num_gpus, gpu_type, target, outlook)
+            scratch[g] += gpu_milli
+            score = descent_step(rule, before, after)
+            if score > best:
+                best = score
+                mask = 1 << g
+        return best, mask
+    mask = tightest_gpus(gpu_free, num_gpus, pod_gpus, gpu_milli)
+    for g in range(num_gpus):
+        if (mask >> g) & 1:
+            scratch[g] -= gpu_milli
+    after = lost_on(rule, cpu_left, scratch, num_gpus, gpu_type, target, outlook)
+    return descent_step(rule, before, after), mask
 
 
 @kernel
@@ -32,14 +90,10 @@ def score_node(rule, n, shape, shapes, kind, cpu_free, mem_free, gpu_free, num_g
     free = gpu_free[n]
     if not can_host(cpu_free[n], mem_free[n], free, num_gpus[n], gpu_type[n], cpu, mem, pod_gpus, gpu_milli, type_mask):
         return UNFIT, 0
-    if rule == DURE:
-        return score_dure(
-            cpu_free[n], mem_free[n], free, num_gpus[n], gpu_type[n], cpu, mem, pod_gpus, gpu_milli, target, outlook,
-            scratch,
-        )  # fmt: skip
-    if rule == FGD:
-        score, mask = score_fgd(cpu_free[n], free, num_gpus[n], gpu_type[n], cpu, pod_gpus, gpu_milli, target, scratch)
-        return float(score), mask
+    if rule in (FGD, DURE):
+        return score_descent(
+            rule, cpu_free[n], free, num_gpus[n], gpu_type[n], cpu, pod_gpus, gpu_milli, target, outlook, scratch
+        )
     if rule == DOT_PRODUCT:
         score = score_dot_product(cpu_free[n], total_free(free, num_gpus[n]), cpu, pod_gpus * gpu_milli)
     elif rule == CLUSTERING:
@@ -76,7 +130,7 @@ def place_pods(rule, arrivals, shapes, kinds_of, cpu_free, mem_free, gpu_free, n
         GPUs of each node and their type.
     target : float64[T, 5]
         The load that is expected (see `fragmentation`).
-    outlook : float64[1003]
+    outlook : float64[1002]
         From `outlook_of`, read by `DURE` alone.
     order : int64[N]
         Ties go to the node with the least rank.
@@ -97,19 +151,13 @@ def place_pods(rule, arrivals, shapes, kinds_of, cpu_free, mem_free, gpu_free, n
     for p in range(arrivals.shape[0]):
         s = arrivals[p]
         row = cache[s]
-        if seen[s] < 0:
-            for n in range(num_nodes):
-                row[n], cache_gpus[s, n] = score_node(
-                    rule, n, s, shapes, kinds_of[s], cpu_free, mem_free, gpu_free, num_gpus, gpu_type, kinds, target,
-                    outlook, scratch
-                )  # fmt: skip
-        else:
-            for c in range(seen[s], num_changed):
-                n = changed[c]
-                row[n], cache_gpus[s, n] = score_node(
-                    rule, n, s, shapes, kinds_of[s], cpu_free, mem_free, gpu_free, num_gpus, gpu_type, kinds, target,
-                    outlook, scratch
-                )  # fmt: skip
+        is_new = seen[s] < 0
+        for c in range(0 if is_new else seen[s], num_nodes if is_new else num_changed):
+            n = c if is_new else changed[c]
+            row[n], cache_gpus[s, n] = score_node(
+                rule, n, s, shapes, kinds_of[s], cpu_free, mem_free, gpu_free, num_gpus, gpu_type, kinds, target,
+                outlook, scratch
+            )  # fmt: skip
         seen[s] = num_changed
         best = -1
         if rule == RANDOM:
