@@ -5,12 +5,11 @@ A node's *loss* is the part of its free GPU that will probably stay unused, in m
     loss = 0.1 F + W + S
 
 F
-    fragmentation of FGD (ATC'23): what a single next pod could not use (`fragmentation`). At this weight it only
-    tells apart what W and S do not.
+    fragmentation of FGD (ATC'23): what a single next pod could not use (`fragmentation`).
 W
-    the rest that stays on each GPU when the pods to come choose well: of the next 100 pods of the load, the one that
-    leaves the least rest goes to a GPU with f free, so that with the sizes m_1, m_2 … in the order of w(f - m_i) and
-    P_i the chance that none of the 100 has one of the first i sizes,
+    the rest that stays on each GPU when the pods to come are sorted onto it well: of the next 100 pods of the load the
+    one that leaves the least rest takes a GPU with f free. With the sizes m_1, m_2 … that fit, in the order of
+    w(f - m_i), and P_i the chance that none of the 100 has one of the first i of them,
 
         w(f) = sum (P_(i-1) - P_i) w(f - m_i) + P_last f.
 
