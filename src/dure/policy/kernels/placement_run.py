@@ -145,6 +145,7 @@ def place_pods(rule, arrivals, shapes, kinds_of, cpu_free, mem_free, gpu_free, n
     cache_gpus = np.zeros((num_shapes, num_nodes), np.int16)
     seen = np.full(num_shapes, -1, np.int64)
     changed = np.empty(arrivals.shape[0], np.int64)
+    latest = np.empty(num_nodes, np.int64)
     num_changed = 0
     kinds = np.zeros(num_nodes, np.int64)
     scratch = np.empty(gpu_free.shape[1], np.int32)
@@ -154,6 +155,8 @@ def place_pods(rule, arrivals, shapes, kinds_of, cpu_free, mem_free, gpu_free, n
         is_new = seen[s] < 0
         for c in range(0 if is_new else seen[s], num_nodes if is_new else num_changed):
             n = c if is_new else changed[c]
+            if not is_new and latest[n] != c:
+                continue  # scored when its last change comes up
             row[n], cache_gpus[s, n] = score_node(
                 rule, n, s, shapes, kinds_of[s], cpu_free, mem_free, gpu_free, num_gpus, gpu_type, kinds, target,
                 outlook, scratch
@@ -194,6 +197,7 @@ def place_pods(rule, arrivals, shapes, kinds_of, cpu_free, mem_free, gpu_free, n
             kinds[best] |= 1 << kinds_of[s]
         chosen_gpus[p] = mask
         changed[num_changed] = best
+        latest[best] = num_changed
         num_changed += 1
 
 
