@@ -17,7 +17,7 @@ from dure.policy.kernels.leases import start_job
 from dure.policy.kernels.place import place, place_on_holds, power_needed_w, shape_on
 from dure.policy.kernels.queue import class_before, drop_ended, milli_of, pop, predict_rest_ms, push
 from dure.policy.kernels.quota import is_within_share, may_borrow
-from dure.policy.kernels.reclaim import hold_pick, plan
+from dure.policy.kernels.reclaim import hold_pick, last_rank_of, plan
 
 
 @kernel
@@ -188,6 +188,8 @@ def preempt_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
     milli = cls.num_gpus * 1000
     own_milli = S.mp[cls.member, p].use_g + S.mp[cls.member, p].use_b
     if own_milli == 0 or own_milli + S.pool[p].free_milli < milli:
+        return False
+    if S.job[cls.root].rank + g.margin_ms >= last_rank_of(S, cls.member, p):
         return False
     if not (may_borrow(S, cls.member, p, milli) if is_borrowed else is_within_share(S, cls.member, p, milli)):
         # Its own jobs' GPUs count once: what the victims give back is what the head takes.

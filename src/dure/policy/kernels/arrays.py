@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import config, types
 from numba.core import cgutils
 from numba.core.extending import (
     NativeValue,
@@ -47,7 +47,9 @@ class ArrayBundle:
                 )
             table[i, 0] = array.ctypes.data
             table[i, 1 : 1 + ndim] = array.shape
-            setattr(self, name, array)
+            # Plain Python reads fields of records as attributes only from a record array.
+            is_plain = config.DISABLE_JIT and array.dtype.names
+            setattr(self, name, array.view(np.recarray) if is_plain else array)
         self._table = table
         self._address = int(table.ctypes.data)
 

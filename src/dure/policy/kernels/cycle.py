@@ -28,7 +28,8 @@ from dure.policy.kernels.layout import (
     RUNNING,
     State,
 )
-from dure.policy.kernels.leases import drop_hold, grow, progress_ms, requeue, start_job
+from dure.policy.kernels.leases import drop_hold, grow, note_rank, progress_ms, requeue, start_job
+from dure.policy.kernels.nodes import recount_tenants
 from dure.policy.kernels.place import cpu_for, fits, mem_for, place
 from dure.policy.kernels.queue import class_before, level_of, rank_of
 from dure.policy.kernels.quota import is_within_share, mark_dirty, may_borrow, settle, settle_project
@@ -229,7 +230,7 @@ def fill_pool(S: State, p: int) -> None:
     """Give what a pool has free: to those within their share, then to the others in the members' order."""
     g = S.g[0]
     pool = S.pool[p]
-    pool.fill += 1
+    pool.looks += 1
     site = S.site[pool.site]
     gain = pool.gain if pool.power_seen == site.opened else GAIN_ALL
     pool.gain = -1
@@ -245,13 +246,13 @@ def fill_pool(S: State, p: int) -> None:
     if is_preempting:
         pool.preempt_at_ms = g.now_ms + g.preempt_every_ms
     if g.is_shares:
-        fill = pool.fill * 4096 + p * 2 + 1
+        fill = pool.looks * 4096 + p * 2 + 1
         for i in range(pool.guar0, pool.guar1):
             m = S.guar[i]
             if S.member[m].head >= 0 and (gain >= 0 or S.mp[m, p].use_g < S.mp[m, p].guarantee):
                 fill_member(S, m, p, 0, fill, gain, is_preempting)
     if gain >= 0 or pool.free_milli > 0 or pool.holds > 0 or is_preempting:
-        fill = pool.fill * 4096 + p * 2 + 2
+        fill = pool.looks * 4096 + p * 2 + 2
         if g.order == FAIR:
             fill_fair(S, p)
         else:
@@ -428,6 +429,14 @@ def next_rerank_ms(S: State, j: int) -> int:
 def on_rerank(S: State, j: int) -> None:
     """A running job has crossed into a later rank; those who wait may now go before it."""
     job = S.job[j]
+    old = job.run_rank
     job.run_rank = rank_of(S, j, job.done_ms + progress_ms(S, j))
+    note_rank(S, j)
+    s = job.seg if job.run_rank != old else -1
+    while s >= 0:
+        n = S.seg[s].node
+        if S.node[n].first_rank >= min(old, job.run_rank):
+            recount_tenants(S, n)
+        s = S.seg[s].next
     if S.g[0].queue_jobs > 0 and S.g[0].now_ms >= S.pool[job.pool].preempt_at_ms:
         mark_dirty(S, job.pool)

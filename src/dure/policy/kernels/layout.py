@@ -208,7 +208,7 @@ MEMBER = np.dtype(
 POOL = np.dtype(
     [
         ("free_milli", i8),
-        ("fill", i8),
+        ("looks", i8),
         ("spares_target", i8),
         ("spares", i8),
         ("busy_w", i8),
@@ -253,6 +253,8 @@ MP = np.dtype(
         ("short_milli", i8),
         ("opened", i8),
         ("seen", i8),
+        ("last_rank", i8),
+        ("last_rank_at_ms", i8),
     ],
     align=True,
 )
@@ -289,6 +291,8 @@ NODE = np.dtype(
         ("hold_next", i8),
         ("over_milli", i8),
         ("used_milli", i8),
+        ("first_rank", i8),
+        ("owner", i8),
         ("num", i8),
         ("free", i8),
         ("fails", i8),

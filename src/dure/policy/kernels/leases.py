@@ -117,6 +117,7 @@ def start_job(S: State, j: int, p: int, num: int, gpus: int, is_borrowed: int) -
             S.hold[node.hold].missing += 1
             check_hold(S, n)
     charge(S, j, gpus * cls.gpu_milli)
+    note_rank(S, j)
     if is_borrowed:
         over_link(S, j)
         over_on_nodes(S, j, 1)
@@ -133,6 +134,15 @@ def start_job(S: State, j: int, p: int, num: int, gpus: int, is_borrowed: int) -
     if job.is_backfill:
         g.backfilled += 1
     decide(S, START, j, p, S.pick[0, 0], gpus, g.now_ms, -1)
+
+
+@kernel
+def note_rank(S: State, j: int) -> None:
+    """Keep the bound on how far behind a member's running jobs stand in a pool."""
+    job = S.job[j]
+    cell = S.mp[S.cls[job.cls].member, job.pool]
+    if job.run_rank > cell.last_rank:
+        cell.last_rank = job.run_rank
 
 
 @kernel

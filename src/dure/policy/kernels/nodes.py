@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from dure.policy.kernels.bits import clear_bit, gpus_in, set_bit
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import RACK_ROWS, ROW_PARTIAL, UP, State
@@ -117,6 +115,30 @@ def lowest_gpus(mask: int, count: int) -> int:
 
 
 @kernel
+def count_tenant(S: State, n: int, j: int) -> None:
+    """Count a job in what a node keeps of its jobs: when the last ends, the first rank, whose they are if one's."""
+    node = S.node[n]
+    job = S.job[j]
+    m = S.cls[job.cls].member
+    if node.free_at_ms == 0:
+        node.first_rank, node.owner = job.run_rank, m
+    elif node.owner != m:
+        node.owner = -1
+    node.first_rank = min(node.first_rank, job.run_rank)
+    node.free_at_ms = max(node.free_at_ms, job.pred_end_ms, 1)
+
+
+@kernel
+def recount_tenants(S: State, n: int) -> None:
+    """Count a node's jobs anew, after one has left or changed its rank."""
+    S.node[n].free_at_ms = 0
+    s = S.node[n].seg
+    while s >= 0:
+        count_tenant(S, n, S.seg[s].job)
+        s = S.seg[s].node_next
+
+
+@kernel
 def add_segment(S: State, j: int, n: int, count: int, milli: int, cpu: int, mem: int) -> None:
     """Give `count` GPUs (or `milli` of one) of node n to job j. The node must have them free."""
     g = S.g[0]
@@ -153,8 +175,7 @@ def add_segment(S: State, j: int, n: int, count: int, milli: int, cpu: int, mem:
         node.used_milli += milli
     node.cpu_free -= cpu
     node.mem_free -= mem
-    if job.pred_end_ms > node.free_at_ms:
-        node.free_at_ms = job.pred_end_ms
+    count_tenant(S, n, j)
     seg.next = job.seg
     job.seg = s
     seg.node_prev = -1
@@ -216,13 +237,6 @@ def unlink_segment(S: State, s: int) -> None:
         node.seg = seg.node_next
     if seg.node_next >= 0:
         S.seg[seg.node_next].node_prev = seg.node_prev
-    last = np.int64(0)
-    t = node.seg
-    while t >= 0:
-        end = S.job[S.seg[t].job].pred_end_ms
-        if end > last:
-            last = end
-        t = S.seg[t].node_next
-    node.free_at_ms = last
+    recount_tenants(S, seg.node)
     seg.next = S.g[0].free_seg
     S.g[0].free_seg = s

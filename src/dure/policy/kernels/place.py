@@ -111,7 +111,7 @@ def take_block(
 ) -> int:
     """Append `want` nodes of a block, whole free racks first, then the rack that fits best; the new length."""
     block = S.block[b]
-    goal = num + want
+    first, goal = num, num + want
     if not is_plain:
         return take_from(S, block.node0, block.node1, per_node, cpu, mem, want, num)
     for r in range(block.child0, block.child1):
@@ -131,7 +131,11 @@ def take_block(
         if best < 0:
             break
         rack = S.rack[best]
+        wanted = num + min(goal - num, rack.whole)
         num = take_from(S, rack.node0, rack.node1, per_node, cpu, mem, goal - num, num)
+        if num < wanted:
+            # Free GPUs without the CPU or memory beside them: the racks' counts do not help, look at each node.
+            return take_from(S, block.node0, block.node1, per_node, cpu, mem, want, first)
     return num
 
 
@@ -191,15 +195,25 @@ def place(S: State, c: int, p: int, gpus: int) -> int:
         return 1
     if cls.topology == 1:
         return 0
-    return place_gang(S, c, p, parts, per_node, rest, cpu, mem)
+    is_plain = per_node == pool.per_node and pool.is_plain == 1
+    num = place_gang(S, c, p, parts, per_node, rest, cpu, mem, is_plain)
+    if num < 0:
+        num = place_gang(S, c, p, parts, per_node, rest, cpu, mem, False)
+    return max(num, 0)
 
 
 @kernel
-def place_gang(S: State, c: int, p: int, parts: int, per_node: int, rest: int, cpu: int, mem: int) -> int:
-    """Nodes for a gang of several: one rack, else one block, else the pool, as its topology allows."""
+def place_gang(
+    S: State, c: int, p: int, parts: int, per_node: int, rest: int, cpu: int, mem: int, is_plain: bool
+) -> int:
+    """Nodes for a gang of several: one rack, else one block, else the pool, as its topology allows.
+
+    `is_plain`: whole nodes of one size, found by the counts of free nodes in racks and blocks. -1: the counts
+    promised a domain in which nodes then lacked CPU or memory.
+    """
     topology = S.cls[c].topology
     pool = S.pool[p]
-    is_plain = per_node == pool.per_node and pool.is_plain == 1
+    is_short = False
     need = parts + (1 if rest > 0 else 0)
     num = 0
     lo, hi = pool.node0, pool.node1
@@ -211,6 +225,7 @@ def place_gang(S: State, c: int, p: int, parts: int, per_node: int, rest: int, c
             if r >= 0:
                 lo, hi = S.rack[r].node0, S.rack[r].node1
                 num = take_from(S, lo, hi, per_node, cpu, mem, parts, 0)
+                is_short = num < parts
                 break
     else:
         best, best_count = -1, 1 << 30
@@ -235,10 +250,11 @@ def place_gang(S: State, c: int, p: int, parts: int, per_node: int, rest: int, c
         if best >= 0:
             lo, hi = S.block[best].node0, S.block[best].node1
             num = take_block(S, best, per_node, cpu, mem, parts, 0, is_plain)
+            is_short = is_short or num < parts
         elif topology != 3:
             num = place_wide(S, p, parts, per_node, cpu, mem, is_plain)
     if num < parts:
-        return 0
+        return -1 if is_short and is_plain else 0
     if rest > 0:
         n = find_rest(S, lo, hi, rest, cpu * rest // per_node, mem * rest // per_node, num)
         if n < 0:

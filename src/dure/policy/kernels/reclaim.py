@@ -62,6 +62,25 @@ def is_victim(S: State, v: int, kind: int, claimant: int) -> bool:
 
 
 @kernel
+def last_rank_of(S: State, m: int, p: int) -> int:
+    """Rank that none of a member's running jobs in a pool stands behind; counted anew now and then."""
+    g = S.g[0]
+    cell = S.mp[m, p]
+    if g.now_ms - cell.last_rank_at_ms < 12 * g.preempt_every_ms:
+        return cell.last_rank
+    last = np.int64(0)
+    for n in range(S.pool[p].node0, S.pool[p].node1):
+        s = S.node[n].seg
+        while s >= 0:
+            v = S.seg[s].job
+            if S.cls[S.job[v].cls].member == m and S.job[v].run_rank > last:
+                last = S.job[v].run_rank
+            s = S.seg[s].node_next
+    cell.last_rank, cell.last_rank_at_ms = last, g.now_ms
+    return last
+
+
+@kernel
 def lost_work(S: State, v: int) -> int:
     """What stopping a job throws away, in GPU-ms: time since its last checkpoint × GPUs, plus its restart."""
     job = S.job[v]
@@ -108,6 +127,18 @@ def victim_cost(S: State, s: int, v: int, kind: int) -> int:
 
 
 @kernel
+def is_whole_victim(S: State, n: int, kind: int, claimant: int) -> bool:
+    """Whether all jobs on a node may be victims, from what the node keeps of them; cheap."""
+    node = S.node[n]
+    if kind == HOLD_RECLAIM:
+        return node.is_clear == 1
+    if S.g[0].order != DURE:
+        return True
+    head = S.job[claimant]
+    return node.owner == S.cls[head.cls].member and node.first_rank > head.rank + S.g[0].margin_ms
+
+
+@kernel
 def node_cost(S: State, n: int, need: int, cpu: int, mem: int, kind: int, claimant: int) -> int:
     """Cost of having `need` free GPUs on node n, or NO_COST where victims do not suffice.
 
@@ -122,6 +153,8 @@ def node_cost(S: State, n: int, need: int, cpu: int, mem: int, kind: int, claima
     if free >= need and fits(S, n, cpu, mem):
         return np.int64(0)
     if kind == HOLD_RECLAIM and free + node.over_milli // 1000 + 1 < need:
+        return NO_COST
+    if need == node.num and not is_whole_victim(S, n, kind, claimant):
         return NO_COST
     cpu_free, mem_free = node.cpu_free, node.mem_free
     s = node.seg
@@ -332,24 +365,33 @@ def plan_one(S: State, p: int, need: int, cpu: int, mem: int, kind: int, claiman
 
 
 @kernel
-def pick_cheapest(S: State, n0: int, n1: int, need: int, cut: int, per_node: int) -> int:
-    """Nodes of [n0, n1) below the threshold, then the cheapest at it, ties in order of id."""
-    num = 0
-    for n in range(n0, n1):
-        if S.cost[n] >= 0 and num < need and log2_of(S.cost[n] + 1) < cut:
-            S.pick[num, 0], S.pick[num, 1] = n, per_node
-            S.cost[n] = NO_COST
-            num += 1
-    while num < need:
-        best = -1
+def kth_cost(S: State, n0: int, n1: int, need: int, cut: int) -> int:
+    """Cost of the `need`-th cheapest node of [n0, n1), by six bits at a time from the highest of bucket `cut`."""
+    found, left = np.int64(0), need
+    for shift in range((cut + 1) // 6 * 6, -1, -6):
+        num = np.zeros(64, np.int64)
         for n in range(n0, n1):
-            if S.cost[n] >= 0 and (best < 0 or S.cost[n] < S.cost[best]):
-                best = n
-        if best < 0:
-            break
-        S.pick[num, 0], S.pick[num, 1] = best, per_node
-        S.cost[best] = NO_COST
-        num += 1
+            if S.cost[n] >= 0 and S.cost[n] >> (shift + 6) == found:
+                num[(S.cost[n] >> shift) & 63] += 1
+        digit = 0
+        while digit < 63 and num[digit] < left:
+            left -= num[digit]
+            digit += 1
+        found = (found << 6) + digit
+    return found
+
+
+@kernel
+def pick_cheapest(S: State, n0: int, n1: int, need: int, cut: int, per_node: int) -> int:
+    """The `need` cheapest nodes of [n0, n1), ties in order of id; `cut` is the bucket of the dearest."""
+    limit = kth_cost(S, n0, n1, need, cut)
+    num = 0
+    for is_at_limit in range(2):
+        for n in range(n0, n1):
+            cost = S.cost[n]
+            if num < need and 0 <= cost and (cost == limit if is_at_limit else cost < limit):
+                S.pick[num, 0], S.pick[num, 1] = n, per_node
+                num += 1
     return num
 
 
