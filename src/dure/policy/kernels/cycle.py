@@ -12,6 +12,7 @@ from dure.policy.kernels.admit import (
     may_fit,
     may_hold,
     may_preempt,
+    reclaim_for,
     reserve_for,
     try_start,
 )
@@ -309,6 +310,17 @@ def grow_elastic(S: State, p: int) -> None:
 
 
 @kernel
+def claim_anywhere(S: State, c: int) -> bool:
+    """Take lent GPUs back for the head of a class, in the first pool of its member's share where that can be done."""
+    cls = S.cls[c]
+    for i in range(cls.pool0, cls.pool0 + cls.num_pools):
+        p = S.cls_pool[i]
+        if S.mp[cls.member, p].guarantee > 0 and may_claim(S, c, p) and reclaim_for(S, c, p):
+            return True
+    return False
+
+
+@kernel
 def start_anywhere(S: State, c: int) -> bool:
     """Start the head of a class that has just come: on its member's share, on what others lend, by a claim.
 
@@ -319,6 +331,9 @@ def start_anywhere(S: State, c: int) -> bool:
     is_strict = g.backfill == BACKFILL_NONE
     first_label = 0 if g.is_shares else 1
     for is_borrowed in range(first_label, 2):
+        if g.is_shares and is_borrowed and S.job[cls.root].preemptions > 0 and claim_anywhere(S, c):
+            # Sent away once, a job is not lent out again while its member's share can take it.
+            return True
         for i in range(cls.pool0, cls.pool0 + cls.num_pools):
             p = S.cls_pool[i]
             if (not is_borrowed and S.mp[cls.member, p].guarantee == 0) or not may_fit(S, c, p, GAIN_ALL):

@@ -43,7 +43,7 @@ def is_victim(S: State, v: int, kind: int, claimant: int) -> bool:
     """Whether a running job may be made to leave for the claimant (rule 6).
 
     Reclaim takes what runs above its member's guarantee; rank takes the same member's jobs that stand behind the
-    claimant by more than the margin, have had their minimum run, and were not stopped for it before.
+    claimant by more than the margin, have had their minimum run, write checkpoints, and were not stopped for it before.
     """
     job = S.job[v]
     if job.state != RUNNING:
@@ -56,6 +56,9 @@ def is_victim(S: State, v: int, kind: int, claimant: int) -> bool:
         if S.cls[job.cls].member != S.cls[head.cls].member or job.cause == claimant:
             return False
         if S.cls[job.cls].priority > S.cls[head.cls].priority or g.now_ms - job.start_ms < g.min_run_ms:
+            return False
+        if job.ckpt_ms <= 0:
+            # It would start anew with its first rank, and two such jobs would stop each other for ever.
             return False
         return current_rank(S, v) > head.rank + g.margin_ms
     return False
