@@ -323,8 +323,7 @@ def _eligible(
     trace: Trace, fleet: Fleet, terms: Terms, policy: Policy, cls: NDArray[Any], uniq: NDArray[Any],
     mp: NDArray[Any], ag: NDArray[Any], pool: NDArray[Any], speed: NDArray[Any], notes: list[str],
 ) -> tuple[NDArray[Any], NDArray[Any]]:  # fmt: skip
-    """The pools that each class may ever use, in order of preference (own share first, then speed, then id), and
-    the fewest GPUs that it wants on a node of each."""
+    """The pools that each class may ever use, own share first, then speed, then id; and its least part on a node."""
     kinds = _type_mask(trace, fleet, notes)
     pool_type = pool["gpu_type"].astype(np.int64)
     pool_site_bit = np.uint64(1) << pool["site"].astype(np.uint64)

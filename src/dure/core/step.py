@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import assert_never
 
 from dure.core.build import Built, build_state, too_large
+from dure.core.explain import Explainer, Explanation
 from dure.model.errors import DureError
 from dure.model.fleet import Fleet
 from dure.model.jobs import Trace
@@ -195,6 +196,16 @@ class Core:
         state = int(self.state.job[job]["state"])
         if state not in states:
             raise IllegalStimulusError(f"job {job} is in state {state}, not one of {states}")
+
+    def explain(self, job: int) -> Explanation:
+        """Why a job waits (rule 11).
+
+        Raises
+        ------
+        NotWaitingError
+            It does not wait.
+        """
+        return Explainer(self.built).explain(job)
 
     def next_rank_ms(self, job: int) -> int:
         """When the shell should report `RankDue` for a job just started; `NEVER_MS`: not at all."""

@@ -48,7 +48,7 @@ class ArrayBundle:
             table[i, 0] = array.ctypes.data
             table[i, 1 : 1 + ndim] = array.shape
             # Plain Python reads fields of records as attributes only from a record array.
-            is_plain = config.DISABLE_JIT and array.dtype.names
+            is_plain = bool(getattr(config, "DISABLE_JIT", 0)) and array.dtype.names is not None
             setattr(self, name, array.view(np.recarray) if is_plain else array)
         self._table = table
         self._address = int(table.ctypes.data)

@@ -21,6 +21,8 @@ def shape_on(S: State, c: int, p: int, gpus: int) -> tuple[int, int, int]:
         per_node = gpus if gpus <= size else size
     if per_node > size or per_node == 0:
         return 0, 0, 0
+    # An elastic job at its least may be smaller than what it wants on each node.
+    per_node = min(per_node, gpus)
     return gpus // per_node, per_node, gpus % per_node
 
 
@@ -81,13 +83,18 @@ def find_fraction(S: State, p: int, milli: int, cpu: int, mem: int) -> int:
 
 
 @kernel
-def domain_count(S: State, n0: int, n1: int, per_node: int, cpu: int, mem: int) -> int:
-    """Nodes of [n0, n1) with `per_node` GPUs free, and the CPU and memory."""
-    count = 0
+def domain_count(S: State, n0: int, n1: int, parts: int, per_node: int, rest: int, cpu: int, mem: int) -> int:
+    """Nodes of [n0, n1) with `per_node` GPUs free, and the CPU and memory; 0 if the gang does not fit there."""
+    count = others = 0
     for n in range(n0, n1):
-        if S.node[n].is_indexed and S.node[n].free >= per_node and fits(S, n, cpu, mem):
+        node = S.node[n]
+        if not node.is_indexed:
+            continue
+        if node.free >= per_node and fits(S, n, cpu, mem):
             count += 1
-    return count
+        elif rest > 0 and node.free >= rest and fits(S, n, cpu * rest // per_node, mem * rest // per_node):
+            others += 1
+    return count if count >= parts and (rest == 0 or count + others > parts) else 0
 
 
 @kernel
@@ -195,7 +202,7 @@ def place(S: State, c: int, p: int, gpus: int) -> int:
         return 1
     if cls.topology == 1:
         return 0
-    is_plain = per_node == pool.per_node and pool.is_plain == 1
+    is_plain = per_node == pool.per_node and pool.is_plain == 1 and rest == 0
     num = place_gang(S, c, p, parts, per_node, rest, cpu, mem, is_plain)
     if num < 0:
         num = place_gang(S, c, p, parts, per_node, rest, cpu, mem, False)
@@ -231,8 +238,8 @@ def place_gang(
         best, best_count = -1, 1 << 30
         for r in range(pool.rack0, pool.rack1):
             if S.rack[r].node1 - S.rack[r].node0 >= need:
-                count = domain_count(S, S.rack[r].node0, S.rack[r].node1, per_node, cpu, mem)
-                if need <= count < best_count:
+                count = domain_count(S, S.rack[r].node0, S.rack[r].node1, parts, per_node, rest, cpu, mem)
+                if parts <= count < best_count:
                     best, best_count = r, count
         if best >= 0:
             lo, hi = S.rack[best].node0, S.rack[best].node1
@@ -244,8 +251,8 @@ def place_gang(
             if is_plain:
                 count = block.whole
             else:
-                count = domain_count(S, block.node0, block.node1, per_node, cpu, mem)
-            if need <= count < best_count:
+                count = domain_count(S, block.node0, block.node1, parts, per_node, rest, cpu, mem)
+            if parts <= count < best_count:
                 best, best_count = b, count
         if best >= 0:
             lo, hi = S.block[best].node0, S.block[best].node1

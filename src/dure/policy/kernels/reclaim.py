@@ -392,7 +392,7 @@ def pick_cheapest(S: State, n0: int, n1: int, need: int, cut: int, per_node: int
     for is_at_limit in range(2):
         for n in range(n0, n1):
             cost = S.cost[n]
-            if num < need and 0 <= cost and (cost == limit if is_at_limit else cost < limit):
+            if num < need and cost >= 0 and (cost == limit if is_at_limit else cost < limit):
                 S.pick[num, 0], S.pick[num, 1] = n, per_node
                 num += 1
     return num

@@ -1,0 +1,323 @@
+"""Why a job waits (rule 11): typed reasons that can be checked, and changes that would start it now.
+
+Reads the state and changes nothing in it but the scratch arrays `pick` and `cost`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from dure.core.build import Built
+from dure.model.errors import DureError
+from dure.policy.kernels import layout as k
+from dure.policy.kernels.admit import has_before
+from dure.policy.kernels.place import cpu_for, mem_for, place, power_needed_w, shape_on
+
+#: Members named as holders of a pool's GPUs.
+HOLDERS_MAX = 5
+
+
+class Reason(StrEnum):
+    """What keeps a job waiting; the number of the rule is `RULE[reason]`."""
+
+    NEVER = "never"
+    HELD = "held"
+    BEHIND = "behind"
+    SHARE_USED = "share_used"
+    AGREEMENT_LIMIT = "agreement_limit"
+    AGREEMENT_NOT_IN_FORCE = "agreement_not_in_force"
+    GPUS_BUSY = "gpus_busy"
+    FRAGMENTED = "fragmented"
+    CPU_OR_MEMORY = "cpu_or_memory"
+    POWER_CAP = "power_cap"
+
+
+#: Rule of docs/policy.md behind each reason.
+RULE: dict[Reason, int] = {
+    Reason.NEVER: 9, Reason.HELD: 6, Reason.BEHIND: 3, Reason.SHARE_USED: 1, Reason.AGREEMENT_LIMIT: 2,
+    Reason.AGREEMENT_NOT_IN_FORCE: 2, Reason.GPUS_BUSY: 1, Reason.FRAGMENTED: 4, Reason.CPU_OR_MEMORY: 4,
+    Reason.POWER_CAP: 8,
+}  # fmt: skip
+
+#: The nearer to a start, the earlier; the headline is the nearest of the pools' reasons.
+NEARNESS = (
+    Reason.HELD, Reason.POWER_CAP, Reason.CPU_OR_MEMORY, Reason.FRAGMENTED, Reason.GPUS_BUSY, Reason.BEHIND,
+    Reason.AGREEMENT_LIMIT, Reason.SHARE_USED, Reason.AGREEMENT_NOT_IN_FORCE, Reason.NEVER,
+)  # fmt: skip
+
+
+class NotWaitingError(DureError):
+    """An explanation was asked for a job that does not wait."""
+
+
+@dataclass(frozen=True)
+class PoolReason:
+    """Why a job does not start in one pool.
+
+    Attributes
+    ----------
+    facts : dict of str to int
+        What the reason rests on. gpus_busy, fragmented: ``needed_milli``, ``free_milli``. share_used: ``used_milli``
+        of ``guarantee_milli``. agreement_limit: ``used_milli`` of ``limit_milli``. agreement_not_in_force:
+        ``start_ms``, ``end_ms``. power_cap: ``power_w``, ``needed_w``, ``cap_w``. cpu_or_memory: ``cpu_milli``,
+        ``mem_mib`` wanted on each of ``nodes`` nodes. behind: ``job`` that stands first.
+    holders : tuple of (member, milli-GPUs in use, of these borrowed)
+        Who uses the pool's GPUs, most first.
+    """
+
+    pool: str
+    reason: Reason
+    message: str
+    facts: dict[str, int] = field(default_factory=dict)
+    holders: tuple[tuple[str, int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that would let the job start now. Kinds: fewer_gpus (to), pool (name), topology (any), limit (by)."""
+
+    kind: str
+    pool: str
+    amount: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why one job waits.
+
+    Attributes
+    ----------
+    promised_ms : int
+        Moment from the run's start at which its held nodes are to be free; -1: none are held.
+    pools : tuple of PoolReason
+        One for each pool that the job may use, in its order of preference.
+    """
+
+    job: int
+    reason: Reason
+    rule: int
+    message: str
+    promised_ms: int
+    pools: tuple[PoolReason, ...]
+    sooner: tuple[Change, ...]
+
+
+class Explainer:
+    """Explanations of one unchanging state; jobs of one class share the work.
+
+    Parameters
+    ----------
+    built : Built
+        The state must be at rest: after a step, before the next.
+    """
+
+    def __init__(self, built: Built) -> None:
+        self._built, self._state = built, built.state
+        self._of_class: dict[int, tuple[tuple[PoolReason, ...], tuple[Change, ...]]] = {}
+
+    def explain(self, job: int) -> Explanation:
+        """Why job `job` (index into the job table) waits.
+
+        Raises
+        ------
+        NotWaitingError
+            The job runs, has ended or was never submitted, unless it can never run at all.
+        """
+        s = self._state
+        rec = s.job[job]
+        c = int(rec["cls"])
+        if s.cls[c]["num_pools"] == 0:
+            message = "no pool has the GPU type, site, rights and size that it asks for"
+            return Explanation(job, Reason.NEVER, RULE[Reason.NEVER], message, -1, (), ())
+        if rec["state"] != k.PENDING:
+            raise NotWaitingError(f"job {job} does not wait")
+        if rec["hold"] >= 0:
+            return self._held(job, int(rec["hold"]))
+        if c not in self._of_class:
+            pools = tuple(self._in_pool(c, int(p)) for p in self._pools_of(c))
+            self._of_class[c] = pools, tuple(self._sooner(c))
+        pools, sooner = self._of_class[c]
+        nearest = min(pools, key=lambda found: NEARNESS.index(found.reason))
+        first = int(s.cls[c]["root"])
+        if first != job:
+            message = f"job {first} of the same shape stands before it; that one waits because {nearest.message}"
+            return Explanation(job, Reason.BEHIND, RULE[Reason.BEHIND], message, -1, pools, sooner)
+        message = f"{nearest.message} (pool {nearest.pool}, nearest of {len(pools)})"
+        return Explanation(job, nearest.reason, RULE[nearest.reason], message, -1, pools, sooner)
+
+    def _pools_of(self, c: int) -> Any:
+        cls = self._state.cls[c]
+        return self._state.cls_pool[int(cls["pool0"]) : int(cls["pool0"] + cls["num_pools"])]
+
+    def _held(self, job: int, h: int) -> Explanation:
+        s = self._state
+        hold = s.hold[h]
+        p = int(hold["pool"])
+        name = self._built.terms.pools[p].name
+        missing, num = int(hold["missing"]), int(hold["num"])
+        facts = {"missing_nodes": missing, "nodes": num, "promised_ms": int(hold["start_ms"])}
+        if missing > 0:
+            found = PoolReason(name, Reason.HELD, f"{num} nodes are held for it, {missing} still in use", facts,
+                               self._holders(p))  # fmt: skip
+        else:
+            site = s.site[s.pool[p]["site"]]
+            facts |= {"power_w": int(site["power_w"]), "cap_w": int(site["cap_w"])}
+            message = f"its {num} nodes are free, and the site's power cap of {facts['cap_w']} W is in the way"
+            found = PoolReason(name, Reason.POWER_CAP, message, facts)
+        rule = {k.HOLD_RECLAIM: 1, k.HOLD_BACKFILL: 5}.get(int(hold["kind"]), RULE[found.reason])
+        rule = RULE[Reason.POWER_CAP] if missing == 0 else rule
+        return Explanation(job, found.reason, rule, f"{found.message} (pool {name})", facts["promised_ms"], (found,), ())
+
+    def _holders(self, p: int) -> tuple[tuple[str, int, int], ...]:
+        cell = self._state.mp[:, p]
+        used = cell["use_g"] + cell["use_b"]
+        order = np.argsort(-used, kind="stable")[:HOLDERS_MAX]
+        names = self._built.terms.members
+        return tuple((names[m].name, int(used[m]), int(cell["use_b"][m])) for m in order if used[m] > 0)
+
+    def _refusal(self, c: int, p: int, milli: int) -> tuple[Reason, str, dict[str, int]] | None:
+        """Why the member may not use so much of the pool; None: it may."""
+        s = self._state
+        m = int(s.cls[c]["member"])
+        cell = s.mp[m, p]
+        used, guarantee = int(cell["use_g"]), int(cell["guarantee"])
+        if s.g[0]["is_shares"] and guarantee > 0 and used + milli <= guarantee:
+            return None
+        if cell["agreement"] < 0:
+            if guarantee > 0:
+                return None
+            return Reason.SHARE_USED, "the member has no share here", {"used_milli": used, "guarantee_milli": guarantee}
+        ag = s.ag[int(cell["agreement"])]
+        name = self._built.terms.agreements[int(cell["agreement"])].name if s.g[0]["is_shares"] else "common"
+        if not ag["start_ms"] <= s.g[0]["now_ms"] < ag["end_ms"]:
+            facts = {"start_ms": int(ag["start_ms"]), "end_ms": int(ag["end_ms"])}
+            return Reason.AGREEMENT_NOT_IN_FORCE, f"agreement {name} is not in force", facts
+        if ag["used"] + milli > ag["limit"]:
+            facts = {"used_milli": int(ag["used"]), "limit_milli": int(ag["limit"]), "needed_milli": milli}
+            message = f"agreement {name} lends {facts['limit_milli'] / 1000:g} GPUs, {facts['used_milli'] / 1000:g} are out"
+            return Reason.AGREEMENT_LIMIT, message, facts
+        return None
+
+    def _power(self, c: int, p: int, num: int, gpus: int) -> dict[str, int] | None:
+        """Facts of a power cap that is in the way of the picked nodes; None: it is not."""
+        s = self._state
+        site = s.site[int(s.pool[p]["site"])]
+        if site["cap_w"] <= 0:
+            return None
+        cell = s.mp[int(s.cls[c]["member"]), p]
+        milli = gpus * int(s.cls[c]["gpu_milli"])
+        is_own = cell["guarantee"] > 0 and cell["use_g"] + milli <= cell["guarantee"]
+        needed = int(power_needed_w(s, num))
+        if s.g[0]["is_shares"] and not is_own:
+            # Borrowers leave a fiftieth of the cap alone, and all of it to an owner that takes power back.
+            needed += int(site["cap_w"]) // 50
+            if site["claimant"] >= 0 and site["power_w"] + needed <= site["cap_w"]:
+                needed = int(site["cap_w"] - site["power_w"]) + 1
+        if site["power_w"] + needed <= site["cap_w"]:
+            return None
+        return {"power_w": int(site["power_w"]), "needed_w": needed, "cap_w": int(site["cap_w"])}
+
+    def _in_pool(self, c: int, p: int) -> PoolReason:
+        s = self._state
+        cls, pool = s.cls[c], s.pool[p]
+        name = self._built.terms.pools[p].name
+        gpus = int(cls["min_gpus"])
+        milli = gpus * int(cls["gpu_milli"])
+        refusal = self._refusal(c, p, milli)
+        if refusal:
+            return PoolReason(name, *refusal)
+        num = int(place(s, c, p, gpus))
+        if num > 0:
+            power = self._power(c, p, num, gpus)
+            if power:
+                message = f"the site draws {power['power_w']} W of {power['cap_w']} W and it needs {power['needed_w']} W"
+                return PoolReason(name, Reason.POWER_CAP, message, power)
+            first = self._first(c, p)
+            return PoolReason(name, Reason.BEHIND, f"job {first} stands before it", {"job": first})
+        facts = {"needed_milli": milli, "free_milli": int(pool["free_milli"])}
+        if pool["free_milli"] < milli:
+            message = f"{milli / 1000:g} GPUs are needed and {facts['free_milli'] / 1000:g} are free"
+            return PoolReason(name, Reason.GPUS_BUSY, message, facts, self._holders(p))
+        parts, per_node, _ = (int(x) for x in shape_on(s, c, p, gpus)) if gpus else (1, 0, 0)
+        nodes = s.node[int(pool["node0"]) : int(pool["node1"])]
+        cpu, mem = int(cpu_for(s, c, max(per_node, 1))), int(mem_for(s, c, max(per_node, 1)))
+        if cls["gpu_milli"] < 1000:
+            part = np.where(nodes["free_mask"][:, None] >> np.arange(k.GPUS_MAX) & 1, 1000, 0)
+            part = np.maximum(part, s.gfree[int(pool["node0"]) : int(pool["node1"])]).max(axis=1)
+            has_gpus = (nodes["is_indexed"] == 1) & (part >= cls["gpu_milli"])
+        else:
+            has_gpus = (nodes["is_indexed"] == 1) & (nodes["free"] >= per_node)
+        has_rest = has_gpus & (nodes["cpu_free"] >= cpu) & (nodes["mem_free"] >= mem)
+        if has_gpus.sum() >= parts > has_rest.sum():
+            facts = {"cpu_milli": cpu, "mem_mib": mem, "nodes": parts, "nodes_with_gpus": int(has_gpus.sum())}
+            message = f"nodes have the GPUs free, and not the {cpu / 1000:g} cores and {mem} MiB beside them"
+            return PoolReason(name, Reason.CPU_OR_MEMORY, message, facts, self._holders(p))
+        facts |= {"nodes": parts, "gpus_per_node": per_node, "nodes_that_fit": int(has_rest.sum())}
+        where = {1: "on one node", 2: "in one rack", 3: "in one block"}.get(int(cls["topology"]), "in the pool")
+        message = f"{facts['free_milli'] / 1000:g} GPUs are free, but not {parts} × {per_node} of them {where}"
+        return PoolReason(name, Reason.FRAGMENTED, message, facts, self._holders(p))
+
+    def _first(self, c: int, p: int) -> int:
+        """The job of the same member that stands first in the pool's queue."""
+        s = self._state
+        best, d = c, int(s.member[int(s.cls[c]["member"])]["head"])
+        while d >= 0:
+            if s.need[d, p] != k.NEED_NEVER and not has_before(s, d, p):
+                best = d
+            d = int(s.cls[d]["next"])
+        return int(s.cls[best]["root"])
+
+    def _fits(self, c: int, p: int, gpus: int) -> bool:
+        """Whether so many GPUs of the class's kind could start in the pool at once."""
+        s = self._state
+        if self._refusal(c, p, gpus * int(s.cls[c]["gpu_milli"])):
+            return False
+        num = int(place(s, c, p, gpus))
+        return num > 0 and self._power(c, p, num, gpus) is None
+
+    def _sooner(self, c: int) -> list[Change]:
+        """Changes that were found, on this state, to let the head of the class start now; the nearest pools first."""
+        s = self._state
+        cls = s.cls[c]
+        gpus = int(cls["min_gpus"])
+        if s.g[0]["backfill"] == k.BACKFILL_NONE or gpus == 0 or cls["gpu_milli"] < 1000:
+            return []
+        out: list[Change] = []
+        names = [pool.name for pool in self._built.terms.pools]
+        fewer = gpus // 2 if cls["per_node"] == 0 else 0
+        while fewer >= 1 and not out:
+            for p in self._pools_of(c):
+                if self._fits(c, int(p), fewer):
+                    out.append(Change("fewer_gpus", names[p], fewer, f"{fewer} GPUs would start now in {names[p]}"))
+                    break
+            fewer //= 2
+        if cls["topology"] > 0:
+            kept = int(cls["topology"])
+            cls["topology"] = 0
+            try:
+                for p in self._pools_of(c):
+                    if self._fits(c, int(p), gpus):
+                        out.append(Change("topology", names[p], 0, f"without its topology it would start in {names[p]}"))
+                        break
+            finally:
+                cls["topology"] = kept
+        m = int(cls["member"])
+        for p in np.flatnonzero((s.need[c] == k.NEED_NEVER) & (s.mp[m]["right"] > 0)):
+            if cls["per_node"] <= s.pool[p]["per_node"] and self._fits(c, int(p), gpus):
+                out.append(Change("pool", names[p], 0, f"its type or site allowed, {names[p]} would take it now"))
+                break
+        for p in self._pools_of(c):
+            refusal = self._refusal(c, int(p), gpus * 1000)
+            if refusal and refusal[0] is Reason.AGREEMENT_LIMIT:
+                num = int(place(s, c, int(p), gpus))
+                if num > 0 and self._power(c, int(p), num, gpus) is None:
+                    by = refusal[2]["used_milli"] + gpus * 1000 - refusal[2]["limit_milli"]
+                    message = f"{by / 1000:g} GPUs more under the agreement would start it now in {names[p]}"
+                    out.append(Change("limit", names[p], by, message))
+                    break
+        return out
