@@ -52,7 +52,7 @@ def lent_out(num_gpus, gang):
     return core, claims
 
 
-@pytest.mark.parametrize(("num_gpus", "gang"), [(4_000, 4_000), (4_000, 8), (50_000, 64), (50_000, 8)])
+@pytest.mark.parametrize(("num_gpus", "gang"), [(4_000, 4_000), (4_000, 8), (50_000, 1_000), (50_000, 64), (50_000, 8)])
 def test_reclaim(benchmark, num_gpus, gang):
     """Limits: 0.1 s for 4,000 GPUs, 1 s for 50,000."""
     core, claims = lent_out(num_gpus, gang)

@@ -34,7 +34,7 @@ def test_reference_alliance(benchmark, once, num_jobs):
     result = once(lambda: replay(trace, fleet, named_policy("dure"), terms, is_rejecting=True))
     keep(benchmark, result)
     benchmark.extra_info["lent_gpu_hours"] = round(float(result.lent_gpu_ms.sum()) / 3.6e6)
-    assert result.counters.num_reclaims > 0
+    assert result.lent_gpu_ms.sum() > 0
 
 
 @pytest.mark.parametrize("num_nodes", [1_000, 10_000, 32_500, 125_000])

@@ -26,6 +26,8 @@ from dure.policy.kernels.queue import rank_of
 from dure.policy.kernels.quota import notice_ms
 
 NO_COST = np.int64(-1)
+#: Bits of lost work, in GPU-ms, below the priority class in a victim's cost.
+LOST_BITS = np.int64(44)
 #: Cost of a victim by rank that stands 1 ms behind the claimant; it falls with the distance.
 RANK_COST = np.int64(1 << 46)
 
@@ -126,7 +128,7 @@ def victim_cost(S: State, s: int, v: int, kind: int) -> int:
         return NEVER_MS // 2 - current_rank(S, v)
     if is_shrinkable(S, s, v):
         return np.int64(0)
-    return (np.int64(cls.priority) << 52) + lost_work(S, v)
+    return (np.int64(cls.priority) << LOST_BITS) + min(lost_work(S, v), (np.int64(1) << LOST_BITS) - 1)
 
 
 @kernel
@@ -220,7 +222,7 @@ def log2_of(x: int) -> int:
 
 @kernel
 def domain_cost(S: State, n0: int, n1: int, count: int, is_sum: bool) -> tuple[int, int]:
-    """(cost, threshold) of the `count` cheapest nodes of [n0, n1), by their costs' powers of two; cost -1: too few."""
+    """(cost / 16, threshold) of the `count` cheapest nodes of [n0, n1), by their costs' powers of two; -1: too few."""
     num = np.zeros(64, np.int64)
     total = np.zeros(64, np.int64)
     feasible = 0
@@ -229,7 +231,8 @@ def domain_cost(S: State, n0: int, n1: int, count: int, is_sum: bool) -> tuple[i
         if cost >= 0:
             b = log2_of(cost + 1)
             num[b] += 1
-            total[b] += cost
+            # Sixteenths: the sum over a pool of 60,000 nodes stays in 63 bits.
+            total[b] += cost >> 4
             feasible += 1
     if feasible < count:
         return np.int64(-1), 0
