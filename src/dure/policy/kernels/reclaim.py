@@ -27,7 +27,7 @@ from dure.policy.kernels.quota import notice_ms
 
 NO_COST = np.int64(-1)
 #: Bits of lost work, in GPU-ms, below the priority class in a victim's cost.
-LOST_BITS = np.int64(44)
+LOST_BITS = 44
 #: Cost of a victim by rank that stands 1 ms behind the claimant; it falls with the distance.
 RANK_COST = np.int64(1 << 46)
 
@@ -128,7 +128,7 @@ def victim_cost(S: State, s: int, v: int, kind: int) -> int:
         return NEVER_MS // 2 - current_rank(S, v)
     if is_shrinkable(S, s, v):
         return np.int64(0)
-    return (np.int64(cls.priority) << LOST_BITS) + min(lost_work(S, v), (np.int64(1) << LOST_BITS) - 1)
+    return (np.int64(cls.priority) << LOST_BITS) + min(lost_work(S, v), (1 << LOST_BITS) - 1)
 
 
 @kernel
