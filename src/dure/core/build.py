@@ -18,6 +18,7 @@ from dure.policy.kernels.bits import make_bits
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import State
 from dure.policy.kernels.nodes import count_clear, index, node_power_w
+from dure.policy.kernels.place import least_part
 
 _CLASS_KEYS = (
     "member", "project", "num_gpus", "min_gpus", "max_gpus", "gpus_per_node", "gpu_milli", "cpu_milli", "mem_mib",
@@ -195,7 +196,7 @@ def build_state(
     speed = np.array([[max(t.speed_milli, 1) for t in fleet.gpu_types] or [1000]], np.int64)
     if not policy.is_shares and len(fleet.gpu_types) <= 1:
         speed[:] = 1000
-    cls_pool, need = _eligible(trace, fleet, terms, policy, cls, uniq, mp, ag, pool, speed, notes)
+    cls_pool = _eligible(trace, fleet, terms, policy, cls, uniq, mp, ag, pool, speed, notes)
 
     job = np.zeros(num_jobs, k.JOB)
     n = len(jobs)
@@ -227,7 +228,7 @@ def build_state(
     project["weight_milli"] = 1000
 
     state = State(
-        g=g, job=job, cls=cls, cls_pool=cls_pool, need=need, came=np.zeros(len(cls), np.int64), member=member,
+        g=g, job=job, cls=cls, cls_pool=cls_pool, need=np.full((len(cls), num_pools), k.NEED_NEVER, np.int8), came=np.zeros(len(cls), np.int64), member=member,
         order=np.arange(num_members, dtype=np.int64), pool=pool,
         guar=np.concatenate([*guar, np.zeros(1, np.int64)]).astype(np.int64), mp=mp, ag=ag,
         ag_pool=np.concatenate([*pools_of, np.zeros(1, np.int64)]).astype(np.int64), node=node,
@@ -255,7 +256,10 @@ def build_state(
 
 @kernel
 def index_all(S: State) -> None:
-    """Fill the free indexes and the sites' power of a state in which nothing runs."""
+    """Fill the free indexes, the sites' power and the classes' needs of a state in which nothing runs."""
+    for c in range(S.cls.shape[0]):
+        for i in range(S.cls[c].pool0, S.cls[c].pool0 + S.cls[c].num_pools):
+            S.need[c, S.cls_pool[i]] = least_part(S, c, S.cls_pool[i])
     for n in range(S.node.shape[0]):
         index(S, n)
         count_clear(S, n)
@@ -322,8 +326,8 @@ def _unique_rows(table: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 def _eligible(
     trace: Trace, fleet: Fleet, terms: Terms, policy: Policy, cls: NDArray[Any], uniq: NDArray[Any],
     mp: NDArray[Any], ag: NDArray[Any], pool: NDArray[Any], speed: NDArray[Any], notes: list[str],
-) -> tuple[NDArray[Any], NDArray[Any]]:  # fmt: skip
-    """The pools that each class may ever use, own share first, then speed, then id; and its least part on a node."""
+) -> NDArray[Any]:  # fmt: skip
+    """The pools that each class may ever use, in order of preference: own share first, then speed, then id."""
     kinds = _type_mask(trace, fleet, notes)
     pool_type = pool["gpu_type"].astype(np.int64)
     pool_site_bit = np.uint64(1) << pool["site"].astype(np.uint64)
@@ -343,10 +347,9 @@ def _eligible(
     base_w = np.bincount(pool["site"], weights=standby, minlength=len(fleet.sites))[pool["site"]].astype(
         np.int64
     )
-    # Borrowers leave a fiftieth of the cap alone (kernels.cycle.has_power).
+    # Borrowers leave a fiftieth of the cap alone (kernels.admit.power_wanted_w).
     cap_w = cap_w - cap_w // 50
     wake_w = (pool["idle_w"] - pool["sleep_w"]) * (pool["per_node"] if policy.is_sleep else 0)
-    need = np.full((len(cls), len(pool)), k.NEED_NEVER, np.int8)
     lists: list[NDArray[Any]] = []
     rank = np.lexsort((np.arange(len(pool)), -speed[0][np.maximum(pool_type, 0)]))
     total = 0
@@ -387,23 +390,10 @@ def _eligible(
         limit = np.where(mp["agreement"][m] >= 0, 1, 0)
         mine = [p for p in rank if ok[p]]
         mine.sort(key=lambda p: 0 if mp["guarantee"][m, p] > 0 else 1 + int(limit[p] == 0))
-        need[c, mine] = _least_part(rec, pool["per_node"][mine])
         rec["pool0"], rec["num_pools"] = total, len(mine)
         total += len(mine)
         lists.append(np.array(mine, np.int64))
-    return np.concatenate([*lists, np.zeros(1, np.int64)]), need
-
-
-def _least_part(rec: Any, node_gpus: NDArray[Any]) -> NDArray[Any]:
-    """Fewest GPUs that a class wants on one node, at its full size or its least, for nodes of each size."""
-    least = np.full(len(node_gpus), k.GPUS_MAX, np.int64)
-    if rec["num_gpus"] == 0 or rec["gpu_milli"] < 1000:
-        return np.zeros_like(least)
-    for gpus in (int(rec["num_gpus"]), int(rec["min_gpus"])):
-        part = np.minimum(rec["per_node"] or gpus, node_gpus)
-        rest = gpus % np.maximum(part, 1)
-        least = np.minimum(least, np.where(rest > 0, np.minimum(part, rest), part))
-    return least
+    return np.concatenate([*lists, np.zeros(1, np.int64)])
 
 
 def _widest(fleet: Fleet, pool: NDArray[Any], level: str) -> tuple[NDArray[Any], NDArray[Any]]:

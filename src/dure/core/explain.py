@@ -14,8 +14,10 @@ import numpy as np
 from dure.core.build import Built
 from dure.model.errors import DureError
 from dure.policy.kernels import layout as k
-from dure.policy.kernels.admit import has_before
-from dure.policy.kernels.place import cpu_for, mem_for, place, power_needed_w, shape_on
+from dure.policy.kernels.admit import is_power_claimed, power_wanted_w
+from dure.policy.kernels.cycle import first_class
+from dure.policy.kernels.place import cpu_for, mem_for, place, shape_on
+from dure.policy.kernels.quota import LOAN_NONE, LOAN_NOT_IN_FORCE, LOAN_OPEN, has_share, loan_state
 
 #: Members named as holders of a pool's GPUs.
 HOLDERS_MAX = 5
@@ -185,39 +187,40 @@ class Explainer:
         s = self._state
         m = int(s.cls[c]["member"])
         cell = s.mp[m, p]
-        used, guarantee = int(cell["use_g"]), int(cell["guarantee"])
-        if s.g[0]["is_shares"] and guarantee > 0 and used + milli <= guarantee:
+        if self._is_own(c, p, milli):
             return None
-        if cell["agreement"] < 0:
-            if guarantee > 0:
-                return None
-            return Reason.SHARE_USED, "the member has no share here", {"used_milli": used, "guarantee_milli": guarantee}
+        state = int(loan_state(s, m, p, milli))
+        if state == LOAN_OPEN:
+            return None
+        if state == LOAN_NONE:
+            facts = {"used_milli": int(cell["use_g"]), "guarantee_milli": int(cell["guarantee"])}
+            return Reason.SHARE_USED, "the member has no share here", facts
         ag = s.ag[int(cell["agreement"])]
         name = self._built.terms.agreements[int(cell["agreement"])].name if s.g[0]["is_shares"] else "common"
-        if not ag["start_ms"] <= s.g[0]["now_ms"] < ag["end_ms"]:
+        if state == LOAN_NOT_IN_FORCE:
             facts = {"start_ms": int(ag["start_ms"]), "end_ms": int(ag["end_ms"])}
             return Reason.AGREEMENT_NOT_IN_FORCE, f"agreement {name} is not in force", facts
-        if ag["used"] + milli > ag["limit"]:
-            facts = {"used_milli": int(ag["used"]), "limit_milli": int(ag["limit"]), "needed_milli": milli}
-            message = f"agreement {name} lends {facts['limit_milli'] / 1000:g} GPUs, {facts['used_milli'] / 1000:g} are out"
-            return Reason.AGREEMENT_LIMIT, message, facts
-        return None
+        facts = {"used_milli": int(ag["used"]), "limit_milli": int(ag["limit"]), "needed_milli": milli}
+        message = f"agreement {name} lends {facts['limit_milli'] / 1000:g} GPUs, {facts['used_milli'] / 1000:g} are out"
+        return Reason.AGREEMENT_LIMIT, message, facts
+
+    def _is_own(self, c: int, p: int, milli: int) -> bool:
+        """Whether so much of the pool would still count to the member's guarantee."""
+        m = int(self._state.cls[c]["member"])
+        return bool(self._state.mp[m, p]["guarantee"] > 0 and has_share(self._state, m, p, milli))
 
     def _power(self, c: int, p: int, num: int, gpus: int) -> dict[str, int] | None:
         """Facts of a power cap that is in the way of the picked nodes; None: it is not."""
         s = self._state
-        site = s.site[int(s.pool[p]["site"])]
+        site_idx = int(s.pool[p]["site"])
+        site = s.site[site_idx]
         if site["cap_w"] <= 0:
             return None
-        cell = s.mp[int(s.cls[c]["member"]), p]
-        milli = gpus * int(s.cls[c]["gpu_milli"])
-        is_own = cell["guarantee"] > 0 and cell["use_g"] + milli <= cell["guarantee"]
-        needed = int(power_needed_w(s, num))
-        if s.g[0]["is_shares"] and not is_own:
-            # Borrowers leave a fiftieth of the cap alone, and all of it to an owner that takes power back.
-            needed += int(site["cap_w"]) // 50
-            if site["claimant"] >= 0 and site["power_w"] + needed <= site["cap_w"]:
-                needed = int(site["cap_w"] - site["power_w"]) + 1
+        is_borrowed = int(not self._is_own(c, p, gpus * int(s.cls[c]["gpu_milli"])))
+        needed = int(power_wanted_w(s, p, num, is_borrowed))
+        if s.g[0]["is_shares"] and is_borrowed and is_power_claimed(s, site_idx):
+            # To an owner that takes power back borrowers leave all of it.
+            needed = max(needed, int(site["cap_w"] - site["power_w"]) + 1)
         if site["power_w"] + needed <= site["cap_w"]:
             return None
         return {"power_w": int(site["power_w"]), "needed_w": needed, "cap_w": int(site["cap_w"])}
@@ -237,7 +240,7 @@ class Explainer:
             if power:
                 message = f"the site draws {power['power_w']} W of {power['cap_w']} W and it needs {power['needed_w']} W"
                 return PoolReason(name, Reason.POWER_CAP, message, power)
-            first = self._first(c, p)
+            first = int(s.cls[first_class(s, int(cls["member"]), p)]["root"])
             return PoolReason(name, Reason.BEHIND, f"job {first} stands before it", {"job": first})
         facts = {"needed_milli": milli, "free_milli": int(pool["free_milli"])}
         if pool["free_milli"] < milli:
@@ -262,23 +265,18 @@ class Explainer:
         message = f"{facts['free_milli'] / 1000:g} GPUs are free, but not {parts} × {per_node} of them {where}"
         return PoolReason(name, Reason.FRAGMENTED, message, facts, self._holders(p))
 
-    def _first(self, c: int, p: int) -> int:
-        """The job of the same member that stands first in the pool's queue."""
-        s = self._state
-        best, d = c, int(s.member[int(s.cls[c]["member"])]["head"])
-        while d >= 0:
-            if s.need[d, p] != k.NEED_NEVER and not has_before(s, d, p):
-                best = d
-            d = int(s.cls[d]["next"])
-        return int(s.cls[best]["root"])
-
-    def _fits(self, c: int, p: int, gpus: int) -> bool:
-        """Whether so many GPUs of the class's kind could start in the pool at once."""
-        s = self._state
-        if self._refusal(c, p, gpus * int(s.cls[c]["gpu_milli"])):
-            return False
-        num = int(place(s, c, p, gpus))
+    def _has_room(self, c: int, p: int, gpus: int) -> bool:
+        """Whether so many GPUs of the class's kind are free in the pool, with their power, whoever may use them."""
+        num = int(place(self._state, c, p, gpus))
         return num > 0 and self._power(c, p, num, gpus) is None
+
+    def _first_that_fits(self, c: int, pools: Any, gpus: int) -> int:
+        """The first of the pools in which so many GPUs could start at once; -1: none."""
+        milli = gpus * int(self._state.cls[c]["gpu_milli"])
+        for p in pools:
+            if not self._refusal(c, int(p), milli) and self._has_room(c, int(p), gpus):
+                return int(p)
+        return -1
 
     def _sooner(self, c: int) -> list[Change]:
         """Changes that were found, on this state, to let the head of the class start now; the nearest pools first."""
@@ -289,35 +287,31 @@ class Explainer:
             return []
         out: list[Change] = []
         names = [pool.name for pool in self._built.terms.pools]
+        mine = self._pools_of(c)
         fewer = gpus // 2 if cls["per_node"] == 0 else 0
         while fewer >= 1 and not out:
-            for p in self._pools_of(c):
-                if self._fits(c, int(p), fewer):
-                    out.append(Change("fewer_gpus", names[p], fewer, f"{fewer} GPUs would start now in {names[p]}"))
-                    break
+            p = self._first_that_fits(c, mine, fewer)
+            if p >= 0:
+                out.append(Change("fewer_gpus", names[p], fewer, f"{fewer} GPUs would start now in {names[p]}"))
             fewer //= 2
         if cls["topology"] > 0:
             kept = int(cls["topology"])
             cls["topology"] = 0
             try:
-                for p in self._pools_of(c):
-                    if self._fits(c, int(p), gpus):
-                        out.append(Change("topology", names[p], 0, f"without its topology it would start in {names[p]}"))
-                        break
+                p = self._first_that_fits(c, mine, gpus)
             finally:
                 cls["topology"] = kept
-        m = int(cls["member"])
-        for p in np.flatnonzero((s.need[c] == k.NEED_NEVER) & (s.mp[m]["right"] > 0)):
-            if cls["per_node"] <= s.pool[p]["per_node"] and self._fits(c, int(p), gpus):
-                out.append(Change("pool", names[p], 0, f"its type or site allowed, {names[p]} would take it now"))
+            if p >= 0:
+                out.append(Change("topology", names[p], 0, f"without its topology it would start in {names[p]}"))
+        is_barred = (s.need[c] == k.NEED_NEVER) & (s.mp[int(cls["member"])]["right"] > 0)
+        p = self._first_that_fits(c, np.flatnonzero(is_barred & (s.pool["per_node"] >= cls["per_node"])), gpus)
+        if p >= 0:
+            out.append(Change("pool", names[p], 0, f"its type or site allowed, {names[p]} would take it now"))
+        for p in map(int, mine):
+            refusal = self._refusal(c, p, gpus * 1000)
+            if refusal and refusal[0] is Reason.AGREEMENT_LIMIT and self._has_room(c, p, gpus):
+                by = refusal[2]["used_milli"] + gpus * 1000 - refusal[2]["limit_milli"]
+                message = f"{by / 1000:g} GPUs more under the agreement would start it now in {names[p]}"
+                out.append(Change("limit", names[p], by, message))
                 break
-        for p in self._pools_of(c):
-            refusal = self._refusal(c, int(p), gpus * 1000)
-            if refusal and refusal[0] is Reason.AGREEMENT_LIMIT:
-                num = int(place(s, c, int(p), gpus))
-                if num > 0 and self._power(c, int(p), num, gpus) is None:
-                    by = refusal[2]["used_milli"] + gpus * 1000 - refusal[2]["limit_milli"]
-                    message = f"{by / 1000:g} GPUs more under the agreement would start it now in {names[p]}"
-                    out.append(Change("limit", names[p], by, message))
-                    break
         return out

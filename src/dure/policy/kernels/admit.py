@@ -16,43 +16,48 @@ from dure.policy.kernels.layout import (
 from dure.policy.kernels.leases import start_job
 from dure.policy.kernels.place import place, place_on_holds, power_needed_w, shape_on
 from dure.policy.kernels.queue import class_before, drop_ended, milli_of, pop, predict_rest_ms, push
-from dure.policy.kernels.quota import is_within_share, may_borrow
+from dure.policy.kernels.quota import is_within_share, may_use
 from dure.policy.kernels.reclaim import hold_pick, last_rank_of, plan
 
 
 @kernel
 def is_power_claimed(S: State, site_idx: int) -> bool:
     """Whether power of the site is being taken back for a job that still waits for it."""
+    g = S.g[0]
     site = S.site[site_idx]
-    if site.claimant < 0:
-        return False
-    if S.job[site.claimant].state != PENDING or S.g[0].now_ms > site.due_ms + S.g[0].epoch_ms:
-        site.claimant = -1
-        return False
-    return True
+    return site.claimant >= 0 and S.job[site.claimant].state == PENDING and g.now_ms <= site.due_ms + g.epoch_ms
 
 
 @kernel
-def has_power(S: State, p: int, num: int, is_borrowed: int) -> bool:
-    """Whether the picked nodes may start work under their site's power cap (rule 8).
+def power_wanted_w(S: State, p: int, num: int, is_borrowed: int) -> int:
+    """Power that must be left under the site's cap for the picked nodes to start.
 
     Borrowers leave a fiftieth of the cap alone: an owner that claims power back would else lose it again to the
     next borrower before its own job starts.
     """
+    wanted_w = power_needed_w(S, num)
+    if is_borrowed and S.g[0].is_shares:
+        wanted_w += S.site[S.pool[p].site].cap_w // 50
+    return wanted_w
+
+
+@kernel
+def has_power(S: State, p: int, num: int, is_borrowed: int) -> bool:
+    """Whether the picked nodes may start work under their site's power cap (rule 8)."""
     site_idx = S.pool[p].site
     site = S.site[site_idx]
     if site.cap_w <= 0:
         return True
-    needed_w = power_needed_w(S, num)
     if is_borrowed and S.g[0].is_shares:
-        needed_w += site.cap_w // 50
         if is_power_claimed(S, site_idx):
             site.short_w = -NEVER_MS
             return False
-    lacking_w = site.power_w + needed_w - site.cap_w
+        site.claimant = -1
+    wanted_w = power_wanted_w(S, p, num, is_borrowed)
+    lacking_w = site.power_w + wanted_w - site.cap_w
     if lacking_w <= 0:
         return True
-    site.short_w = min(site.short_w, needed_w)
+    site.short_w = min(site.short_w, wanted_w)
     S.g[0].lacking_w = lacking_w
     return False
 
@@ -91,11 +96,7 @@ def try_start(S: State, c: int, p: int, is_borrowed: int) -> int:
         gpus = cls.num_gpus if attempt == 0 else cls.min_gpus
         if attempt == 1 and (cls.min_gpus == cls.num_gpus or cls.num_gpus == 0):
             return out
-        milli = gpus * cls.gpu_milli
-        if is_borrowed:
-            if not may_borrow(S, m, p, milli):
-                continue
-        elif not is_within_share(S, m, p, milli):
+        if not may_use(S, m, p, gpus * cls.gpu_milli, is_borrowed):
             continue
         num = place(S, c, p, gpus)
         if num == 0 and S.pool[p].holds > 0 and S.g[0].backfill != BACKFILL_NONE:
@@ -151,6 +152,17 @@ def may_hold(S: State, c: int, p: int) -> bool:
 
 
 @kernel
+def hold_for(S: State, c: int, p: int, num: int, kind: int, gpus: int) -> int:
+    """Take the head of a class out of its queue and hold the picked nodes for it; the hold's index, -1: none left."""
+    j = pop(S, c)
+    h = hold_pick(S, j, p, num, kind, gpus)
+    if h < 0:
+        push(S, j)
+    drop_ended(S, c)
+    return h
+
+
+@kernel
 def reclaim_for(S: State, c: int, p: int) -> bool:
     """Rule 1: take lent GPUs back for the head of a class that is within its member's share."""
     cls = S.cls[c]
@@ -166,16 +178,14 @@ def reclaim_for(S: State, c: int, p: int) -> bool:
         num = plan(S, c, p, gpus, HOLD_RECLAIM, cls.root)
         if num == 0 or not has_power(S, p, 0, 0):
             continue
-        j = pop(S, c)
-        h = hold_pick(S, j, p, num, HOLD_RECLAIM, gpus)
+        h = hold_for(S, c, p, num, HOLD_RECLAIM, gpus)
         if h < 0:
-            push(S, j)
             return False
         # The share is taken now, so that a second claim cannot count the same room twice.
         S.mp[cls.member, p].use_g += gpus * 1000
-        S.job[j].claim_ms = S.hold[h].start_ms + S.g[0].breach_slack_ms
-        S.job[j].claim_from_ms = S.g[0].now_ms
-        drop_ended(S, c)
+        job = S.job[S.hold[h].job]
+        job.claim_ms = S.hold[h].start_ms + S.g[0].breach_slack_ms
+        job.claim_from_ms = S.g[0].now_ms
         return True
     return False
 
@@ -191,23 +201,14 @@ def preempt_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
         return False
     if S.job[cls.root].rank + g.margin_ms >= last_rank_of(S, cls.member, p):
         return False
-    if not (may_borrow(S, cls.member, p, milli) if is_borrowed else is_within_share(S, cls.member, p, milli)):
+    if not may_use(S, cls.member, p, milli, is_borrowed) and own_milli < milli:
         # Its own jobs' GPUs count once: what the victims give back is what the head takes.
-        if own_milli < milli:
-            return False
+        return False
     # Less often while nothing is found, up to a hundred times the least.
     waited_ms = g.now_ms - S.job[cls.root].queued_ms
     cls.preempt_at_ms = g.now_ms + min(max(g.preempt_every_ms, waited_ms // 8), 100 * g.preempt_every_ms)
     num = plan(S, c, p, cls.num_gpus, HOLD_RANK, cls.root)
-    if num == 0:
-        return False
-    j = pop(S, c)
-    h = hold_pick(S, j, p, num, HOLD_RANK, cls.num_gpus)
-    if h < 0:
-        push(S, j)
-        return False
-    drop_ended(S, c)
-    return True
+    return num > 0 and hold_for(S, c, p, num, HOLD_RANK, cls.num_gpus) >= 0
 
 
 @kernel
@@ -215,24 +216,16 @@ def reserve_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
     """Rule 5: hold the nodes that are predicted free first for the blocked head of a member's queue."""
     cls = S.cls[c]
     pool = S.pool[p]
-    milli = cls.num_gpus * 1000
     if not may_hold(S, c, p) or has_before(S, c, p):
         return False
-    if not (may_borrow(S, cls.member, p, milli) if is_borrowed else is_within_share(S, cls.member, p, milli)):
+    if not may_use(S, cls.member, p, cls.num_gpus * 1000, is_borrowed):
         return False
     parts, per_node, rest = shape_on(S, c, p, cls.num_gpus)
     if parts == 0 or (parts == 1 and rest == 0 and per_node < pool.per_node):
         # Less than a node never starves behind best fit for long; holding a whole node for it would idle GPUs.
         return False
     num = plan(S, c, p, cls.num_gpus, HOLD_BACKFILL, cls.root)
-    if num == 0:
-        return False
-    j = pop(S, c)
-    h = hold_pick(S, j, p, num, HOLD_BACKFILL, cls.num_gpus)
-    if h < 0:
-        push(S, j)
-    drop_ended(S, c)
-    return h >= 0
+    return num > 0 and hold_for(S, c, p, num, HOLD_BACKFILL, cls.num_gpus) >= 0
 
 
 @kernel

@@ -27,6 +27,20 @@ def shape_on(S: State, c: int, p: int, gpus: int) -> tuple[int, int, int]:
 
 
 @kernel
+def least_part(S: State, c: int, p: int) -> int:
+    """Fewest GPUs that a class wants on one node of a pool, at its full size or its least; 0 for less than a GPU."""
+    cls = S.cls[c]
+    least = GPUS_MAX if cls.num_gpus > 0 and cls.gpu_milli >= 1000 else 0
+    for gpus in (cls.num_gpus, cls.min_gpus):
+        if least > 0:
+            _, per_node, rest = shape_on(S, c, p, gpus)
+            least = min(least, per_node)
+            if rest > 0:
+                least = min(least, rest)
+    return least
+
+
+@kernel
 def cpu_for(S: State, c: int, count: int) -> int:
     """CPU beside `count` GPUs of a job (all of the job's, where it has no GPU)."""
     cls = S.cls[c]

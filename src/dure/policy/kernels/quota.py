@@ -7,6 +7,9 @@ from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import GAIN_ALL, NEVER_MS, ROW_OVER, RUNNING, State
 from dure.policy.kernels.nodes import count_clear
 
+#: What an agreement says to a loan.
+LOAN_OPEN, LOAN_NONE, LOAN_NOT_IN_FORCE, LOAN_AT_LIMIT = 0, 1, 2, 3
+
 
 @kernel
 def settle(S: State, m: int) -> None:
@@ -37,38 +40,52 @@ def lend(S: State, lender: int, borrower: int, milli: int) -> None:
     settle(S, borrower)
     S.member[lender].lent_milli += milli
     S.member[borrower].borrowed_milli += milli
-    if lender != borrower:
-        g.lent_milli += milli
     S.lend[lender, borrower, 1] += S.lend[lender, borrower, 0] * (g.now_ms - S.lend[lender, borrower, 2])
     S.lend[lender, borrower, 2] = g.now_ms
     S.lend[lender, borrower, 0] += milli
 
 
 @kernel
-def is_within_share(S: State, m: int, p: int, milli: int) -> bool:
+def has_share(S: State, m: int, p: int, milli: int) -> bool:
     """Whether `milli` more GPUs of the pool are still within the member's guarantee."""
-    cell = S.mp[m, p]
-    if cell.use_g + milli <= cell.guarantee:
+    return S.mp[m, p].use_g + milli <= S.mp[m, p].guarantee
+
+
+@kernel
+def is_within_share(S: State, m: int, p: int, milli: int) -> bool:
+    """`has_share`; a refusal is remembered, so that the member is looked at anew when there is room."""
+    if has_share(S, m, p, milli):
         return True
-    if milli < cell.short_milli:
-        cell.short_milli = milli
+    S.mp[m, p].short_milli = min(S.mp[m, p].short_milli, milli)
     return False
 
 
 @kernel
-def may_borrow(S: State, m: int, p: int, milli: int) -> bool:
-    """Whether the agreements let a member use `milli` more GPUs of the pool than it is guaranteed."""
+def loan_state(S: State, m: int, p: int, milli: int) -> int:
+    """Whether the agreements let a member use `milli` more GPUs of the pool than it is guaranteed: `LOAN_…`."""
     cell = S.mp[m, p]
     if cell.agreement < 0:
-        return cell.guarantee > 0
+        return LOAN_OPEN if cell.guarantee > 0 else LOAN_NONE
     ag = S.ag[cell.agreement]
     if not ag.start_ms <= S.g[0].now_ms < ag.end_ms:
-        return False
-    if ag.used + milli > ag.limit:
-        if milli < ag.short_milli:
-            ag.short_milli = milli
-        return False
-    return True
+        return LOAN_NOT_IN_FORCE
+    return LOAN_OPEN if ag.used + milli <= ag.limit else LOAN_AT_LIMIT
+
+
+@kernel
+def may_borrow(S: State, m: int, p: int, milli: int) -> bool:
+    """Whether `loan_state` is open; a limit in the way is remembered, to look anew when it is not."""
+    state = loan_state(S, m, p, milli)
+    if state == LOAN_AT_LIMIT:
+        ag = S.ag[S.mp[m, p].agreement]
+        ag.short_milli = min(ag.short_milli, milli)
+    return state == LOAN_OPEN
+
+
+@kernel
+def may_use(S: State, m: int, p: int, milli: int, is_borrowed: int) -> bool:
+    """Whether a member may use `milli` more GPUs of a pool, as borrowed or within its guarantee."""
+    return may_borrow(S, m, p, milli) if is_borrowed else is_within_share(S, m, p, milli)
 
 
 @kernel
