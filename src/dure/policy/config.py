@@ -27,10 +27,11 @@ class Policy:
         Gangs of a pool that may hold nodes at one time; 1 is EASY.
     is_preemptive : bool
         A member's later-ranked jobs may be stopped for an earlier one.
-    rank_cap_ms, rank_step_ms, size_exp_milli : int
-        Default order: bound of the size term, time for each doubling of the index, weight of the gang's doublings.
-    margin_ms, min_run_ms, preempt_every_ms : int
-        Rank preemption: least difference of rank, least run of a victim, least time between two tries of a class.
+    rank_step_ms : int
+        Default order: time for each doubling of the GPU-time that a job is expected to want and has had.
+    margin_ms, min_run_ms, preempt_node_ms : int
+        Rank preemption: least difference of rank, least run of a victim, least time between two tries for each node of
+        the pool.
     hold_after_ms : int
         A blocked gang holds nodes after it has waited this long; before, it is rank that makes room (rule 5).
     own_notice_ms, save_ms : int
@@ -57,12 +58,10 @@ class Policy:
     backfill: int = layout.BACKFILL_EASY
     holds_max: int = 1
     is_preemptive: bool = True
-    rank_cap_ms: int = 365 * DAY_MS
-    rank_step_ms: int = 300 * HOUR_MS
-    size_exp_milli: int = 1000
-    margin_ms: int = HOUR_MS
-    min_run_ms: int = 5 * MINUTE_MS
-    preempt_every_ms: int = 5 * MINUTE_MS
+    rank_step_ms: int = 3000 * HOUR_MS
+    margin_ms: int = 6000 * HOUR_MS
+    min_run_ms: int = 0
+    preempt_node_ms: int = 75
     hold_after_ms: int = 90 * DAY_MS
     own_notice_ms: int = MINUTE_MS
     save_ms: int = 30_000
@@ -90,7 +89,7 @@ class Policy:
 
 
 _ONE_QUEUE = Policy(is_shares=False, hold_after_ms=0, backfill=layout.BACKFILL_NONE, is_preemptive=False)
-_TIMELESS = replace(_ONE_QUEUE, is_preemptive=True, margin_ms=0, min_run_ms=0, preempt_every_ms=0, save_ms=0)
+_TIMELESS = replace(_ONE_QUEUE, is_preemptive=True, margin_ms=0, min_run_ms=0, preempt_node_ms=0, save_ms=0)
 
 POLICIES: dict[str, Policy] = {
     "fifo": replace(_ONE_QUEUE, name="fifo", order=layout.FIFO),

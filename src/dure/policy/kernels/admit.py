@@ -204,9 +204,10 @@ def preempt_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
     if not may_use(S, cls.member, p, milli, is_borrowed) and own_milli < milli:
         # Its own jobs' GPUs count once: what the victims give back is what the head takes.
         return False
-    # Less often while nothing is found, up to a hundred times the least.
+    # Less often in large pools, where much is looked at, and while nothing is found: up to a hundred times the least.
+    every_ms = g.preempt_node_ms * (S.pool[p].node1 - S.pool[p].node0)
     waited_ms = g.now_ms - S.job[cls.root].queued_ms
-    cls.preempt_at_ms = g.now_ms + min(max(g.preempt_every_ms, waited_ms // 8), 100 * g.preempt_every_ms)
+    cls.preempt_at_ms = g.now_ms + min(max(every_ms, waited_ms // 8), 100 * every_ms)
     num = plan(S, c, p, cls.num_gpus, HOLD_RANK, cls.root)
     return num > 0 and hold_for(S, c, p, num, HOLD_RANK, cls.num_gpus) >= 0
 

@@ -245,7 +245,7 @@ def fill_pool(S: State, p: int) -> None:
     start_ready(S)
     is_preempting = g.preemptive == 1 and g.now_ms >= pool.preempt_at_ms
     if is_preempting:
-        pool.preempt_at_ms = g.now_ms + g.preempt_every_ms
+        pool.preempt_at_ms = g.now_ms + g.preempt_node_ms * (pool.node1 - pool.node0)
     if g.is_shares:
         fill = pool.looks * 4096 + p * 2 + 1
         for i in range(pool.guar0, pool.guar1):

@@ -52,9 +52,7 @@ G = np.dtype(
             "backfill",
             "preemptive",
             "holds_max",
-            "rank_cap_ms",
             "rank_step_ms",
-            "size_exp_milli",
             "margin_ms",
             "own_notice_ms",
             "save_ms",
@@ -73,7 +71,7 @@ G = np.dtype(
             "is_shares",
             "min_run_ms",
             "breach_slack_ms",
-            "preempt_every_ms",
+            "preempt_node_ms",
             "hold_after_ms",
             # running state
             "now_ms",

@@ -144,8 +144,9 @@ def rank_of(S: State, j: int, done: int) -> int:
     """Place in the queue, smaller first, of a job that has run `done` ms (rule 3).
 
     fifo, fair: age. sjf: the known length. srtf: the known rest. srsf: the known rest × GPUs. las: level of
-    GPU-time attained, then age. dure: age plus `rank_step_ms` for each doubling of the index of its rest (and of
-    its gang), bounded: a job is overtaken only by jobs that came at most `rank_cap_ms` later, and nothing starves.
+    GPU-time attained, then age. dure: age plus `rank_step_ms` for each doubling of GPU-time, of two estimates the
+    geometric mean: Gittins' index of its rest, and what it has attained (at least `las_base` GPU-seconds). The one
+    trusts the history of like jobs, the other nothing but what the job itself has shown.
     """
     g = S.g[0]
     job = S.job[j]
@@ -160,10 +161,10 @@ def rank_of(S: State, j: int, done: int) -> int:
     if order == LAS:
         return (level_of(S, done // 1000 * max(cls.num_gpus, 1)) << 50) + job.submit_ms
     if order == DURE:
-        doublings_milli = log2_milli(index_rest_ms(S, j, done) // 1000)
-        if cls.num_gpus > 1:
-            doublings_milli += log2_milli(cls.num_gpus) * g.size_exp_milli // 1000
-        return job.submit_ms + min(g.rank_step_ms * doublings_milli // 1000, g.rank_cap_ms)
+        gpus = max(cls.num_gpus, 1)
+        expected = log2_milli(index_rest_ms(S, j, done) // 1000 * gpus)
+        attained = log2_milli(max(done // 1000 * gpus, g.las_base))
+        return job.submit_ms + g.rank_step_ms * (expected + attained) // 2000
     return job.submit_ms
 
 
@@ -205,6 +206,8 @@ def push(S: State, j: int) -> None:
             S.cls[m.head].prev = c
         m.head = c
     cls.root = meld(S, cls.root, j)
+    if cls.root == j:
+        cls.preempt_at_ms = 0
     cls.count += 1
 
 
@@ -212,6 +215,7 @@ def push(S: State, j: int) -> None:
 def pop(S: State, c: int) -> int:
     """Take the first job out of a class's heap."""
     cls = S.cls[c]
+    cls.preempt_at_ms = 0
     j = cls.root
     first = S.job[j].child
     # Two passes: pair from the left, then join from the right, through a reversed list.

@@ -28,6 +28,8 @@ from dure.policy.kernels.quota import notice_ms
 NO_COST = np.int64(-1)
 #: Bits of lost work, in GPU-ms, below the priority class in a victim's cost.
 LOST_BITS = 44
+#: Time between two exact counts of the bound on ranks.
+LAST_RANK_EVERY_MS = 3_600_000
 #: Cost of a victim by rank that stands 1 ms behind the claimant; it falls with the distance.
 RANK_COST = np.int64(1 << 46)
 
@@ -71,7 +73,7 @@ def last_rank_of(S: State, m: int, p: int) -> int:
     """Rank that none of a member's running jobs in a pool stands behind; counted anew now and then."""
     g = S.g[0]
     cell = S.mp[m, p]
-    if g.now_ms - cell.last_rank_at_ms < 12 * g.preempt_every_ms:
+    if g.now_ms - cell.last_rank_at_ms < LAST_RANK_EVERY_MS:
         return cell.last_rank
     last = np.int64(0)
     for n in range(S.pool[p].node0, S.pool[p].node1):
@@ -305,7 +307,7 @@ def best_domain(
     """(rack or block, threshold of its node costs) whose `need` cheapest nodes cost least; (-1, 0): none.
 
     Looks on from where the last search ended, until a domain was found and 4 × `scan_max` nodes were seen (by rank,
-    also when none was): the work of a decision does not grow with the fleet.
+    `scan_max`, also when none was): the work of a decision does not grow with the fleet.
     """
     pool = S.pool[p]
     first = pool.rack0 if is_rack else pool.block0
@@ -313,7 +315,7 @@ def best_domain(
     best, best_cost, best_cut = -1, NEVER_MS, 0
     looked = 0
     is_whole = is_whole_reclaim(S, p, per_node, kind)
-    limit = 4 * S.g[0].scan_max
+    limit = (1 if kind == HOLD_RANK else 4) * S.g[0].scan_max
     at = pool.node0 + pool.cursor
     start = 0
     if pool.node1 - pool.node0 > limit and at < pool.node1:

@@ -16,7 +16,7 @@ from dure.twin.generate.members import Demand, demands, in_order, per_gpu, speed
 #: GPU time asked for, per GPU time of the fleet, from the first to the last arrival.
 OFFERED_LOAD = 0.95
 #: A member's demand in a burst and between two, relative to its mean; half of the time each.
-BURST, CALM = 1.4, 0.6
+BURST, CALM = 1.6, 0.4
 #: Bursts of a member in the span.
 NUM_BURSTS = 8
 NUM_PROJECTS, NUM_USERS = 4, 50
@@ -26,7 +26,7 @@ _SIZE_WEIGHTS = np.array([520, 110, 100, 150, 40, 30, 20, 14, 8, 5, 3], np.float
 _SIZES = 1 << np.arange(len(_SIZE_WEIGHTS))
 #: Lognormal duration: median of a one-GPU job, growth with each doubling of the gang, spread, bounds.
 _MEDIAN_MS, _GROWTH, _SIGMA = 2_400_000, 1.22, 1.25
-_SHORTEST_MS, _LONGEST_MS = 120_000, 4 * 86_400_000
+_SHORTEST_MS, _LONGEST_MS = 120_000, 12 * 3_600_000
 _CHECKPOINT_MS, _CHECKPOINT_PART = 600_000, 0.8
 _LIMITS_MS = np.array([1, 2, 4, 8, 24, 72, 168]) * 3_600_000
 
