@@ -3,7 +3,7 @@
 import numpy as np
 
 from dure.model.fleet import NODE_DTYPE, Fleet, GpuType, Site
-from dure.model.jobs import Trace, make_jobs
+from dure.model.jobs import SpeedProfile, Trace, make_jobs
 from dure.model.terms import AgreementTerms, Member, Pool, Terms
 from dure.twin.replay import FAULT_DTYPE
 
@@ -52,7 +52,19 @@ def scene(seed):
         [Site("s0", "KR", caps[0]), Site("s1", "KR", caps[1])], [f"c{p}" for p in range(num_pools)], [],
     )  # fmt: skip
     terms = Terms([Member(f"m{m}") for m in range(num_members)], pools, guarantee, agreements, under)
-    return fleet, terms, _jobs(r, num_members), _faults(r, len(fleet.nodes))
+    trace, faults = _jobs(r, num_members), _faults(r, len(fleet.nodes))
+    _add_later_kinds(np.random.default_rng(seed + (1 << 32)), fleet, trace)
+    return fleet, terms, trace, faults
+
+
+def _add_later_kinds(r, fleet, trace):
+    """Reservations, network and speeds of kinds of work; from a stream of their own, so that old seeds keep their jobs."""
+    jobs, num = trace.jobs, len(trace.jobs)
+    late = r.random(num) < 0.1
+    jobs["begin_ms"] = np.where(late, jobs["submit_ms"] + r.integers(1, 5 * 10**6, num), -1)
+    jobs["net_mbps"] = r.choice([0, 0, 10_000, 50_000], num) * jobs["num_gpus"]
+    jobs["profile"] = r.integers(-1, 2, num)
+    fleet.nodes["net_mbps"] = r.choice([0, 200_000])
 
 
 def _jobs(r, num_members):
@@ -82,7 +94,8 @@ def _jobs(r, num_members):
     even = (r.random(num) < 0.2) & (jobs["num_gpus"] % 2 == 0) & (jobs["num_gpus"] > 0)
     jobs["gpus_per_node"] = np.where(even, 2, 0)
     names = [f"m{m}" for m in range(num_members)]
-    return Trace(jobs, [str(i) for i in range(num)], names, ["pa", "pb"], ["u"], [], "scene")
+    return Trace(jobs, [str(i) for i in range(num)], names, ["pa", "pb"], ["u"], [], "scene", {},
+                 (SpeedProfile("even", {"b": 1000}), SpeedProfile("slow on b", {"a": 1000, "b": 500})))  # fmt: skip
 
 
 def _faults(r, num_nodes):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scenes import scene
-from world import World
+from world import World, part_on
 
 from dure.core.explain import Explainer, NotWaitingError, Reason
 from dure.core.step import Core
@@ -18,16 +18,17 @@ from dure.policy.kernels import layout as k
 
 relaxed = settings(settings.default, suppress_health_check=list(HealthCheck))
 SCRATCH = ("pick", "cost")
+BESIDE = ("cpu_milli", "mem_mib", "net_mbps")
 
 
 class Recount:
     """What is free, by the leases and terms alone."""
 
-    def __init__(self, core, fleet, terms):
+    def __init__(self, core, fleet, terms, trace):
         s = self.s = core.state
-        self.core, self.fleet, self.terms = core, fleet, terms
+        self.core, self.fleet, self.terms, self.trace = core, fleet, terms, trace
         self.taken = np.zeros((len(fleet.nodes), k.GPUS_MAX), np.int64)
-        self.cpu = np.zeros(len(fleet.nodes), np.int64)
+        self.beside = {name: np.zeros(len(fleet.nodes), np.int64) for name in BESIDE}
         self.use = defaultdict(int)
         self.out = defaultdict(int)
         for j in range(int(s.g[0]["num_jobs"])):
@@ -39,8 +40,9 @@ class Recount:
                 count = bin(mask).count("1")
                 for i in range(k.GPUS_MAX):
                     self.taken[n, i] += milli if mask >> i & 1 else 0
-                self.cpu[n] += cls["cpu_milli"] // cls["num_gpus"] * count if cls["num_gpus"] else cls["cpu_milli"]
-            milli = int(job["alloc"]) * int(cls["gpu_milli"])
+                for name, used in self.beside.items():
+                    used[n] += self.wanted(j, name, count)
+            milli = int(job["alloc"]) * part_on(fleet, p, int(cls["gpu_milli"]))
             if job["is_borrowed"]:
                 self.out[int(s.mp[m, p]["agreement"])] += milli
             else:
@@ -62,26 +64,34 @@ class Recount:
         nodes = self.open_nodes(p)
         return sum(int(self.fleet.nodes["num_gpus"][n]) * 1000 - int(self.taken[n].sum()) for n in nodes)
 
-    def free_cpu(self, n):
-        return int(self.fleet.nodes["cpu_milli"][n]) - int(self.cpu[n])
+    def wanted(self, j, name, count):
+        """What a job wants beside so many of its GPUs."""
+        asked = self.trace.jobs[j]
+        return int(asked[name] // asked["num_gpus"] * count if asked["num_gpus"] else asked[name])
 
-    def best_domain(self, c, p, gpus, is_counting_cpu):
+    def has_beside(self, n, j, count):
+        nodes = self.fleet.nodes
+        return all(
+            nodes[name][n] - used[n] >= self.wanted(j, name, count) or (name == "net_mbps" and nodes[name][n] == 0)
+            for name, used in self.beside.items()
+        )
+
+    def best_domain(self, c, p, gpus):
         """Whether `gpus` fit somewhere the class's topology allows, by trying every domain."""
-        cls, nodes = self.s.cls[c], self.open_nodes(p)
+        cls, nodes, j = self.s.cls[c], self.open_nodes(p), int(self.s.cls[c]["root"])
         if cls["gpu_milli"] < 1000 or gpus == 0:
-            want, cpu = int(cls["gpu_milli"]) if gpus else 0, int(cls["cpu_milli"])
+            want = part_on(self.fleet, p, int(cls["gpu_milli"])) if gpus else 0
             return any(
-                (not is_counting_cpu or self.free_cpu(n) >= cpu)
+                self.has_beside(n, j, gpus)
                 and (gpus == 0 or (1000 - self.taken[n, : self.fleet.nodes["num_gpus"][n]]).max() >= want)
                 for n in nodes
             )
         size = int(self.s.pool[p]["per_node"])
         per = int(cls["per_node"]) or min(gpus, size)
         parts, rest = divmod(gpus, per)
-        each = int(cls["cpu_milli"]) // int(cls["num_gpus"])
 
         def fit(n, count):
-            return self.free_gpus(n) >= count and (not is_counting_cpu or self.free_cpu(n) >= each * count)
+            return self.free_gpus(n) >= count and self.has_beside(n, j, count)
 
         level = {2: "rack", 3: "block"}.get(int(cls["topology"]))
         if cls["topology"] == 1 and parts + (rest > 0) > 1:
@@ -100,7 +110,7 @@ def assert_true(found, c, p, r):
     """One pool's reason against the recount."""
     s, cls, facts = r.s, r.s.cls[c], found.facts
     m, gpus = int(cls["member"]), int(cls["min_gpus"])
-    milli = gpus * int(cls["gpu_milli"])
+    milli = gpus * part_on(r.fleet, p, int(cls["gpu_milli"]))
     cell = s.mp[m, p]
     ag = int(cell["agreement"])
     own = s.g[0]["is_shares"] and cell["guarantee"] > 0 and r.use[m, p] + milli <= cell["guarantee"]
@@ -113,7 +123,7 @@ def assert_true(found, c, p, r):
     elif found.reason is Reason.GPUS_BUSY:
         assert facts["free_milli"] == r.free_milli(p) < milli == facts["needed_milli"]
     elif found.reason is Reason.CPU_OR_MEMORY or found.reason is Reason.FRAGMENTED:
-        assert not r.best_domain(c, p, gpus, True) and r.free_milli(p) >= milli
+        assert not r.best_domain(c, p, gpus) and r.free_milli(p) >= milli
     elif found.reason is Reason.POWER_CAP:
         site = s.site[s.pool[p]["site"]]
         assert facts["power_w"] + facts["needed_w"] > facts["cap_w"] == site["cap_w"] > 0
@@ -123,12 +133,16 @@ def assert_true(found, c, p, r):
         assert s.cls[s.job[facts["job"]]["cls"]]["member"] == m
 
 
-def check_moment(core, fleet, terms):
+def check_moment(core, fleet, terms, trace):
     s = core.state
     before = {name: getattr(s, name).copy() for name in s.FIELDS if name not in SCRATCH}
     explainer = Explainer(core.built)
-    r = Recount(core, fleet, terms)
+    r = Recount(core, fleet, terms, trace)
     seen, num = set(), 0
+    for j in np.flatnonzero(s.job["state"] == k.RESERVED):
+        e = explainer.explain(int(j))
+        assert e.reason is Reason.RESERVED and e.promised_ms == trace.jobs["begin_ms"][j] > s.g[0]["now_ms"]
+        assert ("nodes" in e.pools[0].facts) == (s.job[j]["hold"] >= 0)
     for j in np.flatnonzero(s.job[: int(s.g[0]["num_jobs"])]["state"] == k.PENDING):
         e = explainer.explain(int(j))
         num += 1
@@ -149,13 +163,13 @@ def check_moment(core, fleet, terms):
         for change in e.sooner:
             p = names.index(change.pool)
             if change.kind == "fewer_gpus":
-                assert change.amount < s.cls[c]["min_gpus"] and r.best_domain(c, p, change.amount, True)
+                assert change.amount < s.cls[c]["min_gpus"] and r.best_domain(c, p, change.amount)
             elif change.kind == "topology":
                 assert s.cls[c]["topology"] > 0 and r.free_milli(p) >= int(s.cls[c]["min_gpus"]) * 1000
             elif change.kind == "limit":
                 ag = s.ag[s.mp[int(s.cls[c]["member"]), p]["agreement"]]
                 assert ag["used"] + int(s.cls[c]["min_gpus"]) * 1000 == ag["limit"] + change.amount
-                assert r.best_domain(c, p, int(s.cls[c]["min_gpus"]), True)
+                assert r.best_domain(c, p, int(s.cls[c]["min_gpus"]))
             else:
                 assert s.need[c, p] == k.NEED_NEVER
     for name, old in before.items():
@@ -172,7 +186,7 @@ def test_every_waiting_job_is_explained_by_what_is_true(name, seed):
     world = World(core, fleet, trace, faults)
     moments = 0
     while world.advance() and moments < 150:
-        check_moment(core, fleet, terms)
+        check_moment(core, fleet, terms, trace)
         moments += 1
 
 

@@ -17,6 +17,7 @@ from dure.core.step import (
     NodeDown,
     NodeUp,
     RankDue,
+    ReservationDue,
     Submitted,
     TermsDue,
     Vacated,
@@ -42,7 +43,7 @@ def test_every_moment_keeps_the_rules_and_equals_the_compiled_loop(name, seed):
     core = Core(fleet, terms, trace, policy)
     world = World(core, fleet, trace, faults)
     while world.advance():
-        check(core, fleet, terms)
+        check(core, fleet, terms, trace)
     if name == "dure" and len(faults) == 0:
         # Rule 6: one preemption of a job for one cause, never a loop. (A claim that a failed node broke is made
         # anew, and least attained service takes turns by design.)
@@ -59,9 +60,7 @@ def test_every_moment_keeps_the_rules_and_equals_the_compiled_loop(name, seed):
 @pytest.mark.parametrize("name", sorted(POLICIES))
 def test_same_input_same_digest(name):
     fleet, terms, trace, faults = scene(7)
-    runs = [
-        replay(trace, fleet, named_policy(name), terms, faults=faults, is_rejecting=True) for _ in range(2)
-    ]
+    runs = [replay(trace, fleet, named_policy(name), terms, faults=faults, is_rejecting=True) for _ in range(2)]
     assert runs[0].digest == runs[1].digest
 
 
@@ -117,10 +116,10 @@ class Adversary(RuleBasedStateMachine):
         jobs = self.of_state(k.REVOKING)
         self.step(Vacated(jobs[pick % len(jobs)]))
 
-    @precondition(lambda self: self.of_state(k.PENDING, k.RUNNING, k.REVOKING))
+    @precondition(lambda self: self.of_state(k.PENDING, k.RESERVED, k.RUNNING, k.REVOKING))
     @rule(pick=st.integers(0, 1 << 20))
     def cancel(self, pick):
-        jobs = self.of_state(k.PENDING, k.RUNNING, k.REVOKING)
+        jobs = self.of_state(k.PENDING, k.RESERVED, k.RUNNING, k.REVOKING)
         self.step(Cancelled(jobs[pick % len(jobs)]))
 
     @precondition(lambda self: self.of_state(k.RUNNING))
@@ -129,6 +128,13 @@ class Adversary(RuleBasedStateMachine):
         self.now += later
         jobs = self.of_state(k.RUNNING)
         self.step(RankDue(jobs[pick % len(jobs)]))
+
+    @precondition(lambda self: self.of_state(k.RESERVED))
+    @rule(pick=st.integers(0, 1 << 20), later=st.integers(0, 10**6))
+    def reservation(self, pick, later):
+        self.now += later
+        jobs = self.of_state(k.RESERVED)
+        self.step(ReservationDue(jobs[pick % len(jobs)]))
 
     @rule(node=st.integers(0, 1 << 20), later=st.integers(0, 10**6))
     def down(self, node, later):
@@ -147,7 +153,7 @@ class Adversary(RuleBasedStateMachine):
     @invariant()
     def books(self):
         if hasattr(self, "core"):
-            check(self.core, self.fleet, self.terms)
+            check(self.core, self.fleet, self.terms, self.trace)
 
 
 Adversary.TestCase.settings = settings(relaxed, max_examples=60, stateful_step_count=40)

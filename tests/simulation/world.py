@@ -18,6 +18,7 @@ from dure.core.step import (
     NodeDown,
     NodeUp,
     RankDue,
+    ReservationDue,
     Submitted,
     TermsDue,
     Vacated,
@@ -30,7 +31,17 @@ class Invariant(AssertionError):
     """A promise of docs/policy.md was broken."""
 
 
-def check(core: Core, fleet, terms) -> None:
+def part_on(fleet, pool: int, milli: int) -> int:
+    """What a part of a GPU takes there: NVIDIA's profiles where the GPUs are cut into seven, as docs/policy.md has it."""
+    kinds = {int(t) for t in fleet.nodes["gpu_type"][fleet.nodes["pool"] == pool]}
+    slices = fleet.gpu_types[max(kinds)].mig_slices
+    if milli == 1000 or slices == 1:
+        return milli
+    assert slices == 7
+    return next(size for part, size in ((1, 126), (2, 252), (3, 480), (4, 520), (7, 1000)) if milli * 7 <= part * 1000)
+
+
+def check(core: Core, fleet, terms, trace) -> None:
     """Recount everything from the leases and compare with the rules."""
     s = core.state
     g = s.g[0]
@@ -38,7 +49,7 @@ def check(core: Core, fleet, terms) -> None:
     use_g: dict[tuple[int, int], int] = defaultdict(int)
     use_b: dict[tuple[int, int], int] = defaultdict(int)
     out_under: dict[int, int] = defaultdict(int)
-    cpu: dict[int, int] = defaultdict(int)
+    beside: dict[tuple[str, int], int] = defaultdict(int)
     used_total = 0
     for j in range(int(g["num_jobs"])):
         job, cls = s.job[j], s.cls[s.job[j]["cls"]]
@@ -59,9 +70,11 @@ def check(core: Core, fleet, terms) -> None:
                         raise Invariant(f"job {j} has GPU {i} of node {n}, which has fewer")
                     taken[n][i] += min(milli, 1000)
                     total += min(milli, 1000)
-            share = cls["cpu_milli"] // max(cls["num_gpus"], 1)
-            cpu[n] += share * bin(mask).count("1") if cls["num_gpus"] else cls["cpu_milli"]
-        want = job["alloc"] * cls["gpu_milli"] if cls["num_gpus"] else 0
+            asked = trace.jobs[j]
+            for name in ("cpu_milli", "mem_mib", "net_mbps"):
+                each = asked[name] // max(asked["num_gpus"], 1) * bin(mask).count("1")
+                beside[name, n] += each if asked["num_gpus"] else asked[name]
+        want = job["alloc"] * part_on(fleet, job["pool"], cls["gpu_milli"]) if cls["num_gpus"] else 0
         if total != want:
             raise Invariant(f"gang {j} partly started: {total} of {want}")
         if cls["num_gpus"] and not cls["min_gpus"] <= job["alloc"] <= cls["max_gpus"]:
@@ -76,8 +89,9 @@ def check(core: Core, fleet, terms) -> None:
     for n, gpus in taken.items():
         if gpus.max() > 1000:
             raise Invariant(f"node {n}: a GPU is leased twice: {gpus}")
-        if cpu[n] > fleet.nodes["cpu_milli"][n]:
-            raise Invariant(f"node {n}: CPU over-committed")
+    for (name, n), amount in beside.items():
+        if amount > fleet.nodes[name][n] and (name != "net_mbps" or fleet.nodes[name][n] > 0):
+            raise Invariant(f"node {n}: {amount} of {name} taken, it has {fleet.nodes[name][n]}")
     claims: dict[tuple[int, int], int] = defaultdict(int)
     for h in s.hold:
         if h["job"] >= 0 and h["kind"] == k.HOLD_RECLAIM:
@@ -87,9 +101,7 @@ def check(core: Core, fleet, terms) -> None:
         for p in range(len(s.pool)):
             cell = s.mp[m, p]
             if use_g[m, p] + claims[m, p] != cell["use_g"] or use_b[m, p] != cell["use_b"]:
-                raise Invariant(
-                    f"accounts of member {m} in pool {p} are off: {use_g[m, p]} {claims[m, p]} {cell}"
-                )
+                raise Invariant(f"accounts of member {m} in pool {p} are off: {use_g[m, p]} {claims[m, p]} {cell}")
             if cell["use_g"] > max(cell["guarantee"], 0):
                 raise Invariant(f"member {m} uses more of pool {p} as guaranteed than it is guaranteed")
     for a, milli in out_under.items():
@@ -165,6 +177,9 @@ class World:
                 at = self.core.next_rank_ms(who)
                 if at < k.NEVER_MS:
                     heapq.heappush(self.heap, (at, 2, who, int(version)))
+            elif kind == 4 and job["state"] == k.RESERVED:
+                self._take(t, ReservationDue(who))
+                self._push_due(who)
         while self.faults and self.faults[0][0] == t:
             _, n, kind = self.faults.pop(0)
             if kind == 0:
@@ -177,11 +192,14 @@ class World:
         while self.next_job < len(self.trace.jobs) and self.trace.jobs["submit_ms"][self.next_job] == t:
             if self.next_job not in self.core.never:
                 self._take(t, Submitted(self.next_job))
+                self._push_due(self.next_job)
             self.next_job += 1
         for d in self.core.step(t, []):
             self.log.append((t, *(getattr(d, f) for f in ("kind", "job", "pool", "node", "gpus", "at_ms"))))
             version = int(state.job[d.job]["version"]) if d.job >= 0 else 0
             if d.kind == DecisionKind.START:
+                if t < self.trace.jobs["begin_ms"][d.job]:
+                    raise Invariant(f"job {d.job} starts at {t}, before it is reserved for")
                 self.starts[d.job].append(t)
                 heapq.heappush(self.heap, (self.end_at(d.job), 0, d.job, version))
                 at = self.core.next_rank_ms(d.job)
@@ -195,6 +213,11 @@ class World:
             elif d.kind == DecisionKind.QUARANTINE:
                 heapq.heappush(self.heap, (d.at_ms, 3, d.node, 0))
         return True
+
+    def _push_due(self, j: int) -> None:
+        at = self.core.next_due_ms(j)
+        if at < k.NEVER_MS:
+            heapq.heappush(self.heap, (at, 4, j, int(self.core.state.job[j]["version"])))
 
     def _take(self, t: int, stimulus) -> None:
         self.core.state.g[0]["now_ms"] = t

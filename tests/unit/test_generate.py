@@ -336,8 +336,7 @@ def test_durations_are_philly_s(philly):
         real = np.sort(rows)
         at = np.unique(real)
         distance = np.abs(
-            np.searchsorted(drawn, at, side="right") / 100_000
-            - np.searchsorted(real, at, side="right") / len(real)
+            np.searchsorted(drawn, at, side="right") / 100_000 - np.searchsorted(real, at, side="right") / len(real)
         ).max()
         assert fitted[name]["num_rows"] == len(real)
         # What the fit says of itself, and 1.95 / √n (0.1%) for the drawn sample.

@@ -22,7 +22,7 @@ from dure.policy.kernels.place import least_part
 
 _CLASS_KEYS = (
     "member", "project", "num_gpus", "min_gpus", "max_gpus", "gpus_per_node", "gpu_milli", "cpu_milli", "mem_mib",
-    "type_mask", "site_mask", "priority", "topology",
+    "net_mbps", "type_mask", "site_mask", "priority", "topology", "profile",
 )  # fmt: skip
 
 
@@ -61,9 +61,7 @@ def policy_terms(trace: Trace, fleet: Fleet, terms: Terms | None, policy: Policy
         known = {m.name for m in terms.members}
         for name in trace.members:
             if name not in known:
-                raise InputError(
-                    f"member {name!r} of the trace is not in the alliance", trace.source, field="member"
-                )
+                raise InputError(f"member {name!r} of the trace is not in the alliance", trace.source, field="member")
     return terms
 
 
@@ -72,6 +70,16 @@ def _member_map(trace: Trace, terms: Terms, policy: Policy) -> NDArray[Any]:
         return np.zeros(len(trace.members), np.int32)
     where = {m.name: i for i, m in enumerate(terms.members)}
     return np.array([where[name] for name in trace.members], np.int32)
+
+
+def _speeds(trace: Trace, fleet: Fleet) -> NDArray[Any]:
+    """Speed of each kind of work on each type, in 1/1000; row 0: of work of which nothing is known."""
+    own = [max(t.speed_milli, 1) for t in fleet.gpu_types] or [1000]
+    rows = [own]
+    for profile in trace.profiles:
+        known = {name.lower(): max(milli, 1) for name, milli in profile.speed_milli.items()}
+        rows.append([known.get(t.name.lower(), milli) for t, milli in zip(fleet.gpu_types, own, strict=False)] or own)
+    return np.array(rows, np.int64)
 
 
 def _type_mask(trace: Trace, fleet: Fleet, notes: list[str]) -> NDArray[Any]:
@@ -106,6 +114,7 @@ def _pool_table(fleet: Fleet, terms: Terms, policy: Policy, pool: NDArray[Any]) 
         rec["gpu_type"] = kinds[-1]
         kind = fleet.gpu_types[max(int(kinds[-1]), 0)]
         rec["busy_w"], rec["idle_w"], rec["sleep_w"] = kind.busy_w, kind.idle_w, kind.sleep_w
+        rec["slices"] = kind.mig_slices
         rec["spares_target"] = len(at) * policy.spares_ppm // 1_000_000
 
 
@@ -142,9 +151,7 @@ def build_state(
     pool["hold"] = pool["gain"] = -1
     pool["home"] = [p.home for p in terms.pools]
 
-    guarantee = (
-        terms.guarantee_gpus * 1000 if policy.is_shares else np.zeros((num_members, num_pools), np.int64)
-    )
+    guarantee = terms.guarantee_gpus * 1000 if policy.is_shares else np.zeros((num_members, num_pools), np.int64)
     mp = np.zeros((num_members, num_pools), k.MP)
     mp["guarantee"] = guarantee
     mp["over"] = mp["over_last"] = -1
@@ -168,6 +175,7 @@ def build_state(
             ag[i] = (a.limit_gpus * 1000, 0, a.notice_ms, a.start_ms, a.end_ms, k.NEVER_MS, 0, 0, 0)
     else:
         ag[0] = (1 << 60, 0, policy.own_notice_ms, 0, k.NEVER_MS, k.NEVER_MS, 0, 0, 0)
+    g["notice_max_ms"] = max(int(ag["notice_ms"].max()), policy.own_notice_ms)
     pools_of = [np.flatnonzero((mp["agreement"] == a).any(axis=0)) for a in range(len(ag))]
     ends = np.cumsum([0] + [len(x) for x in pools_of])
     ag["pool0"], ag["pool1"] = ends[:-1], ends[1:]
@@ -186,6 +194,7 @@ def build_state(
     node["free_mask"] = (1 << nodes["num_gpus"].astype(np.int64)) - 1
     node["cpu_free"] = node["cpu_all"] = nodes["cpu_milli"]
     node["mem_free"] = node["mem_all"] = nodes["mem_mib"]
+    node["net_free"] = node["net_all"] = np.where(nodes["net_mbps"] > 0, nodes["net_mbps"], 1 << 40)
     node["seg"] = node["hold"] = node["hold_next"] = -1
     node["state"] = np.where(nodes["online_ms"] > 0, k.OFFLINE, k.UP)
 
@@ -193,16 +202,17 @@ def build_state(
     block = _domains(nodes, "block", "rack")
 
     cls_of, cls, uniq = _classes(trace, member_of, policy)
-    speed = np.array([[max(t.speed_milli, 1) for t in fleet.gpu_types] or [1000]], np.int64)
-    if not policy.is_shares and len(fleet.gpu_types) <= 1:
+    speed = _speeds(trace, fleet)
+    if not policy.is_shares and len(fleet.gpu_types) <= 1 and not trace.profiles:
         speed[:] = 1000
-    cls_pool = _eligible(trace, fleet, terms, policy, cls, uniq, mp, ag, pool, speed, notes)
+    cls_pool = _eligible(trace, fleet, terms, policy, cls, uniq, mp, ag, pool, node, speed, notes)
 
     job = np.zeros(num_jobs, k.JOB)
     n = len(jobs)
     job["submit_ms"][:n] = jobs["submit_ms"]
     job["ckpt_ms"][:n] = jobs["checkpoint_ms"]
     job["limit_ms"][:n] = jobs["limit_ms"]
+    job["begin_ms"][:n] = jobs["begin_ms"]
     job["oracle_ms"][:n] = jobs["duration_ms"] if policy.order in CLAIRVOYANT else -1
     job["cls"][:n] = cls_of
     for name in ("first_start_ms", "claim_ms", "claim_from_ms", "end_ms", "promise_ms"):
@@ -243,10 +253,7 @@ def build_state(
     for i in range(num_nodes):
         if node[i]["state"] == k.UP:
             p = int(node[i]["pool"])
-            if (
-                pool[p]["spares"] < pool[p]["spares_target"]
-                and i >= pool[p]["node1"] - pool[p]["spares_target"]
-            ):
+            if pool[p]["spares"] < pool[p]["spares_target"] and i >= pool[p]["node1"] - pool[p]["spares_target"]:
                 node[i]["state"] = k.SPARE
                 pool[p]["spares"] += 1
             g["online_milli"] += int(node[i]["num"]) * 1000
@@ -284,9 +291,7 @@ def _domains(nodes: NDArray[Any], level: str, child: str | None) -> NDArray[Any]
     return out
 
 
-def _classes(
-    trace: Trace, member_of: NDArray[Any], policy: Policy
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _classes(trace: Trace, member_of: NDArray[Any], policy: Policy) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Shapes of jobs: class of each job, the class table, and the keys that make the classes."""
     jobs = trace.jobs
     table = np.zeros(len(jobs), [(name, np.int64) for name in _CLASS_KEYS])
@@ -298,9 +303,13 @@ def _classes(
         table["priority"] = 0
     uniq, cls_of = _unique_rows(table)
     cls = np.zeros(len(uniq), k.CLS)
-    for name in ("member", "project", "num_gpus", "min_gpus", "max_gpus", "gpu_milli", "cpu_milli", "mem_mib",
-                 "priority", "topology"):  # fmt: skip
+    for name in ("member", "project", "num_gpus", "min_gpus", "max_gpus", "gpu_milli", "priority", "topology"):
         cls[name] = uniq[name]
+    gpus = uniq["num_gpus"]
+    for short, name in (("cpu", "cpu_milli"), ("mem", "mem_mib"), ("net", "net_mbps")):
+        cls[f"{short}_base"] = np.where(gpus == 0, uniq[name], 0)
+        cls[f"{short}_each"] = np.where(gpus > 0, uniq[name] // np.maximum(gpus, 1), 0)
+    cls["speed"] = uniq["profile"] + 1
     cls["per_node"] = uniq["gpus_per_node"]
     cls["root"] = cls["prev"] = cls["next"] = -1
     return cls_of.astype(np.int32), cls, uniq
@@ -325,7 +334,8 @@ def _unique_rows(table: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def _eligible(
     trace: Trace, fleet: Fleet, terms: Terms, policy: Policy, cls: NDArray[Any], uniq: NDArray[Any],
-    mp: NDArray[Any], ag: NDArray[Any], pool: NDArray[Any], speed: NDArray[Any], notes: list[str],
+    mp: NDArray[Any], ag: NDArray[Any], pool: NDArray[Any], node: NDArray[Any],
+    speed: NDArray[Any], notes: list[str],
 ) -> NDArray[Any]:  # fmt: skip
     """The pools that each class may ever use, in order of preference: own share first, then speed, then id."""
     kinds = _type_mask(trace, fleet, notes)
@@ -333,10 +343,9 @@ def _eligible(
     pool_site_bit = np.uint64(1) << pool["site"].astype(np.uint64)
     size = np.zeros(len(pool), np.int64)
     np.add.at(size, fleet.nodes["pool"], fleet.nodes["num_gpus"].astype(np.int64))
-    cpu = np.zeros(len(pool), np.int64)
-    np.maximum.at(cpu, fleet.nodes["pool"], fleet.nodes["cpu_milli"])
-    mem = np.zeros(len(pool), np.int64)
-    np.maximum.at(mem, fleet.nodes["pool"], fleet.nodes["mem_mib"])
+    cpu, mem, net = (np.zeros(len(pool), np.int64) for _ in range(3))
+    for most, name in ((cpu, "cpu_all"), (mem, "mem_all"), (net, "net_all")):
+        np.maximum.at(most, fleet.nodes["pool"], node[name])
     node_gpus = pool["per_node"]
     rack_gpus, rack_nodes = _widest(fleet, pool, "rack")
     block_gpus, block_nodes = _widest(fleet, pool, "block")
@@ -344,14 +353,12 @@ def _eligible(
     size = size - pool["spares_target"] * pool["per_node"]
     cap_w = np.array([fleet.sites[i].power_cap_w for i in pool["site"]], np.int64)
     standby = (pool["sleep_w"] if policy.is_sleep else pool["idle_w"]) * size
-    base_w = np.bincount(pool["site"], weights=standby, minlength=len(fleet.sites))[pool["site"]].astype(
-        np.int64
-    )
+    base_w = np.bincount(pool["site"], weights=standby, minlength=len(fleet.sites))[pool["site"]].astype(np.int64)
     # Borrowers leave a fiftieth of the cap alone (kernels.admit.power_wanted_w).
     cap_w = cap_w - cap_w // 50
     wake_w = (pool["idle_w"] - pool["sleep_w"]) * (pool["per_node"] if policy.is_sleep else 0)
     lists: list[NDArray[Any]] = []
-    rank = np.lexsort((np.arange(len(pool)), -speed[0][np.maximum(pool_type, 0)]))
+    ranks = [np.lexsort((np.arange(len(pool)), -row[np.maximum(pool_type, 0)])) for row in speed]
     total = 0
     for c in range(len(cls)):
         rec, m = cls[c], int(cls[c]["member"])
@@ -370,8 +377,9 @@ def _eligible(
             share = np.minimum(np.where(per > 0, per, least), pool["per_node"])
             ok &= (
                 (share > 0)
-                & (cpu >= rec["cpu_milli"] // gpus * share)
-                & (mem >= rec["mem_mib"] // gpus * share)
+                & (cpu >= rec["cpu_each"] * share)
+                & (mem >= rec["mem_each"] * share)
+                & (net >= rec["net_each"] * share)
             )
             widest = {1: node_gpus, 2: rack_gpus, 3: block_gpus}.get(int(rec["topology"]))
             if widest is not None:
@@ -382,13 +390,11 @@ def _eligible(
             ok &= -(-least // np.maximum(share, 1)) <= count
             room = np.where(mp["agreement"][m] >= 0, ag["limit"][mp["agreement"][m]], size * 1000)
             ok &= np.maximum(room, mp["guarantee"][m]) >= least * int(rec["gpu_milli"])
-            ok &= (cap_w == 0) | (
-                base_w + least * (pool["busy_w"] - pool["idle_w"]) + wake_w * least <= cap_w
-            )
+            ok &= (cap_w == 0) | (base_w + least * (pool["busy_w"] - pool["idle_w"]) + wake_w * least <= cap_w)
         else:
-            ok &= (cpu >= rec["cpu_milli"]) & (mem >= rec["mem_mib"])
+            ok &= (cpu >= rec["cpu_base"]) & (mem >= rec["mem_base"]) & (net >= rec["net_base"])
         limit = np.where(mp["agreement"][m] >= 0, 1, 0)
-        mine = [p for p in rank if ok[p]]
+        mine = [p for p in ranks[int(rec["speed"])] if ok[p]]
         mine.sort(key=lambda p: 0 if mp["guarantee"][m, p] > 0 else 1 + int(limit[p] == 0))
         rec["pool0"], rec["num_pools"] = total, len(mine)
         total += len(mine)

@@ -16,7 +16,8 @@ from dure.model.errors import DureError
 from dure.policy.kernels import layout as k
 from dure.policy.kernels.admit import is_power_claimed, power_wanted_w
 from dure.policy.kernels.cycle import first_class
-from dure.policy.kernels.place import cpu_for, mem_for, place, shape_on
+from dure.policy.kernels.nodes import cpu_for, gpu_milli_on, mem_for, net_for
+from dure.policy.kernels.place import place, shape_on
 from dure.policy.kernels.quota import LOAN_NONE, LOAN_NOT_IN_FORCE, LOAN_OPEN, has_share, loan_state
 
 #: Members named as holders of a pool's GPUs.
@@ -27,6 +28,7 @@ class Reason(StrEnum):
     """What keeps a job waiting; the number of the rule is `RULE[reason]`."""
 
     NEVER = "never"
+    RESERVED = "reserved"
     HELD = "held"
     BEHIND = "behind"
     SHARE_USED = "share_used"
@@ -40,14 +42,14 @@ class Reason(StrEnum):
 
 #: Rule of docs/policy.md behind each reason.
 RULE: dict[Reason, int] = {
-    Reason.NEVER: 9, Reason.HELD: 6, Reason.BEHIND: 3, Reason.SHARE_USED: 1, Reason.AGREEMENT_LIMIT: 2,
+    Reason.NEVER: 9, Reason.RESERVED: 5, Reason.HELD: 6, Reason.BEHIND: 3, Reason.SHARE_USED: 1, Reason.AGREEMENT_LIMIT: 2,
     Reason.AGREEMENT_NOT_IN_FORCE: 2, Reason.GPUS_BUSY: 1, Reason.FRAGMENTED: 4, Reason.CPU_OR_MEMORY: 4,
     Reason.POWER_CAP: 8,
 }  # fmt: skip
 
 #: The nearer to a start, the earlier; the headline is the nearest of the pools' reasons.
 NEARNESS = (
-    Reason.HELD, Reason.POWER_CAP, Reason.CPU_OR_MEMORY, Reason.FRAGMENTED, Reason.GPUS_BUSY, Reason.BEHIND,
+    Reason.RESERVED, Reason.HELD, Reason.POWER_CAP, Reason.CPU_OR_MEMORY, Reason.FRAGMENTED, Reason.GPUS_BUSY, Reason.BEHIND,
     Reason.AGREEMENT_LIMIT, Reason.SHARE_USED, Reason.AGREEMENT_NOT_IN_FORCE, Reason.NEVER,
 )  # fmt: skip
 
@@ -66,7 +68,7 @@ class PoolReason:
         What the reason rests on. gpus_busy, fragmented: ``needed_milli``, ``free_milli``. share_used: ``used_milli``
         of ``guarantee_milli``. agreement_limit: ``used_milli`` of ``limit_milli``. agreement_not_in_force:
         ``start_ms``, ``end_ms``. power_cap: ``power_w``, ``needed_w``, ``cap_w``. cpu_or_memory: ``cpu_milli``,
-        ``mem_mib`` wanted on each of ``nodes`` nodes. behind: ``job`` that stands first.
+        ``mem_mib``, ``net_mbps`` wanted on each of ``nodes`` nodes. reserved: ``begin_ms``. behind: ``job`` that stands first.
     holders : tuple of (member, milli-GPUs in use, of these borrowed)
         Who uses the pool's GPUs, most first.
     """
@@ -136,6 +138,8 @@ class Explainer:
         if s.cls[c]["num_pools"] == 0:
             message = "no pool has the GPU type, site, rights and size that it asks for"
             return Explanation(job, Reason.NEVER, RULE[Reason.NEVER], message, -1, (), ())
+        if rec["state"] == k.RESERVED:
+            return self._reserved(job)
         if rec["state"] != k.PENDING:
             raise NotWaitingError(f"job {job} does not wait")
         if rec["hold"] >= 0:
@@ -156,6 +160,18 @@ class Explainer:
         cls = self._state.cls[c]
         return self._state.cls_pool[int(cls["pool0"]) : int(cls["pool0"] + cls["num_pools"])]
 
+    def _reserved(self, job: int) -> Explanation:
+        s = self._state
+        begin, h = int(s.job[job]["begin_ms"]), int(s.job[job]["hold"])
+        message, facts = "it is reserved for a later moment", {"begin_ms": begin}
+        if h >= 0:
+            hold = s.hold[h]
+            facts |= {"nodes": int(hold["num"]), "missing_nodes": int(hold["missing"])}
+            message = f"{message}, {facts['nodes']} nodes are held for it"
+        p = int(s.hold[h]["pool"]) if h >= 0 else int(self._pools_of(int(s.job[job]["cls"]))[0])
+        pools = (PoolReason(self._built.terms.pools[p].name, Reason.RESERVED, message, facts),)
+        return Explanation(job, Reason.RESERVED, RULE[Reason.RESERVED], message, begin, pools, ())
+
     def _held(self, job: int, h: int) -> Explanation:
         s = self._state
         hold = s.hold[h]
@@ -173,7 +189,9 @@ class Explainer:
             found = PoolReason(name, Reason.POWER_CAP, message, facts)
         rule = {k.HOLD_RECLAIM: 1, k.HOLD_BACKFILL: 5}.get(int(hold["kind"]), RULE[found.reason])
         rule = RULE[Reason.POWER_CAP] if missing == 0 else rule
-        return Explanation(job, found.reason, rule, f"{found.message} (pool {name})", facts["promised_ms"], (found,), ())
+        return Explanation(
+            job, found.reason, rule, f"{found.message} (pool {name})", facts["promised_ms"], (found,), ()
+        )
 
     def _holders(self, p: int) -> tuple[tuple[str, int, int], ...]:
         cell = self._state.mp[:, p]
@@ -216,7 +234,7 @@ class Explainer:
         site = s.site[site_idx]
         if site["cap_w"] <= 0:
             return None
-        is_borrowed = int(not self._is_own(c, p, gpus * int(s.cls[c]["gpu_milli"])))
+        is_borrowed = int(not self._is_own(c, p, gpus * int(gpu_milli_on(s, c, p))))
         needed = int(power_wanted_w(s, p, num, is_borrowed))
         if s.g[0]["is_shares"] and is_borrowed and is_power_claimed(s, site_idx):
             # To an owner that takes power back borrowers leave all of it.
@@ -230,7 +248,7 @@ class Explainer:
         cls, pool = s.cls[c], s.pool[p]
         name = self._built.terms.pools[p].name
         gpus = int(cls["min_gpus"])
-        milli = gpus * int(cls["gpu_milli"])
+        milli = gpus * int(gpu_milli_on(s, c, p))
         refusal = self._refusal(c, p, milli)
         if refusal:
             return PoolReason(name, *refusal)
@@ -238,7 +256,9 @@ class Explainer:
         if num > 0:
             power = self._power(c, p, num, gpus)
             if power:
-                message = f"the site draws {power['power_w']} W of {power['cap_w']} W and it needs {power['needed_w']} W"
+                message = (
+                    f"the site draws {power['power_w']} W of {power['cap_w']} W and it needs {power['needed_w']} W"
+                )
                 return PoolReason(name, Reason.POWER_CAP, message, power)
             first = int(s.cls[first_class(s, int(cls["member"]), p)]["root"])
             return PoolReason(name, Reason.BEHIND, f"job {first} stands before it", {"job": first})
@@ -248,17 +268,21 @@ class Explainer:
             return PoolReason(name, Reason.GPUS_BUSY, message, facts, self._holders(p))
         parts, per_node, _ = (int(x) for x in shape_on(s, c, p, gpus)) if gpus else (1, 0, 0)
         nodes = s.node[int(pool["node0"]) : int(pool["node1"])]
-        cpu, mem = int(cpu_for(s, c, max(per_node, 1))), int(mem_for(s, c, max(per_node, 1)))
+        count = max(per_node, 1) if gpus else 0
+        cpu, mem, net = (int(wanted(s, c, count)) for wanted in (cpu_for, mem_for, net_for))
         if cls["gpu_milli"] < 1000:
             part = np.where(nodes["free_mask"][:, None] >> np.arange(k.GPUS_MAX) & 1, 1000, 0)
             part = np.maximum(part, s.gfree[int(pool["node0"]) : int(pool["node1"])]).max(axis=1)
-            has_gpus = (nodes["is_indexed"] == 1) & (part >= cls["gpu_milli"])
+            has_gpus = (nodes["is_indexed"] == 1) & (part >= milli)
         else:
             has_gpus = (nodes["is_indexed"] == 1) & (nodes["free"] >= per_node)
-        has_rest = has_gpus & (nodes["cpu_free"] >= cpu) & (nodes["mem_free"] >= mem)
+        has_rest = has_gpus & (nodes["cpu_free"] >= cpu) & (nodes["mem_free"] >= mem) & (nodes["net_free"] >= net)
         if has_gpus.sum() >= parts > has_rest.sum():
-            facts = {"cpu_milli": cpu, "mem_mib": mem, "nodes": parts, "nodes_with_gpus": int(has_gpus.sum())}
-            message = f"nodes have the GPUs free, and not the {cpu / 1000:g} cores and {mem} MiB beside them"
+            facts = {"cpu_milli": cpu, "mem_mib": mem, "net_mbps": net, "nodes": parts,
+                     "nodes_with_gpus": int(has_gpus.sum())}  # fmt: skip
+            message = (
+                f"nodes have the GPUs free, and not the {cpu / 1000:g} cores, {mem} MiB and {net} Mbit/s beside them"
+            )
             return PoolReason(name, Reason.CPU_OR_MEMORY, message, facts, self._holders(p))
         facts |= {"nodes": parts, "gpus_per_node": per_node, "nodes_that_fit": int(has_rest.sum())}
         where = {1: "on one node", 2: "in one rack", 3: "in one block"}.get(int(cls["topology"]), "in the pool")
@@ -272,8 +296,8 @@ class Explainer:
 
     def _first_that_fits(self, c: int, pools: Any, gpus: int) -> int:
         """The first of the pools in which so many GPUs could start at once; -1: none."""
-        milli = gpus * int(self._state.cls[c]["gpu_milli"])
         for p in pools:
+            milli = gpus * int(gpu_milli_on(self._state, c, int(p)))
             if not self._refusal(c, int(p), milli) and self._has_room(c, int(p), gpus):
                 return int(p)
         return -1

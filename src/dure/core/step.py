@@ -16,8 +16,9 @@ from dure.model.terms import Terms
 from dure.policy.config import Policy
 from dure.policy.kernels import layout as k
 from dure.policy.kernels.cycle import cycle, next_rerank_ms, on_rerank
-from dure.policy.kernels.leases import enqueue, on_cancel, on_end, on_node_down, on_node_up, on_vacated
+from dure.policy.kernels.leases import on_cancel, on_end, on_node_down, on_node_up, on_vacated
 from dure.policy.kernels.quota import look_again
+from dure.policy.kernels.reserve import next_due_ms, on_reservation_due, on_submit
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,13 @@ class RankDue:
 
 
 @dataclass(frozen=True)
+class ReservationDue:
+    """A reserved job has reached the moment that `Core.next_due_ms` named."""
+
+    job: int
+
+
+@dataclass(frozen=True)
 class NodeDown:
     """A node is lost (or taken out of service, with ``is_failure`` False)."""
 
@@ -76,7 +84,7 @@ class TermsDue:
     """An agreement has come into force or run out."""
 
 
-Stimulus = Submitted | Ended | Vacated | Cancelled | RankDue | NodeDown | NodeUp | TermsDue
+Stimulus = Submitted | Ended | Vacated | Cancelled | RankDue | ReservationDue | NodeDown | NodeUp | TermsDue
 
 
 class DecisionKind(IntEnum):
@@ -170,7 +178,7 @@ class Core:
         match stimulus:
             case Submitted(job):
                 self._expect(job, k.NEW)
-                enqueue(s, job)
+                on_submit(s, job)
             case Ended(job):
                 self._expect(job, k.RUNNING, k.REVOKING)
                 on_end(s, job)
@@ -178,11 +186,14 @@ class Core:
                 self._expect(job, k.REVOKING)
                 on_vacated(s, job)
             case Cancelled(job):
-                self._expect(job, k.PENDING, k.RUNNING, k.REVOKING)
+                self._expect(job, k.PENDING, k.RESERVED, k.RUNNING, k.REVOKING)
                 on_cancel(s, job)
             case RankDue(job):
                 self._expect(job, k.RUNNING)
                 on_rerank(s, job)
+            case ReservationDue(job):
+                self._expect(job, k.RESERVED)
+                on_reservation_due(s, job)
             case NodeDown(node, is_failure):
                 on_node_down(s, node, int(is_failure))
             case NodeUp(node, is_release):
@@ -210,6 +221,10 @@ class Core:
     def next_rank_ms(self, job: int) -> int:
         """When the shell should report `RankDue` for a job just started; `NEVER_MS`: not at all."""
         return int(next_rerank_ms(self.state, job))
+
+    def next_due_ms(self, job: int) -> int:
+        """When the shell should report `ReservationDue` next for a job just submitted or due; `NEVER_MS`: not at all."""
+        return int(next_due_ms(self.state, job))
 
     def leases(self, job: int) -> list[tuple[int, int, int]]:
         """(node, mask of GPU indices, milli of each) that a job has, in order of node."""

@@ -80,7 +80,10 @@ class GpuTypeSpec(FileModel):
     sleep_w: Watts = Field(description="The same, with the node asleep.")
     mem_gib: int = Field(ge=1, le=65_536, description="Device memory.")
     mig_slices: int = Field(
-        default=1, ge=1, le=64, description="Equal hardware slices that one GPU can be cut into; 1: none."
+        default=1,
+        ge=1,
+        le=64,
+        description="Hardware slices that one GPU is cut into for jobs that ask for a part of it; 1: none, parts are as asked. 7 follows NVIDIA's MIG profiles.",
     )
     scale: Literal["node", "rack"] = Field(
         default="node",
@@ -108,9 +111,7 @@ class Delivery(FileModel):
     """GPUs that arrive."""
 
     date: Day = Field(description="First day of use.")
-    gpus: SomeGpus = Field(
-        description="How many arrive, not the new total. Whole nodes; whole racks if rack scale."
-    )
+    gpus: SomeGpus = Field(description="How many arrive, not the new total. Whole nodes; whole racks if rack scale.")
 
 
 class ClusterSpec(FileModel):
@@ -120,9 +121,7 @@ class ClusterSpec(FileModel):
     owner: Name = Field(description="The member that brought the GPUs in.")
     gpu_type: Name = Field(description="A name from `gpu_types`.")
     gpus: NumGpus = Field(default=0, description="GPUs that are there from the beginning.")
-    deliveries: tuple[Delivery, ...] = Field(
-        default=(), description="GPUs that come later, in order of date."
-    )
+    deliveries: tuple[Delivery, ...] = Field(default=(), description="GPUs that come later, in order of date.")
     gpus_per_node: int = Field(default=8, ge=1, le=GPUS_PER_NODE_MAX, description="GPUs of one node.")
     nodes_per_rack: int = Field(
         default=4, ge=1, le=1024, description="Nodes of one rack. In a cell cluster, a rack is one cell site."
@@ -133,7 +132,10 @@ class ClusterSpec(FileModel):
     )
     mem_gib_per_node: int = Field(default=2048, ge=1, le=1_048_576, description="Host memory of one node.")
     network_gbps_per_node: int = Field(
-        default=3200, ge=0, le=1_000_000, description="Bandwidth of one node into the fabric."
+        default=3200,
+        ge=0,
+        le=1_000_000,
+        description="Bandwidth of one node into the fabric; 0: not given, never in the way.",
     )
     fabric: str = Field(default="", max_length=100, description="What the network is, for reports.")
 
@@ -176,8 +178,7 @@ class SiteSpec(FileModel):
     power_cap_mw: float = Field(default=0.0, ge=0, le=100_000, description="Power of the feed; 0: no cap.")
     power_steps: tuple[PowerStep, ...] = Field(
         default=(),
-        description="Later caps, in order of date; each replaces the one before. A run uses its first "
-        "day's cap.",
+        description="Later caps, in order of date; each replaces the one before. A run uses its first day's cap.",
     )
     pue: float = Field(
         default=1.0, ge=1, le=3, description="Power of the feed per power of the nodes (cooling, losses)."
@@ -200,7 +201,8 @@ class ShareSpec(FileModel):
         "topology; `gpus` is a multiple of them.",
     )
     under: str = Field(
-        default="", max_length=64,
+        default="",
+        max_length=64,
         description="The RESERVE agreement behind it; needed for all but the cluster's owner. The share "
         "holds while the agreement is in force on the run's first day.",
     )
@@ -217,12 +219,8 @@ class ShareSpec(FileModel):
 class Eligibility(FileModel):
     """Who among the borrowers may use an agreement."""
 
-    countries: tuple[Country, ...] = Field(
-        default=(), description="Members of these countries only; empty: all."
-    )
-    except_members: Names = Field(
-        default=(), description="Members left out, though their name or kind is listed."
-    )
+    countries: tuple[Country, ...] = Field(default=(), description="Members of these countries only; empty: all.")
+    except_members: Names = Field(default=(), description="Members left out, though their name or kind is listed.")
 
 
 class AgreementSpec(FileModel):
@@ -236,24 +234,18 @@ class AgreementSpec(FileModel):
     version: int = Field(default=1, ge=1, le=10_000, description="Counts the signed versions.")
     lenders: Names = Field(min_length=1, description="Members that give.")
     borrowers: Names = Field(default=(), description="Members that may take.")
-    borrower_kinds: tuple[MemberKind, ...] = Field(
-        default=(), description="All members of these kinds may take, too."
-    )
+    borrower_kinds: tuple[MemberKind, ...] = Field(default=(), description="All members of these kinds may take, too.")
     clusters: Names = Field(default=(), description="Only these clusters; empty: all of the lenders'.")
     gpu_types: Names = Field(default=(), description="Only these GPU types; empty: all.")
     sites: Names = Field(default=(), description="Only these sites; empty: all.")
-    limit_gpus: SomeGpus = Field(
-        description="Most GPUs out at a time, of each lender. RESERVE: the sum of its shares."
-    )
+    limit_gpus: SomeGpus = Field(description="Most GPUs out at a time, of each lender. RESERVE: the sum of its shares.")
     notice: DurationMs = Field(
         default=0, description="LEND: time from reclaim to the GPUs being back, such as 120s or 5m."
     )
     price_per_gpu_hour: Price = Field(
         default=Decimal(0), description="In the alliance's currency; 0: settled in credits."
     )
-    eligibility: Eligibility = Field(
-        default=Eligibility(), description="Who of the borrowers is left; see below."
-    )
+    eligibility: Eligibility = Field(default=Eligibility(), description="Who of the borrowers is left; see below.")
     start: date = Field(description="First day in force.")
     end: date | None = Field(default=None, description="First day no longer in force; none: open-ended.")
 
@@ -269,9 +261,7 @@ class Call(FileModel):
     opens: date = Field(description="First day for applications.")
     closes: date = Field(description="Last day for applications.")
     gpu_hours: int = Field(ge=1, le=10**12, description="What it hands out in all.")
-    gpus_per_award_max: NumGpus = Field(
-        default=0, description="Most GPUs at a time for one award; 0: no such bound."
-    )
+    gpus_per_award_max: NumGpus = Field(default=0, description="Most GPUs at a time for one award; 0: no such bound.")
 
 
 class ProgrammeSpec(FileModel):
@@ -280,9 +270,7 @@ class ProgrammeSpec(FileModel):
     name: Name = Field(description="Its name, unique in the alliance.")
     run_by: Name = Field(description="The member that answers for it.")
     funded_from: tuple[str, ...] = Field(min_length=1, description="Names of the shares that it hands out.")
-    open_to: tuple[MemberKind, ...] = Field(
-        default=(), description="Kinds of members that may apply; empty: all."
-    )
+    open_to: tuple[MemberKind, ...] = Field(default=(), description="Kinds of members that may apply; empty: all.")
     calls: tuple[Call, ...] = Field(default=(), description="When it hands out how much; see below.")
 
 
@@ -295,25 +283,18 @@ class Alliance(FileModel):
     own_notice: DurationMs = Field(
         default=60_000, description="Notice for use above one's share inside a pool in which one has a share."
     )
-    gpu_types: tuple[GpuTypeSpec, ...] = Field(
-        min_length=1, max_length=GPU_TYPES_MAX, description="GPU models."
-    )
+    gpu_types: tuple[GpuTypeSpec, ...] = Field(min_length=1, max_length=GPU_TYPES_MAX, description="GPU models.")
     members: tuple[MemberSpec, ...] = Field(min_length=1, max_length=4096, description="Organisations.")
-    sites: tuple[SiteSpec, ...] = Field(
-        min_length=1, max_length=SITES_MAX, description="Places and what stands there."
-    )
+    sites: tuple[SiteSpec, ...] = Field(min_length=1, max_length=SITES_MAX, description="Places and what stands there.")
     shares: tuple[ShareSpec, ...] = Field(
         default=(),
         description="Guarantees. What of a cluster is in nobody's share is guaranteed to its owner.",
     )
     agreements: tuple[AgreementSpec, ...] = Field(
         default=(),
-        description="Terms of lending. Where several would let a member borrow in a pool, the first "
-        "counts.",
+        description="Terms of lending. Where several would let a member borrow in a pool, the first counts.",
     )
-    programmes: tuple[ProgrammeSpec, ...] = Field(
-        default=(), description="Ways in for those who own nothing."
-    )
+    programmes: tuple[ProgrammeSpec, ...] = Field(default=(), description="Ways in for those who own nothing.")
 
     @property
     def clusters(self) -> tuple[tuple[int, ClusterSpec], ...]:
@@ -339,7 +320,8 @@ def parties(alliance: Alliance, agreement: AgreementSpec) -> tuple[list[int], li
         lenders = borrowers = lenders | borrowers
     rule = agreement.eligibility
     eligible = [
-        idx for idx in sorted(borrowers)
+        idx
+        for idx in sorted(borrowers)
         if (not rule.countries or alliance.members[idx].country in rule.countries)
         and alliance.members[idx].name not in rule.except_members
     ]

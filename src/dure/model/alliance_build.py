@@ -132,22 +132,21 @@ def _set_apart_nodes(share: ShareSpec, cluster: ClusterSpec, num_nodes: int, com
     return num_units * num_nodes // complete_nodes * unit_nodes
 
 
-def _nodes(
-    alliance: Alliance, plans: list[_PoolPlan], arrivals: list[NDArray[np.int64]], terms: Terms
-) -> NDArray[Any]:
+def _nodes(alliance: Alliance, plans: list[_PoolPlan], arrivals: list[NDArray[np.int64]], terms: Terms) -> NDArray[Any]:
     """The node table, one pool after the other."""
     nodes = np.zeros(sum(plan.num_nodes for plan in plans), NODE_DTYPE)
     first, next_rack, next_block = 0, 0, 0
     for pool_idx, plan in enumerate(plans):
         site_idx, cluster = alliance.clusters[plan.cluster_idx]
-        part = nodes[first:first + plan.num_nodes]
+        part = nodes[first : first + plan.num_nodes]
         rack = np.arange(plan.first_node, plan.first_node + plan.num_nodes) // cluster.nodes_per_rack
         block = rack // cluster.racks_per_block
         part["rack"] = next_rack + rack - rack[0]
         part["block"] = next_block + block - block[0]
-        part["online_ms"] = arrivals[plan.cluster_idx][plan.first_node:plan.first_node + plan.num_nodes]
+        part["online_ms"] = arrivals[plan.cluster_idx][plan.first_node : plan.first_node + plan.num_nodes]
         part["cpu_milli"] = cluster.cpu_cores_per_node * 1000
         part["mem_mib"] = cluster.mem_gib_per_node * 1024
+        part["net_mbps"] = cluster.network_gbps_per_node * 1000
         part["site"] = site_idx
         part["cluster"] = plan.cluster_idx
         part["pool"] = pool_idx

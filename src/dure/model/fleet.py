@@ -15,6 +15,7 @@ NODE_DTYPE = np.dtype(
     [
         ("cpu_milli", np.int64),  # 1/1000 cores
         ("mem_mib", np.int64),
+        ("net_mbps", np.int64),  # bandwidth into the fabric; 0: not given, never in the way
         ("online_ms", np.int64),  # from the start of the run; > 0: delivered later
         ("site", np.int32),  # index into Fleet.sites
         ("cluster", np.int32),  # fleet-wide index into Fleet.clusters
@@ -43,7 +44,7 @@ class GpuType:
     sleep_w : int
         The same with the node asleep.
     mig_slices : int
-        Equal hardware slices (MIG) that one GPU can be cut into; 1: none.
+        Hardware slices (MIG) that one GPU is cut into for jobs that ask for a part of it; 1: none, parts are as asked.
     mem_mib : int
         Device memory.
     """
@@ -90,8 +91,13 @@ class Fleet:
         return int(self.nodes["num_gpus"].sum())
 
 
-def uniform_fleet(num_gpus: int, gpus_per_node: int, nodes_per_rack: int = 4, racks_per_block: int = 16,
-                  gpu_type: GpuType | None = None) -> Fleet:
+def uniform_fleet(
+    num_gpus: int,
+    gpus_per_node: int,
+    nodes_per_rack: int = 4,
+    racks_per_block: int = 16,
+    gpu_type: GpuType | None = None,
+) -> Fleet:
     """One site, one cluster, one pool of equal nodes; the last node holds the remainder.
 
     CPU and memory are not limiting (each node has 2**40 of both).

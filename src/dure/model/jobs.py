@@ -24,11 +24,14 @@ JOB_DTYPE = np.dtype(
         ("checkpoint_ms", np.int64),  # interval between checkpoints; 0: no checkpoint, all work is lost
         ("cpu_milli", np.int64),  # 1/1000 cores, whole job
         ("mem_mib", np.int64),  # host memory, whole job
+        ("net_mbps", np.int64),  # bandwidth into the fabric, whole job; 0: none asked
+        ("begin_ms", np.int64),  # reserved from then on, from the trace's start; UNKNOWN: as soon as it can
         ("type_mask", np.uint64),  # bit i: GPU type i of the trace is allowed; 0: any
         ("site_mask", np.uint64),  # bit i: site i of the fleet is allowed; 0: any
         ("member", np.int32),  # index into Trace.members
         ("project", np.int32),  # index into Trace.projects
         ("user", np.int32),  # index into Trace.users
+        ("profile", np.int32),  # index into Trace.profiles; UNKNOWN: the GPU types' own speeds
         ("num_gpus", np.int32),  # whole gang; 0: CPU only
         ("gpu_milli", np.int32),  # of each GPU, 1..1000; below 1000 only with num_gpus == 1
         ("gpus_per_node", np.int32),  # wanted on each node; 0: as placement likes
@@ -44,12 +47,27 @@ JOB_DTYPE = np.dtype(
 def make_jobs(num_jobs: int) -> NDArray[Any]:
     """A job table of ``num_jobs`` rows with neutral defaults (one whole GPU, rigid, normal class, no limits)."""
     jobs = np.zeros(num_jobs, JOB_DTYPE)
-    for name in ("duration_ms", "limit_ms", "deadline_ms"):
+    for name in ("duration_ms", "limit_ms", "deadline_ms", "begin_ms", "profile"):
         jobs[name] = UNKNOWN
     for name in ("num_gpus", "min_gpus", "max_gpus", "priority"):
         jobs[name] = 1
     jobs["gpu_milli"] = 1000
     return jobs
+
+
+@dataclass(frozen=True)
+class SpeedProfile:
+    """How fast one kind of work runs on each GPU type.
+
+    Attributes
+    ----------
+    speed_milli : dict of str to int
+        By name of the GPU type, in 1/1000 of the speed for which run times are given; types that are not named run
+        at their own speed.
+    """
+
+    name: str
+    speed_milli: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -69,6 +87,8 @@ class Trace:
         Format and file it came from.
     extra : dict of str to ndarray, each of length num_jobs
         Columns of the source that have no place in JOB_DTYPE (model name, iterations, status…).
+    profiles : tuple of SpeedProfile
+        Kinds of work whose speed on the GPU types is known.
     """
 
     jobs: NDArray[Any]
@@ -79,6 +99,7 @@ class Trace:
     gpu_types: list[str]
     source: str
     extra: dict[str, NDArray[Any]] = field(default_factory=dict)
+    profiles: tuple[SpeedProfile, ...] = ()
 
     def digest(self) -> str:
         """SHA-256 over jobs and ids, hex: equal traces have equal digests."""
@@ -86,4 +107,6 @@ class Trace:
         for name in JOB_DTYPE.names or ():  # column by column: the padding between fields is not defined
             sha.update(self.jobs[name].tobytes())
         sha.update("\n".join(self.job_ids).encode())
+        for profile in self.profiles:
+            sha.update(repr((profile.name, sorted(profile.speed_milli.items()))).encode())
         return sha.hexdigest()

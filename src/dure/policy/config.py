@@ -34,6 +34,8 @@ class Policy:
         the pool.
     hold_after_ms : int
         A blocked gang holds nodes after it has waited this long; before, it is rank that makes room (rule 5).
+    reserve_lead_ms : int
+        A reserved job's nodes are held from this long before it begins (rule 5).
     own_notice_ms, save_ms : int
         Notice inside a shared pool; time that a checkpoint takes (rule 6).
     scan_max : int
@@ -63,6 +65,7 @@ class Policy:
     min_run_ms: int = 0
     preempt_node_ms: int = 75
     hold_after_ms: int = 90 * DAY_MS
+    reserve_lead_ms: int = 7 * DAY_MS
     own_notice_ms: int = MINUTE_MS
     save_ms: int = 30_000
     scan_max: int = 128

@@ -130,9 +130,7 @@ def _run(
         fleet, scenario.faults.preset, horizon_ms if horizon_ms != NEVER else 2 * last + 1, seed,
         scenario.faults.constants,
     )  # fmt: skip
-    result = replay(
-        trace, fleet, policy, terms, faults=faults, seed=seed, horizon_ms=horizon_ms, is_rejecting=True
-    )
+    result = replay(trace, fleet, policy, terms, faults=faults, seed=seed, horizon_ms=horizon_ms, is_rejecting=True)
     result = replace(_after_warm_up(result, scenario.warm_up), label=variant.name)
     return measure(result), result if is_kept else None
 
@@ -145,9 +143,7 @@ def _fleet(path: str, scenario: Scenario, variant: Variant) -> tuple[Fleet, Term
         return build_fleet(alliance, source.at or alliance.start, source.until)
     if source.nodes:
         return load_nodes(beside(path, source.nodes)), None
-    return uniform_fleet(
-        source.gpus, source.gpus_per_node, source.nodes_per_rack, source.racks_per_block
-    ), None
+    return uniform_fleet(source.gpus, source.gpus_per_node, source.nodes_per_rack, source.racks_per_block), None
 
 
 def _load(path: str, scenario: Scenario, variant: Variant, fleet: Fleet, terms: Terms | None, seed: int) -> Trace:
@@ -186,5 +182,6 @@ def _after_warm_up(result: RunResult, warm_up_ms: int) -> RunResult:
     kept = Trace(
         trace.jobs[keep], [trace.job_ids[i] for i in keep], trace.members, trace.projects, trace.users,
         trace.gpu_types, trace.source, {name: values[keep] for name, values in trace.extra.items()},
+        trace.profiles,
     )  # fmt: skip
     return replace(result, trace=kept, jobs=result.jobs[keep])

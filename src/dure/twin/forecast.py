@@ -29,9 +29,7 @@ class ForecastRow:
     expected_start_ms: int
 
 
-def forecast(
-    trace: Trace, fleet: Fleet, policy: Policy, at_ms: int, terms: Terms | None = None
-) -> list[ForecastRow]:
+def forecast(trace: Trace, fleet: Fleet, policy: Policy, at_ms: int, terms: Terms | None = None) -> list[ForecastRow]:
     """Expected starts of all jobs that wait at a moment of a replay, if no job came after it.
 
     Up to `at_ms` the trace runs as it was. From then on each running or waiting job is given the run time that
@@ -48,7 +46,7 @@ def forecast(
     known = np.flatnonzero(jobs["submit_ms"] <= at_ms)
     past = Trace(
         jobs[known], [trace.job_ids[i] for i in known], trace.members, trace.projects, trace.users, trace.gpu_types,
-        trace.source,
+        trace.source, profiles=trace.profiles,
     )  # fmt: skip
     built = build_state(fleet, terms, past, policy)
     world = make_world(past, fleet, built, at_ms)
@@ -56,17 +54,15 @@ def forecast(
     while run_until(state, world, at_ms, k.NEVER_MS, CHUNK):
         pass
     job = state.job[: len(known)]
-    waiting = np.flatnonzero(job["state"] == k.PENDING)
-    waited = at_ms - job["queued_ms"][waiting]
+    waiting = np.flatnonzero((job["state"] == k.PENDING) | (job["state"] == k.RESERVED))
+    waited = np.where(job["state"] == k.PENDING, at_ms - job["queued_ms"], 0)[waiting]
     state.g[0]["now_ms"] = at_ms
-    alive = np.flatnonzero(
-        (job["state"] == k.PENDING) | (job["state"] == k.RUNNING) | (job["state"] == k.REVOKING)
-    )
+    alive = np.flatnonzero(np.isin(job["state"], (k.PENDING, k.RESERVED, k.RUNNING, k.REVOKING)))
     # What is asked for is the next start, also of a job that has run before.
     job["first_start_ms"][waiting] = -1
     for j in alive:
         done = int(job["done_ms"][j])
-        if job["state"][j] != k.PENDING:
+        if job["state"][j] in (k.RUNNING, k.REVOKING):
             done += (at_ms - int(job["since_ms"][j])) * int(job["rate_milli"][j]) // 1000
         held = int(job["done_ms"][j])
         job["done_ms"][j] = done

@@ -15,6 +15,7 @@ from dure.policy.kernels.layout import (
     GROW,
     NEVER_MS,
     QUARANTINE,
+    RESERVED,
     REVOKING,
     RUNNING,
     SHRINK,
@@ -22,11 +23,12 @@ from dure.policy.kernels.layout import (
     VACATE,
     State,
 )
-from dure.policy.kernels.leases import enqueue, on_end, on_node_down, on_node_up, on_vacated
+from dure.policy.kernels.leases import on_end, on_node_down, on_node_up, on_vacated
 from dure.policy.kernels.quota import look_again, settle
+from dure.policy.kernels.reserve import next_due_ms, on_reservation_due, on_submit
 
 # Kinds of timed events; at one moment they are taken in this order.
-END, VACATED, RERANK, RELEASE, WAKE = 0, 1, 2, 3, 4
+END, VACATED, RERANK, RELEASE, DUE = 0, 1, 2, 3, 4
 
 #: Columns of a row of `samples`: time, then fleet totals; power of each site and members' columns follow.
 NUM_TOTALS = 7
@@ -222,6 +224,14 @@ def next_time_ms(S: State, W: World) -> int:
 
 
 @kernel
+def schedule_due(S: State, W: World, j: int) -> None:
+    """Set the next timer of a reserved job."""
+    at = next_due_ms(S, j)
+    if at < NEVER_MS:
+        schedule(W, at, DUE, j, S.job[j].version)
+
+
+@kernel
 def happen(S: State, W: World, t: int) -> None:
     """Let everything that happens at moment t happen, before the policy decides."""
     while W.w[0] > 0 and W.at_ms[0] == t:
@@ -245,6 +255,9 @@ def happen(S: State, W: World, t: int) -> None:
             at = next_rerank_ms(S, who)
             if at < NEVER_MS:
                 schedule(W, at, RERANK, who, version)
+        elif kind == DUE and job.state == RESERVED:
+            on_reservation_due(S, who)
+            schedule_due(S, W, who)
     while W.w[4] < W.fault_at_ms.shape[0] and W.fault_at_ms[W.w[4]] == t:
         n, kind = W.fault_node[W.w[4]], W.fault_kind[W.w[4]]
         W.w[4] += 1
@@ -258,7 +271,8 @@ def happen(S: State, W: World, t: int) -> None:
         look_again(S)
     while W.w[3] < S.g[0].num_jobs and S.job[W.w[3]].submit_ms == t:
         if W.truth_ms[W.w[3]] >= 0:
-            enqueue(S, W.w[3])
+            on_submit(S, W.w[3])
+            schedule_due(S, W, W.w[3])
         W.w[3] += 1
         W.w[6] += 1
 

@@ -230,7 +230,7 @@ def _with_queues(trace: Trace, built: Built) -> Trace:
     jobs["member"] = np.array([where[name] for name in trace.members], np.int32)[trace.jobs["member"]]
     return Trace(
         jobs, trace.job_ids, [m.name for m in built.terms.members], trace.projects, trace.users, trace.gpu_types,
-        trace.source, trace.extra,
+        trace.source, trace.extra, trace.profiles,
     )  # fmt: skip
 
 

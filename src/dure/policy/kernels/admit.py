@@ -14,6 +14,7 @@ from dure.policy.kernels.layout import (
     State,
 )
 from dure.policy.kernels.leases import start_job
+from dure.policy.kernels.nodes import gpu_milli_on
 from dure.policy.kernels.place import place, place_on_holds, power_needed_w, shape_on
 from dure.policy.kernels.queue import class_before, drop_ended, milli_of, pop, predict_rest_ms, push
 from dure.policy.kernels.quota import is_within_share, may_use
@@ -96,7 +97,7 @@ def try_start(S: State, c: int, p: int, is_borrowed: int) -> int:
         gpus = cls.num_gpus if attempt == 0 else cls.min_gpus
         if attempt == 1 and (cls.min_gpus == cls.num_gpus or cls.num_gpus == 0):
             return out
-        if not may_use(S, m, p, gpus * cls.gpu_milli, is_borrowed):
+        if not may_use(S, m, p, gpus * gpu_milli_on(S, c, p), is_borrowed):
             continue
         num = place(S, c, p, gpus)
         if num == 0 and S.pool[p].holds > 0 and S.g[0].backfill != BACKFILL_NONE:
@@ -148,7 +149,9 @@ def may_hold(S: State, c: int, p: int) -> bool:
     cls = S.cls[c]
     if g.backfill == BACKFILL_NONE or cls.num_gpus == 0 or cls.gpu_milli < 1000 or g.now_ms < cls.no_hold_ms:
         return False
-    return S.pool[p].holds < g.holds_max and g.now_ms - S.job[cls.root].queued_ms >= g.hold_after_ms
+    return (
+        S.pool[p].holds - S.pool[p].reserved < g.holds_max and g.now_ms - S.job[cls.root].queued_ms >= g.hold_after_ms
+    )
 
 
 @kernel

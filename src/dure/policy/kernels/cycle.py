@@ -26,12 +26,13 @@ from dure.policy.kernels.layout import (
     LAS,
     NEED_NEVER,
     NEVER_MS,
+    RESERVED,
     RUNNING,
     State,
 )
 from dure.policy.kernels.leases import drop_hold, grow, note_rank, progress_ms, requeue, start_job
-from dure.policy.kernels.nodes import recount_tenants
-from dure.policy.kernels.place import cpu_for, fits, mem_for, place
+from dure.policy.kernels.nodes import fits, recount_tenants
+from dure.policy.kernels.place import place
 from dure.policy.kernels.queue import class_before, level_of, rank_of
 from dure.policy.kernels.quota import is_within_share, mark_dirty, may_borrow, settle, settle_project
 from dure.policy.kernels.reclaim import reclaim_power
@@ -189,7 +190,7 @@ def start_ready(S: State) -> None:
         g.num_ready -= 1
         h = S.ready[g.num_ready]
         hold = S.hold[h]
-        if hold.job < 0 or hold.missing > 0:
+        if hold.job < 0 or hold.missing > 0 or S.job[hold.job].state == RESERVED:
             continue
         j = hold.job
         job = S.job[j]
@@ -302,7 +303,7 @@ def grow_elastic(S: State, p: int) -> None:
                     S.pick[0, 0], S.pick[0, 1] = n, count
                     if (
                         S.node[n].is_indexed and count > 0 and may_borrow(S, m, p, count * 1000)
-                        and fits(S, n, cpu_for(S, c, count), mem_for(S, c, count)) and has_power(S, p, 1, 1)
+                        and fits(S, n, c, count) and has_power(S, p, 1, 1)
                     ):  # fmt: skip
                         grow(S, j, n, count)
                     s = after_s

@@ -19,8 +19,8 @@ i1, i8 = np.int8, np.int64
 #: A time later than any other.
 NEVER_MS = 1 << 60
 
-# Job states (design §4; SUSPENDED and COMPLETING are the executor's).
-NEW, PENDING, RUNNING, REVOKING, ENDED, CANCELLED = 0, 1, 2, 3, 4, 5
+# Job states (design §4; SUSPENDED and COMPLETING are the executor's; RESERVED is PENDING before its time).
+NEW, PENDING, RUNNING, REVOKING, ENDED, CANCELLED, RESERVED = 0, 1, 2, 3, 4, 5, 6
 # Node states.
 UP, DOWN, QUARANTINED, SPARE, OFFLINE = 0, 1, 2, 3, 4
 # Queue orders (rule 3) and the named baselines.
@@ -28,7 +28,7 @@ FIFO, SJF, SRTF, FAIR, LAS, DURE, SRSF = 0, 1, 2, 3, 4, 5, 6
 # Backfill (rule 5).
 BACKFILL_NONE, BACKFILL_EASY, BACKFILL_CONSERVATIVE = 0, 1, 2
 # Kinds of hold on nodes.
-HOLD_BACKFILL, HOLD_RECLAIM, HOLD_RANK = 0, 1, 2
+HOLD_BACKFILL, HOLD_RECLAIM, HOLD_RANK, HOLD_RESERVED = 0, 1, 2, 3
 # Decisions.
 START, VACATE, SHRINK, GROW, QUARANTINE, HOLD = 1, 2, 3, 4, 5, 6
 
@@ -73,6 +73,8 @@ G = np.dtype(
             "breach_slack_ms",
             "preempt_node_ms",
             "hold_after_ms",
+            "reserve_lead_ms",
+            "notice_max_ms",
             # running state
             "now_ms",
             "num_dec",
@@ -110,6 +112,7 @@ G = np.dtype(
 JOB = np.dtype(
     [
         ("submit_ms", i8),
+        ("begin_ms", i8),
         ("ckpt_ms", i8),
         ("limit_ms", i8),
         ("oracle_ms", i8),
@@ -157,8 +160,12 @@ JOB = np.dtype(
 
 CLS = np.dtype(
     [
-        ("cpu_milli", i8),
-        ("mem_mib", i8),
+        ("cpu_base", i8),
+        ("cpu_each", i8),
+        ("mem_base", i8),
+        ("mem_each", i8),
+        ("net_base", i8),
+        ("net_each", i8),
         ("member", i8),
         ("project", i8),
         ("num_gpus", i8),
@@ -225,6 +232,7 @@ POOL = np.dtype(
         ("guar1", i8),
         ("hold", i8),
         ("holds", i8),
+        ("reserved", i8),
         ("cursor", i8),
         ("over_milli", i8),
         ("preempt_at_ms", i8),
@@ -233,6 +241,7 @@ POOL = np.dtype(
         ("power_seen", i8),
         ("is_dirty", i1),
         ("is_plain", i1),
+        ("slices", i1),
     ],
     align=True,
 )
@@ -242,6 +251,7 @@ MP = np.dtype(
         ("guarantee", i8),
         ("use_g", i8),
         ("use_b", i8),
+        ("reserved_milli", i8),
         ("over", i8),
         ("over_last", i8),
         ("agreement", i8),
@@ -274,8 +284,10 @@ NODE = np.dtype(
     [
         ("cpu_free", i8),
         ("mem_free", i8),
+        ("net_free", i8),
         ("cpu_all", i8),
         ("mem_all", i8),
+        ("net_all", i8),
         ("free_mask", i8),
         ("free_at_ms", i8),
         ("fail_ms", i8),
@@ -314,15 +326,14 @@ SEG = np.dtype(
     align=True,
 )
 
-DOMAIN = np.dtype(
-    [(n, i8) for n in ("node0", "node1", "child0", "child1", "whole", "clear", "pool")], align=True
-)
+DOMAIN = np.dtype([(n, i8) for n in ("node0", "node1", "child0", "child1", "whole", "clear", "pool")], align=True)
 
 HOLD_REC = np.dtype(
     [
         ("start_ms", i8),
         ("job", i8),
         ("pool", i8),
+        ("made_ms", i8),
         ("kind", i8),
         ("need", i8),
         ("missing", i8),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dure.policy.kernels.bits import gpus_in
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
     CANCELLED,
@@ -11,11 +10,13 @@ from dure.policy.kernels.layout import (
     GROW,
     HOLD_BACKFILL,
     HOLD_RECLAIM,
+    HOLD_RESERVED,
     NEVER_MS,
     OFFLINE,
     PENDING,
     QUARANTINE,
     QUARANTINED,
+    RESERVED,
     REVOKING,
     RUNNING,
     SHRINK,
@@ -28,13 +29,15 @@ from dure.policy.kernels.layout import (
 from dure.policy.kernels.nodes import (
     add_segment,
     count_clear,
+    fits,
     free_gpus_of,
+    gpu_milli_on,
     index,
+    milli_in,
     note_gain,
     unindex,
     unlink_segment,
 )
-from dure.policy.kernels.place import cpu_for, fits, mem_for
 from dure.policy.kernels.queue import drop_ended, learn, milli_of, predict_rest_ms, push, rank_of
 from dure.policy.kernels.quota import (
     charge,
@@ -79,7 +82,7 @@ def check_hold(S: State, n: int) -> None:
         return
     hold = S.hold[h]
     c = S.job[hold.job].cls
-    if node.free >= hold.need and fits(S, n, cpu_for(S, c, hold.need), mem_for(S, c, hold.need)):
+    if node.free >= hold.need and fits(S, n, c, hold.need):
         node.is_ready = 1
         hold.missing -= 1
         if hold.missing == 0:
@@ -107,16 +110,17 @@ def start_job(S: State, j: int, p: int, num: int, gpus: int, is_borrowed: int) -
     job.rate_milli = speed * gpus // cls.num_gpus if cls.num_gpus > 0 else 1000
     job.pred_end_ms = g.now_ms + predict_rest_ms(S, j) * 1000 // max(job.rate_milli, 1)
     job.over_prev = job.over_next = -1
+    milli = gpu_milli_on(S, job.cls, p)
     for i in range(num):
         n, count = S.pick[i, 0], S.pick[i, 1]
-        add_segment(S, j, n, count, cls.gpu_milli, cpu_for(S, job.cls, count), mem_for(S, job.cls, count))
+        add_segment(S, j, n, count, milli)
         node = S.node[n]
         if node.is_ready:
             # Backfilled: the gang that the node is held for may have to wait for it again.
             node.is_ready = 0
             S.hold[node.hold].missing += 1
             check_hold(S, n)
-    charge(S, j, gpus * cls.gpu_milli)
+    charge(S, j, gpus * milli)
     note_rank(S, j)
     if is_borrowed:
         over_link(S, j)
@@ -181,15 +185,14 @@ def release(S: State, j: int) -> None:
     m = cls.member
     if job.is_borrowed:
         over_on_nodes(S, j, -1)
-    charge(S, j, -job.alloc * cls.gpu_milli)
+    charge(S, j, -job.alloc * milli_in(S, j))
     if job.is_borrowed:
         over_unlink(S, j)
     s = job.seg
     while s >= 0:
         seg = S.seg[s]
         n, mask, after = seg.node, seg.mask, seg.next
-        count = gpus_in(mask)
-        free_gpus_of(S, n, s, mask, cpu_for(S, job.cls, count), mem_for(S, job.cls, count))
+        free_gpus_of(S, n, s, mask)
         unlink_segment(S, s)
         check_hold(S, n)
         s = after
@@ -215,14 +218,13 @@ def wake_site(S: State, i: int) -> None:
 
 
 @kernel
-def enqueue(S: State, j: int) -> None:
-    """Make a job wait, with its rank by the policy in force."""
+def queue_in(S: State, j: int) -> None:
+    """Count a job among those that wait from now on, with its rank by the policy in force; in no heap yet."""
     g = S.g[0]
     job = S.job[j]
     job.state = PENDING
     job.queued_ms = g.now_ms
     job.rank = rank_of(S, j, job.done_ms)
-    job.hold = -1
     job.claim_ms = -1
     job.is_backfill = 0
     m = S.cls[job.cls].member
@@ -230,6 +232,13 @@ def enqueue(S: State, j: int) -> None:
     S.member[m].queued_milli += milli_of(S, job.cls)
     g.queue_jobs += 1
     g.queue_milli += milli_of(S, job.cls)
+
+
+@kernel
+def enqueue(S: State, j: int) -> None:
+    """Make a job wait for whatever comes free."""
+    S.job[j].hold = -1
+    queue_in(S, j)
     requeue(S, j)
 
 
@@ -266,6 +275,10 @@ def drop_hold(S: State, h: int) -> None:
         S.hold[hold.next].prev = hold.prev
     if hold.kind == HOLD_RECLAIM:
         return_share(S, S.cls[S.job[hold.job].cls].member, hold.pool, hold.rem * 1000)
+    if hold.kind == HOLD_RESERVED:
+        pool.holds -= 1
+        pool.reserved -= 1
+        S.mp[S.cls[S.job[hold.job].cls].member, hold.pool].reserved_milli -= hold.rem * 1000
     if hold.kind == HOLD_BACKFILL:
         pool.holds -= 1
         S.cls[S.job[hold.job].cls].holds -= 1
@@ -322,6 +335,9 @@ def on_cancel(S: State, j: int) -> None:
         leave_queue(S, j)
         if job.hold >= 0:
             drop_hold(S, job.hold)
+    elif job.state == RESERVED:
+        if job.hold >= 0:
+            drop_hold(S, job.hold)
     elif job.state in (RUNNING, REVOKING):
         bank(S, j)
         release(S, j)
@@ -370,9 +386,10 @@ def on_node_down(S: State, n: int, is_failure: int) -> None:
         h = node.hold
         j = S.hold[h].job
         drop_hold(S, h)
-        # The promise falls with the node; the next claim is a new one.
+        # The promise falls with the node; the next claim is a new one. A reserved job is seen to when it is due.
         S.job[j].claim_ms = -1
-        requeue(S, j)
+        if S.job[j].state != RESERVED:
+            requeue(S, j)
     lost = 0
     while node.seg >= 0:
         j = S.seg[node.seg].job
@@ -422,7 +439,6 @@ def shrink(S: State, j: int, s: int, take: int, cause: int) -> None:
     """Take `take` GPUs of one segment from an elastic job, which goes on with the rest (rule 6)."""
     g = S.g[0]
     job = S.job[j]
-    cls = S.cls[job.cls]
     bank(S, j)
     seg = S.seg[s]
     n = seg.node
@@ -433,8 +449,8 @@ def shrink(S: State, j: int, s: int, take: int, cause: int) -> None:
         bit = mask & -mask
         out |= bit
         mask ^= bit
-    free_gpus_of(S, n, s, out, cpu_for(S, job.cls, take), mem_for(S, job.cls, take))
-    charge(S, j, -take * cls.gpu_milli)
+    free_gpus_of(S, n, s, out)
+    charge(S, j, -take * 1000)
     job.alloc -= take
     if seg.mask == 0:
         t = job.seg
@@ -467,13 +483,12 @@ def rerate(S: State, j: int) -> None:
 def grow(S: State, j: int, n: int, count: int) -> None:
     """Give an elastic job more GPUs of a node, under the label it runs with."""
     job = S.job[j]
-    cls = S.cls[job.cls]
     bank(S, j)
     if job.is_borrowed:
         over_on_nodes(S, j, -1)
     job.alloc += count
-    add_segment(S, j, n, count, cls.gpu_milli, cpu_for(S, job.cls, count), mem_for(S, job.cls, count))
-    charge(S, j, count * cls.gpu_milli)
+    add_segment(S, j, n, count, 1000)
+    charge(S, j, count * 1000)
     if job.is_borrowed:
         over_on_nodes(S, j, 1)
     rerate(S, j)

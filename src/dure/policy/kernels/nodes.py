@@ -6,6 +6,10 @@ from dure.policy.kernels.bits import clear_bit, gpus_in, set_bit
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import RACK_ROWS, ROW_PARTIAL, UP, State
 
+#: Slices of a GPU that follows NVIDIA's profiles, and what 1 to 7 of them take: 1g, 2g, 3g, 4g, and the whole.
+MIG_SLICES = 7
+MIG_MILLI = (126, 252, 480, 520, 1000, 1000, 1000)
+
 
 @kernel
 def node_power_w(S: State, n: int) -> int:
@@ -16,6 +20,81 @@ def node_power_w(S: State, n: int) -> int:
         per_gpu = pool.sleep_w if S.g[0].is_sleep else pool.idle_w
         return per_gpu * node.num
     return pool.idle_w * node.num + (pool.busy_w - pool.idle_w) * node.used_milli // 1000
+
+
+@kernel
+def cpu_for(S: State, c: int, count: int) -> int:
+    """CPU beside `count` GPUs of a job (all of the job's, where it has no GPU)."""
+    return S.cls[c].cpu_base + S.cls[c].cpu_each * count
+
+
+@kernel
+def mem_for(S: State, c: int, count: int) -> int:
+    """Memory beside `count` GPUs of a job (all of the job's, where it has no GPU)."""
+    return S.cls[c].mem_base + S.cls[c].mem_each * count
+
+
+@kernel
+def net_for(S: State, c: int, count: int) -> int:
+    """Network bandwidth beside `count` GPUs of a job (all of the job's, where it has no GPU)."""
+    return S.cls[c].net_base + S.cls[c].net_each * count
+
+
+@kernel
+def fits(S: State, n: int, c: int, count: int) -> bool:
+    """Whether a node has free what a job of class c wants beside `count` GPUs: CPU, memory, network."""
+    node = S.node[n]
+    return (
+        node.cpu_free >= cpu_for(S, c, count)
+        and node.mem_free >= mem_for(S, c, count)
+        and node.net_free >= net_for(S, c, count)
+    )
+
+
+@kernel
+def fits_with(S: State, n: int, c: int, count: int, cpu: int, mem: int, net: int) -> bool:
+    """`fits`, were so much CPU, memory and network given back."""
+    node = S.node[n]
+    return (
+        node.cpu_free + cpu >= cpu_for(S, c, count)
+        and node.mem_free + mem >= mem_for(S, c, count)
+        and node.net_free + net >= net_for(S, c, count)
+    )
+
+
+@kernel
+def may_ever_fit(S: State, n: int, c: int, count: int) -> bool:
+    """`fits`, were the node empty."""
+    node = S.node[n]
+    return (
+        node.cpu_all >= cpu_for(S, c, count)
+        and node.mem_all >= mem_for(S, c, count)
+        and node.net_all >= net_for(S, c, count)
+    )
+
+
+@kernel
+def gpu_milli_on(S: State, c: int, p: int) -> int:
+    """What each GPU of a class takes in a pool, in 1/1000: a part is a whole MIG slice where the GPUs are cut.
+
+    Of seven slices (A100, H100 and later) a part takes the profile 1g, 2g, 3g, 4g or 7g, which differ in slices of
+    compute (7) and of memory (8): `MIG_MILLI` are sums that fit into a GPU just when both do (NVIDIA MIG user guide,
+    supported profiles).
+    """
+    milli = S.cls[c].gpu_milli
+    slices = S.pool[p].slices
+    if milli >= 1000 or slices <= 1:
+        return milli
+    need = (milli * slices + 999) // 1000
+    if slices != MIG_SLICES:
+        return 1000 * need // slices
+    return MIG_MILLI[need - 1]
+
+
+@kernel
+def milli_in(S: State, j: int) -> int:
+    """`gpu_milli_on` of a job that runs, where it runs."""
+    return gpu_milli_on(S, S.job[j].cls, S.job[j].pool)
 
 
 @kernel
@@ -139,8 +218,8 @@ def recount_tenants(S: State, n: int) -> None:
 
 
 @kernel
-def add_segment(S: State, j: int, n: int, count: int, milli: int, cpu: int, mem: int) -> None:
-    """Give `count` GPUs (or `milli` of one) of node n to job j. The node must have them free."""
+def add_segment(S: State, j: int, n: int, count: int, milli: int) -> None:
+    """Give `count` GPUs (or `milli` of one) of node n to job j, with what it wants beside them. The node must have them free."""
     g = S.g[0]
     job = S.job[j]
     node = S.node[n]
@@ -173,8 +252,9 @@ def add_segment(S: State, j: int, n: int, count: int, milli: int, cpu: int, mem:
         S.gfree[n, best] -= milli
         seg.mask = 1 << best
         node.used_milli += milli
-    node.cpu_free -= cpu
-    node.mem_free -= mem
+    node.cpu_free -= cpu_for(S, job.cls, count)
+    node.mem_free -= mem_for(S, job.cls, count)
+    node.net_free -= net_for(S, job.cls, count)
     count_tenant(S, n, j)
     seg.next = job.seg
     job.seg = s
@@ -196,17 +276,16 @@ def seg_gpus(S: State, s: int) -> int:
 
 
 @kernel
-def free_gpus_of(S: State, n: int, s: int, mask: int, cpu: int, mem: int) -> None:
-    """Return GPUs of a segment to their node; the segment stays if it keeps any."""
+def free_gpus_of(S: State, n: int, s: int, mask: int) -> None:
+    """Return GPUs of a segment, and what stands beside them, to their node; the segment stays if it keeps any."""
     seg = S.seg[s]
     node = S.node[n]
     before_w = node_power_w(S, n)
     unindex(S, n)
     if seg.milli >= 1000 or mask == 0:
-        count = gpus_in(mask)
         node.free_mask |= mask
-        node.free += count
-        node.used_milli -= count * 1000
+        node.free += gpus_in(mask)
+        node.used_milli -= gpus_in(mask) * 1000
     else:
         i = 0
         while not (mask >> i) & 1:
@@ -218,8 +297,10 @@ def free_gpus_of(S: State, n: int, s: int, mask: int, cpu: int, mem: int) -> Non
             node.free_mask |= mask
             node.free += 1
     seg.mask &= ~mask
-    node.cpu_free += cpu
-    node.mem_free += mem
+    c, count = S.job[seg.job].cls, gpus_in(mask)
+    node.cpu_free += cpu_for(S, c, count)
+    node.mem_free += mem_for(S, c, count)
+    node.net_free += net_for(S, c, count)
     index(S, n)
     note_gain(S, n)
     count_clear(S, n)

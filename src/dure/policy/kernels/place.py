@@ -6,7 +6,8 @@ import numpy as np
 
 from dure.policy.kernels.bits import next_bit
 from dure.policy.kernels.compile import kernel
-from dure.policy.kernels.layout import GPUS_MAX, HOLD_BACKFILL, RACK_ROWS, ROW_PARTIAL, UP, State
+from dure.policy.kernels.layout import GPUS_MAX, HOLD_BACKFILL, HOLD_RESERVED, RACK_ROWS, ROW_PARTIAL, UP, State
+from dure.policy.kernels.nodes import fits, gpu_milli_on
 
 #: Nodes of one free count that are looked at for CPU and memory before the next count is tried.
 LOOK_MAX = 64
@@ -41,33 +42,13 @@ def least_part(S: State, c: int, p: int) -> int:
 
 
 @kernel
-def cpu_for(S: State, c: int, count: int) -> int:
-    """CPU beside `count` GPUs of a job (all of the job's, where it has no GPU)."""
-    cls = S.cls[c]
-    return cls.cpu_milli // cls.num_gpus * count if cls.num_gpus > 0 else cls.cpu_milli
-
-
-@kernel
-def mem_for(S: State, c: int, count: int) -> int:
-    """Memory beside `count` GPUs of a job (all of the job's, where it has no GPU)."""
-    cls = S.cls[c]
-    return cls.mem_mib // cls.num_gpus * count if cls.num_gpus > 0 else cls.mem_mib
-
-
-@kernel
-def fits(S: State, n: int, cpu: int, mem: int) -> bool:
-    """Whether a node has the CPU and memory free."""
-    return S.node[n].cpu_free >= cpu and S.node[n].mem_free >= mem
-
-
-@kernel
-def find_node(S: State, n0: int, n1: int, gpus: int, cpu: int, mem: int) -> int:
+def find_node(S: State, n0: int, n1: int, c: int, gpus: int) -> int:
     """Best fit: a node of [n0, n1) with the fewest free GPUs that suffice, lowest id; -1: none."""
     for row in range(gpus, GPUS_MAX + 1):
         n = next_bit(S.bits, row, n0, n1)
         looked = 0
         while n >= 0 and looked < LOOK_MAX:
-            if fits(S, n, cpu, mem):
+            if fits(S, n, c, gpus):
                 return n
             looked += 1
             n = next_bit(S.bits, row, n + 1, n1)
@@ -75,7 +56,7 @@ def find_node(S: State, n0: int, n1: int, gpus: int, cpu: int, mem: int) -> int:
 
 
 @kernel
-def find_fraction(S: State, p: int, milli: int, cpu: int, mem: int) -> int:
+def find_fraction(S: State, p: int, c: int, milli: int) -> int:
     """Best fit of a part of one GPU: the partly used GPU with the smallest rest, else a fresh GPU; -1: none."""
     pool = S.pool[p]
     for row in range(milli // 125, 8):
@@ -84,7 +65,7 @@ def find_fraction(S: State, p: int, milli: int, cpu: int, mem: int) -> int:
         looked = 0
         while n >= 0 and looked < LOOK_MAX:
             node = S.node[n]
-            if fits(S, n, cpu, mem):
+            if fits(S, n, c, 1):
                 for i in range(node.num):
                     rest = S.gfree[n, i]
                     if not (node.free_mask >> i) & 1 and milli <= rest < best_rest:
@@ -93,32 +74,32 @@ def find_fraction(S: State, p: int, milli: int, cpu: int, mem: int) -> int:
             n = next_bit(S.bits, ROW_PARTIAL + row, n + 1, pool.node1)
         if best >= 0:
             return best
-    return find_node(S, pool.node0, pool.node1, 1, cpu, mem)
+    return find_node(S, pool.node0, pool.node1, c, 1)
 
 
 @kernel
-def domain_count(S: State, n0: int, n1: int, parts: int, per_node: int, rest: int, cpu: int, mem: int) -> int:
-    """Nodes of [n0, n1) with `per_node` GPUs free, and the CPU and memory; 0 if the gang does not fit there."""
+def domain_count(S: State, n0: int, n1: int, c: int, parts: int, per_node: int, rest: int) -> int:
+    """Nodes of [n0, n1) with `per_node` GPUs free, and what stands beside them; 0 if the gang does not fit there."""
     count = others = 0
     for n in range(n0, n1):
         node = S.node[n]
         if not node.is_indexed:
             continue
-        if node.free >= per_node and fits(S, n, cpu, mem):
+        if node.free >= per_node and fits(S, n, c, per_node):
             count += 1
-        elif rest > 0 and node.free >= rest and fits(S, n, cpu * rest // per_node, mem * rest // per_node):
+        elif rest > 0 and node.free >= rest and fits(S, n, c, rest):
             others += 1
     return count if count >= parts and (rest == 0 or count + others > parts) else 0
 
 
 @kernel
-def take_from(S: State, n0: int, n1: int, per_node: int, cpu: int, mem: int, want: int, num: int) -> int:
+def take_from(S: State, n0: int, n1: int, c: int, per_node: int, want: int, num: int) -> int:
     """Append up to `want` nodes of [n0, n1) to the pick, the fullest that suffice first; the new length."""
     got = 0
     for row in range(per_node, GPUS_MAX + 1):
         n = next_bit(S.bits, row, n0, n1)
         while n >= 0 and got < want:
-            if fits(S, n, cpu, mem):
+            if fits(S, n, c, per_node):
                 S.pick[num + got, 0] = n
                 S.pick[num + got, 1] = per_node
                 got += 1
@@ -127,19 +108,17 @@ def take_from(S: State, n0: int, n1: int, per_node: int, cpu: int, mem: int, wan
 
 
 @kernel
-def take_block(
-    S: State, b: int, per_node: int, cpu: int, mem: int, want: int, num: int, is_plain: bool
-) -> int:
+def take_block(S: State, b: int, c: int, per_node: int, want: int, num: int, is_plain: bool) -> int:
     """Append `want` nodes of a block, whole free racks first, then the rack that fits best; the new length."""
     block = S.block[b]
     first, goal = num, num + want
     if not is_plain:
-        return take_from(S, block.node0, block.node1, per_node, cpu, mem, want, num)
+        return take_from(S, block.node0, block.node1, c, per_node, want, num)
     for r in range(block.child0, block.child1):
         rack = S.rack[r]
         size = rack.node1 - rack.node0
         if rack.whole == size and goal - num >= size:
-            num = take_from(S, rack.node0, rack.node1, per_node, cpu, mem, size, num)
+            num = take_from(S, rack.node0, rack.node1, c, per_node, size, num)
     while num < goal:
         best = -1
         for r in range(block.child0, block.child1):
@@ -153,10 +132,10 @@ def take_block(
             break
         rack = S.rack[best]
         wanted = num + min(goal - num, rack.whole)
-        num = take_from(S, rack.node0, rack.node1, per_node, cpu, mem, goal - num, num)
+        num = take_from(S, rack.node0, rack.node1, c, per_node, goal - num, num)
         if num < wanted:
-            # Free GPUs without the CPU or memory beside them: the racks' counts do not help, look at each node.
-            return take_from(S, block.node0, block.node1, per_node, cpu, mem, want, first)
+            # Free GPUs without what is wanted beside them: the racks' counts do not help, look at each node.
+            return take_from(S, block.node0, block.node1, c, per_node, want, first)
     return num
 
 
@@ -189,15 +168,16 @@ def place(S: State, c: int, p: int, gpus: int) -> int:
         for row in range(0, GPUS_MAX + 1):
             n = next_bit(S.bits, row, pool.node0, pool.node1)
             while n >= 0:
-                if fits(S, n, cls.cpu_milli, cls.mem_mib):
+                if fits(S, n, c, 0):
                     S.pick[0, 0], S.pick[0, 1] = n, 0
                     return 1
                 n = next_bit(S.bits, row, n + 1, pool.node1)
         return 0
     if cls.gpu_milli < 1000:
-        if pool.free_milli < cls.gpu_milli:
+        milli = gpu_milli_on(S, c, p)
+        if pool.free_milli < milli:
             return 0
-        n = find_fraction(S, p, cls.gpu_milli, cls.cpu_milli, cls.mem_mib)
+        n = find_fraction(S, p, c, milli)
         if n < 0:
             return 0
         S.pick[0, 0], S.pick[0, 1] = n, 1
@@ -207,9 +187,8 @@ def place(S: State, c: int, p: int, gpus: int) -> int:
     parts, per_node, rest = shape_on(S, c, p, gpus)
     if parts == 0:
         return 0
-    cpu, mem = cpu_for(S, c, per_node), mem_for(S, c, per_node)
     if parts == 1 and rest == 0:
-        n = find_node(S, pool.node0, pool.node1, per_node, cpu, mem)
+        n = find_node(S, pool.node0, pool.node1, c, per_node)
         if n < 0:
             return 0
         S.pick[0, 0], S.pick[0, 1] = n, per_node
@@ -217,20 +196,18 @@ def place(S: State, c: int, p: int, gpus: int) -> int:
     if cls.topology == 1:
         return 0
     is_plain = per_node == pool.per_node and pool.is_plain == 1 and rest == 0
-    num = place_gang(S, c, p, parts, per_node, rest, cpu, mem, is_plain)
+    num = place_gang(S, c, p, parts, per_node, rest, is_plain)
     if num < 0:
-        num = place_gang(S, c, p, parts, per_node, rest, cpu, mem, False)
+        num = place_gang(S, c, p, parts, per_node, rest, False)
     return max(num, 0)
 
 
 @kernel
-def place_gang(
-    S: State, c: int, p: int, parts: int, per_node: int, rest: int, cpu: int, mem: int, is_plain: bool
-) -> int:
+def place_gang(S: State, c: int, p: int, parts: int, per_node: int, rest: int, is_plain: bool) -> int:
     """Nodes for a gang of several: one rack, else one block, else the pool, as its topology allows.
 
     `is_plain`: whole nodes of one size, found by the counts of free nodes in racks and blocks. -1: the counts
-    promised a domain in which nodes then lacked CPU or memory.
+    promised a domain in which nodes then lacked CPU, memory or network.
     """
     topology = S.cls[c].topology
     pool = S.pool[p]
@@ -245,19 +222,19 @@ def place_gang(
                 r = next_bit(S.rack_bits, row, r + 1, pool.rack1)
             if r >= 0:
                 lo, hi = S.rack[r].node0, S.rack[r].node1
-                num = take_from(S, lo, hi, per_node, cpu, mem, parts, 0)
+                num = take_from(S, lo, hi, c, per_node, parts, 0)
                 is_short = num < parts
                 break
     else:
         best, best_count = -1, 1 << 30
         for r in range(pool.rack0, pool.rack1):
             if S.rack[r].node1 - S.rack[r].node0 >= need:
-                count = domain_count(S, S.rack[r].node0, S.rack[r].node1, parts, per_node, rest, cpu, mem)
+                count = domain_count(S, S.rack[r].node0, S.rack[r].node1, c, parts, per_node, rest)
                 if parts <= count < best_count:
                     best, best_count = r, count
         if best >= 0:
             lo, hi = S.rack[best].node0, S.rack[best].node1
-            num = take_from(S, lo, hi, per_node, cpu, mem, parts, 0)
+            num = take_from(S, lo, hi, c, per_node, parts, 0)
     if num < parts and topology != 2:
         best, best_count = -1, 1 << 30
         for b in range(pool.block0, pool.block1):
@@ -265,19 +242,19 @@ def place_gang(
             if is_plain:
                 count = block.whole
             else:
-                count = domain_count(S, block.node0, block.node1, parts, per_node, rest, cpu, mem)
+                count = domain_count(S, block.node0, block.node1, c, parts, per_node, rest)
             if parts <= count < best_count:
                 best, best_count = b, count
         if best >= 0:
             lo, hi = S.block[best].node0, S.block[best].node1
-            num = take_block(S, best, per_node, cpu, mem, parts, 0, is_plain)
+            num = take_block(S, best, c, per_node, parts, 0, is_plain)
             is_short = is_short or num < parts
         elif topology != 3:
-            num = place_wide(S, p, parts, per_node, cpu, mem, is_plain)
+            num = place_wide(S, p, c, parts, per_node, is_plain)
     if num < parts:
         return -1 if is_short and is_plain else 0
     if rest > 0:
-        n = find_rest(S, lo, hi, rest, cpu * rest // per_node, mem * rest // per_node, num)
+        n = find_rest(S, lo, hi, c, rest, num)
         if n < 0:
             return 0
         S.pick[num, 0], S.pick[num, 1] = n, rest
@@ -286,12 +263,12 @@ def place_gang(
 
 
 @kernel
-def place_wide(S: State, p: int, parts: int, per_node: int, cpu: int, mem: int, is_plain: bool) -> int:
+def place_wide(S: State, p: int, c: int, parts: int, per_node: int, is_plain: bool) -> int:
     """Nodes over several blocks, the emptiest blocks first so that few are touched."""
     pool = S.pool[p]
     num = 0
     if not is_plain:
-        num = take_from(S, pool.node0, pool.node1, per_node, cpu, mem, parts, 0)
+        num = take_from(S, pool.node0, pool.node1, c, per_node, parts, 0)
         return num if num == parts else 0
     limit = 1 << 30
     while num < parts:
@@ -304,18 +281,18 @@ def place_wide(S: State, p: int, parts: int, per_node: int, cpu: int, mem: int, 
             return 0
         for b in range(pool.block0, pool.block1):
             if S.block[b].whole == most and num < parts:
-                num = take_block(S, b, per_node, cpu, mem, min(most, parts - num), num, True)
+                num = take_block(S, b, c, per_node, min(most, parts - num), num, True)
         limit = most
     return num
 
 
 @kernel
-def find_rest(S: State, n0: int, n1: int, gpus: int, cpu: int, mem: int, num: int) -> int:
+def find_rest(S: State, n0: int, n1: int, c: int, gpus: int, num: int) -> int:
     """Best-fit node for a gang's last, smaller part, not among the nodes already picked."""
     for row in range(gpus, GPUS_MAX + 1):
         n = next_bit(S.bits, row, n0, n1)
         while n >= 0:
-            if fits(S, n, cpu, mem):
+            if fits(S, n, c, gpus):
                 is_free = True
                 for i in range(num):
                     if S.pick[i, 0] == n:
@@ -328,8 +305,18 @@ def find_rest(S: State, n0: int, n1: int, gpus: int, cpu: int, mem: int, num: in
 
 
 @kernel
+def will_leave(S: State, c: int, p: int, at_ms: int) -> bool:
+    """Whether the head of a class is sure to be gone by then: at its time limit, or because it can be sent away."""
+    job = S.job[S.cls[c].root]
+    if job.ckpt_ms > 0:
+        return True
+    speed = max(S.speed[S.cls[c].speed, S.pool[p].gpu_type], 1)
+    return job.limit_ms >= 0 and S.g[0].now_ms + (job.limit_ms - job.done_ms) * 1000 // speed <= at_ms
+
+
+@kernel
 def place_on_holds(S: State, c: int, p: int, gpus: int, end_ms: int) -> int:
-    """Backfill (rule 5): one node held for a later gang, for a job predicted to be gone by then."""
+    """Backfill (rule 5): one node held or reserved for a later gang, for a job predicted to be gone by then."""
     cls = S.cls[c]
     parts, per_node, rest = shape_on(S, c, p, gpus)
     if parts != 1 or rest != 0 or cls.gpu_milli < 1000:
@@ -337,15 +324,13 @@ def place_on_holds(S: State, c: int, p: int, gpus: int, end_ms: int) -> int:
     h = S.pool[p].hold
     while h >= 0:
         hold = S.hold[h]
-        if hold.kind == HOLD_BACKFILL and hold.start_ms >= end_ms:
+        if (hold.kind == HOLD_BACKFILL and hold.start_ms >= end_ms) or (
+            hold.kind == HOLD_RESERVED and hold.start_ms >= end_ms and will_leave(S, c, p, hold.start_ms)
+        ):
             n = hold.head
             looked = 0
             while n >= 0 and looked < LOOK_MAX:
-                if (
-                    S.node[n].state == UP
-                    and S.node[n].free >= per_node
-                    and fits(S, n, cls.cpu_milli, cls.mem_mib)
-                ):
+                if S.node[n].state == UP and S.node[n].free >= per_node and fits(S, n, c, per_node):
                     S.pick[0, 0], S.pick[0, 1] = n, per_node
                     return 1
                 looked += 1

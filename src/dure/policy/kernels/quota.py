@@ -5,7 +5,7 @@ from __future__ import annotations
 from dure.policy.kernels.bits import clear_bit, gpus_in, set_bit
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import GAIN_ALL, NEVER_MS, ROW_OVER, RUNNING, State
-from dure.policy.kernels.nodes import count_clear
+from dure.policy.kernels.nodes import count_clear, milli_in
 
 #: What an agreement says to a loan.
 LOAN_OPEN, LOAN_NONE, LOAN_NOT_IN_FORCE, LOAN_AT_LIMIT = 0, 1, 2, 3
@@ -218,8 +218,7 @@ def promote(S: State, m: int, p: int) -> None:
     while j >= 0 and cell.use_g < cell.guarantee:
         job = S.job[j]
         after = job.over_next
-        cls = S.cls[job.cls]
-        milli = job.alloc * cls.gpu_milli
+        milli = job.alloc * milli_in(S, j)
         if job.state == RUNNING and cell.use_g + milli <= cell.guarantee:
             over_on_nodes(S, j, -1)
             charge(S, j, -milli)

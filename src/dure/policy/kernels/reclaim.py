@@ -12,6 +12,7 @@ from dure.policy.kernels.layout import (
     HOLD_BACKFILL,
     HOLD_RANK,
     HOLD_RECLAIM,
+    HOLD_RESERVED,
     NEVER_MS,
     REVOKING,
     ROW_OVER,
@@ -20,8 +21,19 @@ from dure.policy.kernels.layout import (
     State,
 )
 from dure.policy.kernels.leases import check_hold, decide, progress_ms, revoke, shrink, unsaved_ms
-from dure.policy.kernels.nodes import count_clear, seg_gpus, unindex
-from dure.policy.kernels.place import cpu_for, fits, mem_for, shape_on
+from dure.policy.kernels.nodes import (
+    count_clear,
+    cpu_for,
+    fits,
+    fits_with,
+    may_ever_fit,
+    mem_for,
+    milli_in,
+    net_for,
+    seg_gpus,
+    unindex,
+)
+from dure.policy.kernels.place import shape_on
 from dure.policy.kernels.queue import rank_of
 from dure.policy.kernels.quota import notice_ms
 
@@ -146,36 +158,40 @@ def is_whole_victim(S: State, n: int, kind: int, claimant: int) -> bool:
 
 
 @kernel
-def node_cost(S: State, n: int, need: int, cpu: int, mem: int, kind: int, claimant: int) -> int:
+def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     """Cost of having `need` free GPUs on node n, or NO_COST where victims do not suffice.
 
-    Backfill holds: ms until the node is predicted free. Otherwise GPU-ms of work lost.
+    Backfill holds: ms until the node is predicted free; reservations: ms after they begin. Otherwise GPU-ms of work lost.
     """
     node = S.node[n]
-    if node.state != UP or node.hold >= 0 or node.num < need or node.cpu_all < cpu or node.mem_all < mem:
+    c = S.job[claimant].cls
+    if node.state != UP or node.hold >= 0 or node.num < need or not may_ever_fit(S, n, c, need):
         return NO_COST
+    if kind == HOLD_RESERVED:
+        return max(node.free_at_ms - S.job[claimant].begin_ms, 0)
     if kind != HOLD_RECLAIM and kind != HOLD_RANK:
         return max(node.free_at_ms - S.g[0].now_ms, 0)
     free = node.free
-    if free >= need and fits(S, n, cpu, mem):
+    if free >= need and fits(S, n, c, need):
         return np.int64(0)
     if kind == HOLD_RECLAIM and free + node.over_milli // 1000 + 1 < need:
         return NO_COST
     if need == node.num and not is_whole_victim(S, n, kind, claimant):
         return NO_COST
-    cpu_free, mem_free = node.cpu_free, node.mem_free
+    cpu = mem = net = np.int64(0)
     s = node.seg
     while s >= 0:
         v = S.seg[s].job
         if S.job[v].state == REVOKING:
             got = seg_gpus(S, s)
             free += got
-            cpu_free += cpu_for(S, S.job[v].cls, got)
-            mem_free += mem_for(S, S.job[v].cls, got)
+            cpu += cpu_for(S, S.job[v].cls, got)
+            mem += mem_for(S, S.job[v].cls, got)
+            net += net_for(S, S.job[v].cls, got)
         s = S.seg[s].node_next
     total = np.int64(0)
     above, above_v = np.int64(-1), -1
-    while free < need or cpu_free < cpu or mem_free < mem:
+    while free < need or not fits_with(S, n, c, need, cpu, mem, net):
         s = cheapest_victim(S, n, kind, claimant, above, above_v)
         if s < 0:
             return NO_COST
@@ -185,8 +201,9 @@ def node_cost(S: State, n: int, need: int, cpu: int, mem: int, kind: int, claima
         free += got
         if S.seg[s].milli < 1000:
             free += frees_gpu(S, n, s, kind, claimant)
-        cpu_free += cpu_for(S, S.job[v].cls, got)
-        mem_free += mem_for(S, S.job[v].cls, got)
+        cpu += cpu_for(S, S.job[v].cls, got)
+        mem += mem_for(S, S.job[v].cls, got)
+        net += net_for(S, S.job[v].cls, got)
         if kind == HOLD_RANK:
             # The further behind the claimant it stands, the less a victim costs.
             total += RANK_COST // max(current_rank(S, v) - S.job[claimant].rank, 1)
@@ -204,8 +221,7 @@ def frees_gpu(S: State, n: int, s: int, kind: int, claimant: int) -> int:
         if t != s and S.seg[t].mask & mask:
             v = S.seg[t].job
             if not (
-                is_victim(S, v, kind, claimant)
-                and victim_cost(S, t, v, kind) < victim_cost(S, s, S.seg[s].job, kind)
+                is_victim(S, v, kind, claimant) and victim_cost(S, t, v, kind) < victim_cost(S, s, S.seg[s].job, kind)
             ):
                 return 0
         t = S.seg[t].node_next
@@ -258,18 +274,17 @@ def plan(S: State, c: int, p: int, gpus: int, kind: int, claimant: int) -> int:
         return 0
     need = parts + (1 if rest > 0 else 0)
     pool = S.pool[p]
-    cpu, mem = cpu_for(S, c, per_node), mem_for(S, c, per_node)
     if need == 1:
-        return plan_one(S, p, per_node, cpu, mem, kind, claimant)
+        return plan_one(S, p, per_node, kind, claimant)
     if S.cls[c].topology == 1:
         return 0
     is_sum = kind == HOLD_RECLAIM or kind == HOLD_RANK
-    r, cut = best_domain(S, p, True, need, per_node, cpu, mem, kind, claimant, is_sum)
+    r, cut = best_domain(S, p, True, need, per_node, kind, claimant, is_sum)
     if r >= 0:
         return pick_cheapest(S, S.rack[r].node0, S.rack[r].node1, need, cut, per_node)
     if S.cls[c].topology == 2:
         return 0
-    b, cut = best_domain(S, p, False, need, per_node, cpu, mem, kind, claimant, is_sum)
+    b, cut = best_domain(S, p, False, need, per_node, kind, claimant, is_sum)
     if b >= 0:
         return pick_cheapest(S, S.block[b].node0, S.block[b].node1, need, cut, per_node)
     if S.cls[c].topology == 3 or (is_whole_reclaim(S, p, per_node, kind) and pool.clear < need):
@@ -278,7 +293,7 @@ def plan(S: State, c: int, p: int, gpus: int, kind: int, claimant: int) -> int:
         # One's own jobs are not stopped all over a large pool for a gang that a block could hold.
         return 0
     for n in range(pool.node0, pool.node1):
-        S.cost[n] = node_cost(S, n, per_node, cpu, mem, kind, claimant)
+        S.cost[n] = node_cost(S, n, per_node, kind, claimant)
     cost, cut = domain_cost(S, pool.node0, pool.node1, need, is_sum)
     if cost < 0:
         return 0
@@ -298,8 +313,6 @@ def best_domain(
     is_rack: bool,
     need: int,
     per_node: int,
-    cpu: int,
-    mem: int,
     kind: int,
     claimant: int,
     is_sum: bool,
@@ -326,7 +339,7 @@ def best_domain(
         if dom.node1 - dom.node0 < need or (is_whole and dom.clear < need):
             continue
         for n in range(dom.node0, dom.node1):
-            S.cost[n] = node_cost(S, n, per_node, cpu, mem, kind, claimant)
+            S.cost[n] = node_cost(S, n, per_node, kind, claimant)
         looked += dom.node1 - dom.node0
         cost, cut = domain_cost(S, dom.node0, dom.node1, need, is_sum)
         if cost >= 0 and (cost < best_cost or (cost == best_cost and d < best)):
@@ -338,7 +351,7 @@ def best_domain(
 
 
 @kernel
-def plan_one(S: State, p: int, need: int, cpu: int, mem: int, kind: int, claimant: int) -> int:
+def plan_one(S: State, p: int, need: int, kind: int, claimant: int) -> int:
     """The cheapest single node, looking at no more than `scan_max` from where the last search ended."""
     pool = S.pool[p]
     size = pool.node1 - pool.node0
@@ -357,7 +370,7 @@ def plan_one(S: State, p: int, need: int, cpu: int, mem: int, kind: int, claiman
                 continue
             n = over
         i += 1
-        cost = node_cost(S, n, need, cpu, mem, kind, claimant)
+        cost = node_cost(S, n, need, kind, claimant)
         if cost < 0:
             continue
         looked += 1
@@ -420,7 +433,8 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
     per_node = shape_on(S, S.job[j].cls, p, gpus)[1]
     hold.job, hold.pool, hold.kind, hold.need = j, p, kind, per_node
     hold.num, hold.missing, hold.head, hold.rem = num, num, -1, gpus
-    hold.start_ms = g.now_ms
+    hold.start_ms = S.job[j].begin_ms if kind == HOLD_RESERVED else g.now_ms
+    hold.made_ms = g.now_ms
     pool = S.pool[p]
     hold.prev, hold.next = -1, pool.hold
     if pool.hold >= 0:
@@ -429,6 +443,10 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
     if kind == HOLD_BACKFILL:
         pool.holds += 1
         S.cls[S.job[j].cls].holds += 1
+    if kind == HOLD_RESERVED:
+        pool.holds += 1
+        pool.reserved += 1
+        S.mp[S.cls[S.job[j].cls].member, p].reserved_milli += gpus * 1000
     S.job[j].hold = h
     g.holds += 1
     for i in range(num - 1, -1, -1):
@@ -461,9 +479,9 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
 def clear_node(S: State, n: int, need: int, kind: int, claimant: int, h: int) -> None:
     """Send away the cheapest victims of a node until `need` GPUs are free or about to be."""
     cls_idx = S.job[claimant].cls
-    cpu, mem = cpu_for(S, cls_idx, need), mem_for(S, cls_idx, need)
     while True:
-        free, cpu_free, mem_free = S.node[n].free, S.node[n].cpu_free, S.node[n].mem_free
+        free = S.node[n].free
+        cpu = mem = net = np.int64(0)
         s = S.node[n].seg
         while s >= 0:
             v = S.seg[s].job
@@ -472,12 +490,13 @@ def clear_node(S: State, n: int, need: int, kind: int, claimant: int, h: int) ->
                 free += got
                 if got == 0:
                     free += revoked_gpu(S, n, s)
-                cpu_free += cpu_for(S, S.job[v].cls, got)
-                mem_free += mem_for(S, S.job[v].cls, got)
+                cpu += cpu_for(S, S.job[v].cls, got)
+                mem += mem_for(S, S.job[v].cls, got)
+                net += net_for(S, S.job[v].cls, got)
                 if S.job[v].vacate_ms > S.hold[h].start_ms:
                     S.hold[h].start_ms = S.job[v].vacate_ms
             s = S.seg[s].node_next
-        if free >= need and cpu_free >= cpu and mem_free >= mem:
+        if free >= need and fits_with(S, n, cls_idx, need, cpu, mem, net):
             return
         s = cheapest_victim(S, n, kind, claimant, np.int64(-1), -1)
         if s < 0:
@@ -507,7 +526,7 @@ def lent_power_w(S: State, site_idx: int, claimant: int) -> int:
             while v >= 0:
                 job = S.job[v]
                 if job.state == RUNNING and job.cause != claimant:
-                    total += (pool.busy_w - pool.idle_w) * job.alloc * S.cls[job.cls].gpu_milli // 1000
+                    total += (pool.busy_w - pool.idle_w) * job.alloc * milli_in(S, v) // 1000
                 v = job.over_prev
     return total
 
@@ -531,7 +550,7 @@ def reclaim_power(S: State, p: int, need_w: int, claimant: int) -> None:
                 job = S.job[v]
                 before = job.over_prev
                 if job.state == RUNNING and job.cause != claimant:
-                    need_w -= (pool.busy_w - pool.idle_w) * job.alloc * S.cls[job.cls].gpu_milli // 1000
+                    need_w -= (pool.busy_w - pool.idle_w) * job.alloc * milli_in(S, v) // 1000
                     revoke(S, v, notice_ms(S, m, q), claimant)
                     site.due_ms = max(site.due_ms, job.vacate_ms)
                 v = before

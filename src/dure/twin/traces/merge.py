@@ -91,6 +91,13 @@ def merged(traces: Sequence[Trace]) -> Trace:
             mask |= has << np.uint64(new_bit)
         masks.append(mask)
     jobs["type_mask"] = np.concatenate(masks)
+    profiles = tuple(profile for trace in traces for profile in trace.profiles)
+    first, ids_of = 0, []
+    for trace in traces:
+        own = trace.jobs["profile"]
+        ids_of.append(np.where(own >= 0, own + first, own))
+        first += len(trace.profiles)
+    jobs["profile"] = np.concatenate(ids_of)
     seen: dict[str, int] = {}
     for trace in traces:
         for job_id in trace.job_ids:
@@ -109,6 +116,7 @@ def merged(traces: Sequence[Trace]) -> Trace:
     return Trace(
         jobs[order], [ids[i] for i in order], names["members"], names["projects"], names["users"], gpu_types,
         " + ".join(trace.source for trace in traces), {name: values[order] for name, values in extra.items()},
+        profiles,
     )  # fmt: skip
 
 

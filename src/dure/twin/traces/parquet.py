@@ -13,11 +13,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dure.model.errors import InputError
-from dure.model.jobs import JOB_DTYPE, TOPOLOGY_ANY, TOPOLOGY_CLUSTER, Trace
+from dure.model.jobs import JOB_DTYPE, TOPOLOGY_ANY, TOPOLOGY_CLUSTER, UNKNOWN, SpeedProfile, Trace
 from dure.twin.traces.text import COUNT_MAX, TIME_S_MAX
 
 VERSION = 1
 _KEY = b"dure.trace"
+#: Columns that files of earlier versions do not have.
+_LATER = {"net_mbps": 0, "begin_ms": UNKNOWN, "profile": UNKNOWN}
+#: Most that a speed may be, in 1/1000.
+SPEED_MAX = 1_000_000
 _EXTRA = "extra."  # before the name of a column that has no place in JOB_DTYPE
 
 
@@ -31,6 +35,7 @@ def write_trace(path: str | Path, trace: Trace) -> Path:
     meta = {
         "version": VERSION, "members": trace.members, "projects": trace.projects, "users": trace.users,
         "gpu_types": trace.gpu_types, "source": trace.source,
+        "profiles": [[profile.name, profile.speed_milli] for profile in trace.profiles],
         "extra": {name: values.dtype.str for name, values in trace.extra.items()},
     }  # fmt: skip
     table = pa.table(columns).replace_schema_metadata({_KEY: json.dumps(meta).encode()})
@@ -71,8 +76,11 @@ def read_trace(path: Path) -> Trace:
     columns = {
         name: _column(path, table, name, pa.from_numpy_dtype(JOB_DTYPE[name])).to_numpy()
         for name in JOB_DTYPE.names or ()
+        if name in table.column_names or name not in _LATER
     }
-    _check(path, columns, meta)
+    columns = {name: np.full(table.num_rows, value, JOB_DTYPE[name]) for name, value in _LATER.items()} | columns
+    profiles = _profiles(path, meta)
+    _check(path, columns, meta, len(profiles))
     jobs = np.zeros(table.num_rows, JOB_DTYPE)
     for name, values in columns.items():
         jobs[name] = values
@@ -81,8 +89,22 @@ def read_trace(path: Path) -> Trace:
         raise InputError("used twice", str(path), field="job_id")
     return Trace(
         jobs, ids, meta["members"], meta["projects"], meta["users"], meta["gpu_types"], meta["source"],
-        _extra(path, table, meta),
+        _extra(path, table, meta), profiles,
     )  # fmt: skip
+
+
+def _profiles(path: Path, meta: dict[str, Any]) -> tuple[SpeedProfile, ...]:
+    """Kinds of work; files of before they were written have none."""
+    out = []
+    for row in meta.get("profiles", []):
+        match row:
+            case [str(name), dict(speeds)] if all(
+                isinstance(milli, int) and 0 < milli <= SPEED_MAX for milli in speeds.values()
+            ):
+                out.append(SpeedProfile(name, speeds))
+            case _:
+                raise InputError("not a list of names and speeds", str(path), field="profiles")
+    return tuple(out)
 
 
 def _column(path: Path, table: Any, name: str, kind: Any) -> Any:
@@ -97,7 +119,7 @@ def _column(path: Path, table: Any, name: str, kind: Any) -> Any:
     return column
 
 
-def _check(path: Path, columns: dict[str, NDArray[Any]], meta: dict[str, Any]) -> None:
+def _check(path: Path, columns: dict[str, NDArray[Any]], meta: dict[str, Any], num_profiles: int) -> None:
     """Refuse values that no loader makes."""
     if (columns["submit_ms"][1:] < columns["submit_ms"][:-1]).any():
         raise InputError("not sorted", str(path), field="submit_ms")
@@ -105,7 +127,8 @@ def _check(path: Path, columns: dict[str, NDArray[Any]], meta: dict[str, Any]) -
     ranges = {
         "submit_ms": (0, most_ms), "duration_ms": (-1, most_ms), "limit_ms": (-1, most_ms),
         "deadline_ms": (-1, most_ms), "checkpoint_ms": (0, most_ms), "cpu_milli": (0, 1 << 50),
-        "mem_mib": (0, 1 << 50), "member": (0, len(meta["members"]) - 1), "project": (0, len(meta["projects"]) - 1),
+        "mem_mib": (0, 1 << 50), "net_mbps": (0, 1 << 50), "begin_ms": (-1, most_ms),
+        "profile": (-1, num_profiles - 1), "member": (0, len(meta["members"]) - 1), "project": (0, len(meta["projects"]) - 1),
         "user": (0, len(meta["users"]) - 1), "num_gpus": (0, COUNT_MAX), "gpu_milli": (1, 1000),
         "gpus_per_node": (0, COUNT_MAX), "min_gpus": (0, COUNT_MAX), "max_gpus": (0, COUNT_MAX),
         "priority": (0, 2), "topology": (TOPOLOGY_ANY, TOPOLOGY_CLUSTER),

@@ -33,7 +33,8 @@ def select_members(trace: Trace, names: Sequence[str]) -> Trace:
     if len(jobs):
         first = int(jobs["submit_ms"][0])
         jobs["submit_ms"] -= first
-        jobs["deadline_ms"][jobs["deadline_ms"] >= 0] -= first
+        for name in ("deadline_ms", "begin_ms"):
+            jobs[name][jobs[name] >= 0] -= first
     return replace(
         trace, jobs=jobs, job_ids=[trace.job_ids[i] for i in keep], members=list(names),
         extra={k: v[keep] for k, v in trace.extra.items()},
@@ -49,7 +50,7 @@ def head(trace: Trace, num_jobs: int) -> Trace:
 
 
 def rescale_arrivals(trace: Trace, factor: float) -> Trace:
-    """Submissions `factor` times as far apart (below 1: denser load); a deadline keeps its distance.
+    """Submissions `factor` times as far apart (below 1: denser load); a deadline or reservation keeps its distance.
 
     Raises
     ------
@@ -62,8 +63,9 @@ def rescale_arrivals(trace: Trace, factor: float) -> Trace:
                          field="factor")  # fmt: skip
     jobs = trace.jobs.copy()
     jobs["submit_ms"] = np.rint(jobs["submit_ms"] * factor)
-    due = jobs["deadline_ms"] >= 0
-    jobs["deadline_ms"][due] += (jobs["submit_ms"] - trace.jobs["submit_ms"])[due]
+    for name in ("deadline_ms", "begin_ms"):
+        due = jobs[name] >= 0
+        jobs[name][due] += (jobs["submit_ms"] - trace.jobs["submit_ms"])[due]
     return replace(trace, jobs=jobs)
 
 
