@@ -29,9 +29,7 @@ def waits(trace: Trace, gpus: int) -> list[tuple[float, float, int]]:
     for policy in POLICIES:
         result = replay(trace, uniform_fleet(gpus, 8), named_policy(policy))
         wait_h = result.jobs["wait_ms"] / 3.6e6
-        cells.append(
-            (float(wait_h.mean()), float(np.percentile(wait_h, 99)), result.counters.num_preemptions)
-        )
+        cells.append((float(wait_h.mean()), float(np.percentile(wait_h, 99)), result.counters.num_preemptions))
     return cells
 
 
