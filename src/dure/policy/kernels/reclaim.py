@@ -109,14 +109,14 @@ def lost_work(S: State, v: int) -> int:
 
 
 @kernel
-def cheapest_victim(S: State, n: int, kind: int, claimant: int, above: int, above_v: int) -> int:
+def cheapest_victim(S: State, n: int, kind: int, claimant: int, above: int, above_v: int, is_shrinking: bool) -> int:
     """The segment on node n whose job loses least, among those after (`above`, `above_v`) in that order; -1."""
     best, best_cost, best_v = -1, NEVER_MS, -1
     s = S.node[n].seg
     while s >= 0:
         v = S.seg[s].job
         if is_victim(S, v, kind, claimant):
-            cost = victim_cost(S, s, v, kind)
+            cost = victim_cost(S, s, v, kind, is_shrinking)
             if (cost > above or (cost == above and v > above_v)) and (
                 cost < best_cost or (cost == best_cost and v < best_v)
             ):
@@ -126,21 +126,22 @@ def cheapest_victim(S: State, n: int, kind: int, claimant: int, above: int, abov
 
 
 @kernel
-def is_shrinkable(S: State, s: int, v: int) -> bool:
-    """Whether an elastic job can go on without the GPUs of its segment s."""
+def spare_gpus(S: State, s: int, v: int) -> int:
+    """GPUs of its segment s that an elastic job can go on without."""
     cls = S.cls[S.job[v].cls]
-    gpus = seg_gpus(S, s)
-    return gpus > 0 and cls.min_gpus > 0 and S.job[v].alloc - gpus >= cls.min_gpus
+    if cls.min_gpus == 0:
+        return 0
+    return max(min(seg_gpus(S, s), S.job[v].alloc - cls.min_gpus), 0)
 
 
 @kernel
-def victim_cost(S: State, s: int, v: int, kind: int) -> int:
+def victim_cost(S: State, s: int, v: int, kind: int, is_shrinking: bool) -> int:
     """Order of victims: elastic jobs that only shrink, then lowest class, then least lost work."""
     job = S.job[v]
     cls = S.cls[job.cls]
     if kind == HOLD_RANK:
         return NEVER_MS // 2 - current_rank(S, v)
-    if is_shrinkable(S, s, v):
+    if is_shrinking and spare_gpus(S, s, v) > 0:
         return np.int64(0)
     return (np.int64(cls.priority) << LOST_BITS) + min(lost_work(S, v), (1 << LOST_BITS) - 1)
 
@@ -178,6 +179,21 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
         return NO_COST
     if need == node.num and not is_whole_victim(S, n, kind, claimant):
         return NO_COST
+    cost = NO_COST
+    if kind == HOLD_RECLAIM:
+        cost = victims_cost(S, n, need, kind, claimant, True)
+    return cost if cost != NO_COST else victims_cost(S, n, need, kind, claimant, False)
+
+
+@kernel
+def victims_cost(S: State, n: int, need: int, kind: int, claimant: int, is_shrinking: bool) -> int:
+    """Cost of the cheapest victims on a node that give `need` GPUs and what is wanted beside them; NO_COST: too few.
+
+    `is_shrinking`: elastic jobs give what they can spare, first of all, and are not stopped; else they are as others.
+    """
+    node = S.node[n]
+    c = S.job[claimant].cls
+    free = node.free
     cpu = mem = net = np.int64(0)
     s = node.seg
     while s >= 0:
@@ -192,12 +208,14 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     total = np.int64(0)
     above, above_v = np.int64(-1), -1
     while free < need or not fits_with(S, n, c, need, cpu, mem, net):
-        s = cheapest_victim(S, n, kind, claimant, above, above_v)
+        s = cheapest_victim(S, n, kind, claimant, above, above_v, is_shrinking)
         if s < 0:
             return NO_COST
         v = S.seg[s].job
-        above, above_v = victim_cost(S, s, v, kind), v
-        got = seg_gpus(S, s)
+        above, above_v = victim_cost(S, s, v, kind, is_shrinking), v
+        got = spare_gpus(S, s, v) if is_shrinking else np.int64(0)
+        if got == 0:
+            got = seg_gpus(S, s)
         free += got
         if S.seg[s].milli < 1000:
             free += frees_gpu(S, n, s, kind, claimant)
@@ -221,7 +239,8 @@ def frees_gpu(S: State, n: int, s: int, kind: int, claimant: int) -> int:
         if t != s and S.seg[t].mask & mask:
             v = S.seg[t].job
             if not (
-                is_victim(S, v, kind, claimant) and victim_cost(S, t, v, kind) < victim_cost(S, s, S.seg[s].job, kind)
+                is_victim(S, v, kind, claimant)
+                and victim_cost(S, t, v, kind, False) < victim_cost(S, s, S.seg[s].job, kind, False)
             ):
                 return 0
         t = S.seg[t].node_next
@@ -479,6 +498,7 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
 def clear_node(S: State, n: int, need: int, kind: int, claimant: int, h: int) -> None:
     """Send away the cheapest victims of a node until `need` GPUs are free or about to be."""
     cls_idx = S.job[claimant].cls
+    is_shrinking = kind == HOLD_RECLAIM and victims_cost(S, n, need, kind, claimant, True) != NO_COST
     while True:
         free = S.node[n].free
         cpu = mem = net = np.int64(0)
@@ -498,13 +518,14 @@ def clear_node(S: State, n: int, need: int, kind: int, claimant: int, h: int) ->
             s = S.seg[s].node_next
         if free >= need and fits_with(S, n, cls_idx, need, cpu, mem, net):
             return
-        s = cheapest_victim(S, n, kind, claimant, np.int64(-1), -1)
+        s = cheapest_victim(S, n, kind, claimant, np.int64(-1), -1, is_shrinking)
         if s < 0:
             return
         v = S.seg[s].job
         cls = S.cls[S.job[v].cls]
-        if kind == HOLD_RECLAIM and is_shrinkable(S, s, v):
-            shrink(S, v, s, min(seg_gpus(S, s), max(need - free, 1)), claimant)
+        spare = spare_gpus(S, s, v) if is_shrinking else np.int64(0)
+        if spare > 0:
+            shrink(S, v, s, min(spare, max(need - free, 1)), claimant)
         else:
             # For its own member's sake a job gets the time that a checkpoint takes, and no notice.
             notice = S.g[0].save_ms if S.job[v].ckpt_ms > 0 else np.int64(0)
