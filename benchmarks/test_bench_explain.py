@@ -40,9 +40,6 @@ def test_explain(benchmark, once):
 
     took = once(ask)
     benchmark.extra_info.update(
-        waiting=len(waiting),
-        asked=len(asked),
-        median_ms=round(statistics.median(took), 2),
-        worst_ms=round(max(took), 2),
+        waiting=len(waiting), asked=len(asked), median_ms=round(statistics.median(took), 2), worst_ms=round(max(took), 2)
     )
     assert len(asked) > 0

@@ -68,14 +68,20 @@ def synthetic_result(
     )
     is_part = (jobs["num_gpus"] == 1) & (rng.random(num_jobs) < 0.25)
     jobs["gpu_milli"][is_part] = rng.choice([250, 500], int(is_part.sum()))
-    jobs["duration_ms"] = np.minimum(rng.lognormal(8.2, 1.9, num_jobs) * 1000, 5 * 24 * HOUR_MS).astype(np.int64) + 1
+    jobs["duration_ms"] = (
+        np.minimum(rng.lognormal(8.2, 1.9, num_jobs) * 1000, 5 * 24 * HOUR_MS).astype(np.int64) + 1
+    )
     jobs["member"] = rng.choice(num_members, num_jobs, p=weight)
     jobs["priority"] = rng.choice([0, 1, 2], num_jobs)
-    trace = Trace(jobs, [f"j{i}" for i in range(num_jobs)], names, ["default"], ["default"], ["B200"], "synthetic")
+    trace = Trace(
+        jobs, [f"j{i}" for i in range(num_jobs)], names, ["default"], ["default"], ["B200"], "synthetic"
+    )
 
     out = make_result_jobs(num_jobs)
     is_instant = rng.random(num_jobs) < 0.55
-    wait = np.where(is_instant, 0, rng.lognormal(5.5 + 0.25 * np.log2(jobs["num_gpus"]), 1.8, num_jobs) * 1000)
+    wait = np.where(
+        is_instant, 0, rng.lognormal(5.5 + 0.25 * np.log2(jobs["num_gpus"]), 1.8, num_jobs) * 1000
+    )
     out["wait_ms"] = np.minimum(wait * mean_wait_scale, 3 * 24 * HOUR_MS).astype(np.int64)
     out["preemptions"] = rng.poisson(0.03, num_jobs)
     out["lost_ms"] = out["preemptions"] * rng.integers(0, 600_000, num_jobs)

@@ -67,11 +67,8 @@ def main() -> None:
     by_hand = [idx for idx, name in enumerate(CLASS_NAMES) if ASSUMED[name].rhythm == 1.0]
     at_hand = trace.jobs["submit_ms"][np.isin(trace.extra["job_class"], by_hand)]
     ours = shares((at_hand // 3_600_000).astype(np.int64), np.ones(len(at_hand)))
-    lines += [
-        "",
-        "| arrivals of debug, sweeps, fine-tuning against | hour of the day | day of the week | hour of the week |",
-        "|---|---:|---:|---:|",
-    ]
+    lines += ["", "| arrivals of debug, sweeps, fine-tuning against | hour of the day | day of the week "
+              "| hour of the week |", "|---|---:|---:|---:|"]
     curves = {"drawn": (ours * 168).tolist()}
     theirs_of = {name: shares(*rows) for name, rows in recorded_arrivals(data).items()}
     # Philly's clock, moved by the whole number of hours that brings it nearest to Helios' week.
@@ -93,12 +90,8 @@ def main() -> None:
     whole = counts[: len(counts) // 6 * 6].reshape(-1, 6)
     mine = np.bincount(at_hand // 600_000, minlength=NUM_WEEKS * 1008).reshape(-1, 6).astype(float)
     within = [float(rows.var(axis=1, ddof=1).mean() / rows.mean()) for rows in (whole, mine)]
-    lines += [
-        "",
-        "| 10-minute counts: variance ÷ mean | Helios | drawn |",
-        "|---|---:|---:|",
-        f"| around the hour's mean | {within[0]:.1f} | {within[1]:.1f} |",
-    ]
+    lines += ["", "| 10-minute counts: variance ÷ mean | Helios | drawn |", "|---|---:|---:|",
+              f"| around the hour's mean | {within[0]:.1f} | {within[1]:.1f} |"]
     write_table("check", "\n".join(lines))
 
 

@@ -81,9 +81,7 @@ def fit_durations(seconds: np.ndarray) -> dict[str, object]:
     bounds = {"min_s": float(max(seconds.min(), 1.0)), "max_s": float(seconds.max())}
     return {
         "duration": {key: [round(x, 5) for x in values] for key, values in best.items()} | bounds,
-        "num_rows": len(seconds),
-        "ks": round(ks(log_s, best), 4),
-        "ks_one": round(ks(log_s, fits[0][0]), 4),
+        "num_rows": len(seconds), "ks": round(ks(log_s, best), 4), "ks_one": round(ks(log_s, fits[0][0]), 4),
     }
 
 
@@ -93,8 +91,7 @@ def sizes(num_gpus: np.ndarray, gpu_milli: np.ndarray) -> dict[str, list[float]]
     part = np.where(whole > 1, 1000, -(-gpu_milli // 125) * 125)
     pairs, counts = np.unique(np.stack([whole, part]), axis=1, return_counts=True)
     return {
-        "num_gpus": pairs[0].tolist(),
-        "gpu_milli": pairs[1].tolist(),
+        "num_gpus": pairs[0].tolist(), "gpu_milli": pairs[1].tolist(),
         "weights": [round(float(x), 6) for x in counts / counts.sum()],
     }
 
@@ -107,10 +104,8 @@ def gang_sizes(num_gpus: np.ndarray) -> dict[str, list[float]]:
     ratio = float(ratios[np.argmax(likelihood)])
     weights = ratio ** np.arange(6)
     return {
-        "num_gpus": [512 << k for k in range(6)],
-        "gpu_milli": [1000] * 6,
-        "weights": [round(float(x), 6) for x in weights / weights.sum()],
-        "ratio": round(ratio, 3),
+        "num_gpus": [512 << k for k in range(6)], "gpu_milli": [1000] * 6,
+        "weights": [round(float(x), 6) for x in weights / weights.sum()], "ratio": round(ratio, 3),
     }
 
 
@@ -140,9 +135,8 @@ def recorded_classes(data: Path) -> dict[str, tuple[str, np.ndarray, Sizes]]:
     kalos_gpus = np.array([int(row["gpu_workers"]) for row in kalos])
     # That file counts iterations of half a second: iterations x 0.5 s is the recorded run time.
     kalos_s = np.array([int(row["num_iteration"]) * float(row["iteration_computing_time"]) for row in kalos])
-    pods = [
-        row for row in read(data / "alibaba_openb_2023/pods/openb_pod_list_default.csv.gz") if int(row["num_gpu"]) > 0
-    ]
+    pods = [row for row in read(data / "alibaba_openb_2023/pods/openb_pod_list_default.csv.gz")
+            if int(row["num_gpu"]) > 0]
     pod_s = np.array([float(row["deletion_time"]) - float(row["creation_time"]) for row in pods])
     pod_gpus = np.array([int(row["num_gpu"]) for row in pods])
     pod_milli = np.array([int(row["gpu_milli"]) for row in pods])
@@ -151,7 +145,6 @@ def recorded_classes(data: Path) -> dict[str, tuple[str, np.ndarray, Sizes]]:
     short = (seconds < DEBUG_MAX_S) & (gpus <= 8)
     long = seconds >= DEBUG_MAX_S
     one, many, gang = long & (gpus == 1), long & (gpus > 1), kalos_gpus >= 32
-
     def pod_sizes(mask: np.ndarray) -> dict[str, list[float]]:
         return sizes(pod_gpus[mask], pod_milli[mask])
 
@@ -204,8 +197,7 @@ def main() -> None:
         mixture = classes[name]["duration"]
         single = expectation_maximisation(np.log(np.maximum(rows, 1.0)), 1)[0]
         curves = {
-            "recorded": real,
-            "fitted mixture": mixture_cdf(mixture, at),
+            "recorded": real, "fitted mixture": mixture_cdf(mixture, at),
             "one lognormal": mixture_cdf(single, at),
         }
         cdf_svg(ROOT / f"docs/img/fit_{name}.svg", name.replace("_", " "), at, curves)

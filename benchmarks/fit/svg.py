@@ -9,7 +9,8 @@ import numpy as np
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 300, 52, 262, 34
 COLOURS = ("#1f4e8c", "#d9601a", "#8a8a8a")
-TICKS = {"1 s": 1, "10 s": 10, "1 min": 60, "10 min": 600, "1 h": 3600, "10 h": 36_000, "1 d": 86_400, "10 d": 864_000}
+TICKS = {"1 s": 1, "10 s": 10, "1 min": 60, "10 min": 600, "1 h": 3600, "10 h": 36_000,
+         "1 d": 86_400, "10 d": 864_000}
 
 
 def _page(path: Path, title: str, marks: list[str], curves: dict[str, str]) -> None:
@@ -17,8 +18,7 @@ def _page(path: Path, title: str, marks: list[str], curves: dict[str, str]) -> N
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
         f'font-size="11" role="img" aria-label="{title}">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
-        f'<text x="{LEFT}" y="20" font-size="13" font-weight="bold">{title}</text>',
-        *marks,
+        f'<text x="{LEFT}" y="20" font-size="13" font-weight="bold">{title}</text>', *marks,
     ]
     for idx, (name, points) in enumerate(curves.items()):
         colour = COLOURS[idx % len(COLOURS)]

@@ -152,7 +152,9 @@ VALUES = st.one_of(
 def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Paths to all values in a tree."""
     found = [at] if at else []
-    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    entries = (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
     for key, child in entries:
         found += places(child, (*at, key))
     return found

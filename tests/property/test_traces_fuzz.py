@@ -33,7 +33,9 @@ def load_bytes(tmp_path, data):
         assert len(jobs) == 0 or jobs[name].max() < len(names)
 
 
-relaxed = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+relaxed = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @relaxed

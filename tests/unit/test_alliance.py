@@ -250,7 +250,9 @@ BAD = [
 
 
 @pytest.mark.parametrize(("old", "new", "line_text", "field", "words"), BAD)
-def test_a_bad_alliance_names_line_and_field(old: str, new: str, line_text: str, field: str, words: str) -> None:
+def test_a_bad_alliance_names_line_and_field(
+    old: str, new: str, line_text: str, field: str, words: str
+) -> None:
     assert old in VILLAGE
     text = VILLAGE.replace(old, new, 1)
     line = text.count("\n", 0, text.index(line_text)) + 1

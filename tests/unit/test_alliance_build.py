@@ -221,7 +221,9 @@ def test_the_first_agreement_counts_and_one_in_force_before_a_later_one() -> Non
 )
 def test_limits_of_an_agreement(limit: str, pools: list[str]) -> None:
     _, terms = build_fleet(village(("limit_gpus: 48", f"{limit}\n    limit_gpus: 48")), START)
-    open_door = [p.name for p in terms.pools if any(a.startswith("open-door") for a in lent_to(terms, p.name).values())]
+    open_door = [
+        p.name for p in terms.pools if any(a.startswith("open-door") for a in lent_to(terms, p.name).values())
+    ]
     assert sorted(open_door) == pools
 
 
@@ -239,7 +241,8 @@ def test_power_cap_of_the_first_day() -> None:
     stepped = village(
         (
             "power_cap_mw: 0.18",
-            "power_cap_mw: 0.18\n    power_steps: [{date: 2026-10-01, mw: 0.24}, {date: 2027-01-01, mw: 0.6}]",
+            "power_cap_mw: 0.18\n    power_steps: [{date: 2026-10-01, mw: 0.24}, "
+            "{date: 2027-01-01, mw: 0.6}]",
         )
     )
     caps = [
@@ -273,7 +276,9 @@ def test_reference_alliance_over_the_years(day: date) -> None:
     check_form(fleet, terms)
     everything, _ = build_fleet(reference, day)
     assert everything.num_gpus == 263_000
-    assert int((everything.nodes["num_gpus"] * (everything.nodes["online_ms"] < 31 * DAY_MS)).sum()) <= 263_000
+    assert (
+        int((everything.nodes["num_gpus"] * (everything.nodes["online_ms"] < 31 * DAY_MS)).sum()) <= 263_000
+    )
 
 
 def test_reference_pools_hold_whole_units() -> None:
@@ -286,7 +291,9 @@ def test_reference_pools_hold_whole_units() -> None:
         cluster = reference.clusters[pool.cluster][1]
         for rack in np.unique(nodes["rack"]):
             assert (nodes["rack"] == rack).sum() == cluster.nodes_per_rack
-        share = next(s for s in reference.shares if pool.name in (f"{s.cluster}/{s.member}", f"{s.cluster}/{s.name}"))
+        share = next(
+            s for s in reference.shares if pool.name in (f"{s.cluster}/{s.member}", f"{s.cluster}/{s.name}")
+        )
         assert nodes["num_gpus"].sum() == share.gpus
         if share.topology == "block":
             assert len(np.unique(nodes["block"])) * cluster.block_gpus == share.gpus

@@ -48,10 +48,7 @@ def log(tmp_path):
 
 def test_replay_has_the_contract_s_keys_and_repeats(log, tmp_path):
     args = ["replay", str(log), "--gpus", "8", "--gpus-per-node", "4", "--policy", "dure", "--json"]
-    runs = [
-        process(*args),
-        process(*args, "--html", str(tmp_path / "r.html"), "--records", str(tmp_path / "r.parquet")),
-    ]
+    runs = [process(*args), process(*args, "--html", str(tmp_path / "r.html"), "--records", str(tmp_path / "r.parquet"))]
     found = [json.loads(run.stdout) for run in runs]
     assert set(found[0]) == {
         "jobs", "finished", "wait_mean_s", "wait_p50_s", "wait_p99_s", "jct_mean_s", "jct_p99_s", "utilisation",
@@ -119,9 +116,7 @@ def test_strangers_are_dealt_to_members_by_what_they_ask_for(tmp_path, dure):
     from dure.twin.traces import load_trace
 
     # Three groups of one, two and four GPUs at a time.
-    rows = "".join(
-        f"{i} {i} -1 600 {1 << i % 3} -1 -1 {1 << i % 3} -1 -1 1 1 {i % 3} -1 -1 -1 -1 -1\n" for i in range(1, 31)
-    )
+    rows = "".join(f"{i} {i} -1 600 {1 << i % 3} -1 -1 {1 << i % 3} -1 -1 1 1 {i % 3} -1 -1 -1 -1 -1\n" for i in range(1, 31))
     path = tmp_path / "groups.swf"
     path.write_text("; Version: 2.2\n" + rows)
     village = str(example_path("village"))
@@ -129,9 +124,7 @@ def test_strangers_are_dealt_to_members_by_what_they_ask_for(tmp_path, dure):
     assert len(trace.members) == 3
     mapped = with_members_of(trace, terms)
     guarantee = terms.guarantee_gpus.sum(axis=1)
-    by_size = {
-        int(size): int(guarantee[m]) for size, m in zip(mapped.jobs["num_gpus"], mapped.jobs["member"], strict=True)
-    }
+    by_size = {int(size): int(guarantee[m]) for size, m in zip(mapped.jobs["num_gpus"], mapped.jobs["member"], strict=True)}
     assert [by_size[4], by_size[2], by_size[1]] == sorted(guarantee.tolist(), reverse=True)[:3]
     refused = dure("replay", str(path), "--fleet", village)
     assert refused.returncode == 2

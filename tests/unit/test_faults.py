@@ -30,7 +30,9 @@ from dure.twin.faults import (
 DAY_MS = 86_400_000
 
 
-@pytest.mark.parametrize(("gpus", "published_h", "rounding_h"), [(16_384, 1.8, 0.05), (131_072, 0.23, 0.005)])
+@pytest.mark.parametrize(
+    ("gpus", "published_h", "rounding_h"), [(16_384, 1.8, 0.05), (131_072, 0.23, 0.005)]
+)
 def test_mttf_as_projected_for_rsc1(gpus, published_h, rounding_h):
     assert job_mttf_h(gpus / 8, 6.50) == pytest.approx(published_h, abs=rounding_h)
 

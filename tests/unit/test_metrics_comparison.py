@@ -21,7 +21,9 @@ def base():
 
 
 def trial(base, name, seed, wait_mean_s):
-    return dataclasses.replace(base, name=name, seed=seed, summary=base.summary | {"wait_mean_s": wait_mean_s})
+    return dataclasses.replace(
+        base, name=name, seed=seed, summary=base.summary | {"wait_mean_s": wait_mean_s}
+    )
 
 
 def metric(comparison, key):

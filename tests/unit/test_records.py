@@ -66,7 +66,9 @@ def test_columns_end_in_their_units_and_are_compressed_with_zstd(result, tmp_pat
     assert {group.column(i).compression for i in range(group.num_columns)} == {"ZSTD"}
     names = read_records(path).column_names
     assert len(names) == len(set(names)) == 1 + len(JOB_DTYPE.names) + len(RESULT_JOB_DTYPE.names)
-    assert all(name.endswith("_ms") for name in names if "wait" in name or "start" in name or "duration" in name)
+    assert all(
+        name.endswith("_ms") for name in names if "wait" in name or "start" in name or "duration" in name
+    )
 
 
 def test_a_job_table_of_no_rows_keeps_its_schema(result, tmp_path):

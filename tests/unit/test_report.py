@@ -153,7 +153,9 @@ def test_the_lending_matrix_keeps_every_gpu_hour(tmp_path):
     assert total == pytest.approx(measure(result).lent_gpu_h, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", 'a"b&c'])
+@pytest.mark.parametrize(
+    "name", ["</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", 'a"b&c']
+)
 def test_a_hostile_name_stays_a_name(small, tmp_path, name):
     members = [Member(name), *small.terms.members[1:]]
     terms = dataclasses.replace(small.terms, members=members)

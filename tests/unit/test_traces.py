@@ -50,7 +50,8 @@ SAMPLES = {
     ),
     "sia": "name,time,application,num_replicas,batch_size\na-0,4.5,bert,8,32\nb-1,5.5,ncf,1,64\n",
     "tiresias": (
-        "job_id,num_gpu,submit_time,iterations,model_name,duration,interval\n0,1,0,6,vgg,164,30\n1,8,30,1,vgg,147,23\n"
+        "job_id,num_gpu,submit_time,iterations,model_name,duration,interval\n"
+        "0,1,0,6,vgg,164,30\n1,8,30,1,vgg,147,23\n"
     ),
     "swf": (
         "; Version: 2.2\n; Computer: none\n; MaxProcs: 8\n; free words\n"

@@ -30,10 +30,7 @@ def test_jobs_stand_by_time_and_at_one_time_in_the_order_of_the_traces():
 def test_members_and_types_of_one_name_are_the_same():
     both = merged([FIRST, SECOND])
     assert [both.members[m] for m in both.jobs["member"]] == ["a", "b", "b", "c", "a"]
-    types = [
-        {name for bit, name in enumerate(both.gpu_types) if mask >> bit & 1}
-        for mask in map(int, both.jobs["type_mask"])
-    ]
+    types = [{name for bit, name in enumerate(both.gpu_types) if mask >> bit & 1} for mask in map(int, both.jobs["type_mask"])]
     assert types == [{"v100"}, {"v100"}, {"k80"}, {"p100", "v100"}, set()]
 
 
@@ -54,9 +51,7 @@ def test_options_are_applied_in_their_order_whatever_the_file_s():
     assert shaped(FIRST, {"member": "a", "arrivals": 2}).jobs["submit_ms"].tolist() == [0, 40]
 
 
-@pytest.mark.parametrize(
-    ("options", "field"), [({"jobs": 1}, "jobs"), ({"arrivals": 0}, "arrivals"), ({"num_jobs": True}, "num_jobs")]
-)
+@pytest.mark.parametrize(("options", "field"), [({"jobs": 1}, "jobs"), ({"arrivals": 0}, "arrivals"), ({"num_jobs": True}, "num_jobs")])
 def test_what_is_not_an_option_is_refused(options, field):
     with pytest.raises(InputError) as error:
         shaped(FIRST, options)

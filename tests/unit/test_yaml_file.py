@@ -123,7 +123,9 @@ def test_locate(loc: tuple[str | int, ...], line: int, name: str) -> None:
 
 
 def test_a_good_file() -> None:
-    cart = load_model(Cart, "name: c\nwheels: [{radius_mm: 3, spokes: [a]}]\nrest: 1m30s\nextras: {x: 1}", "f")
+    cart = load_model(
+        Cart, "name: c\nwheels: [{radius_mm: 3, spokes: [a]}]\nrest: 1m30s\nextras: {x: 1}", "f"
+    )
     assert cart == Cart(name="c", wheels=(Wheel(radius_mm=3, spokes=("a",)),), rest="1m30s", extras={"x": 1})  # type: ignore[arg-type]
     assert cart.rest == 90_000
 

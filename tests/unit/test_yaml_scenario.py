@@ -43,7 +43,9 @@ def test_defaults() -> None:
     assert [v.policy for v in scenario.compare] == ["dure"]
     assert (scenario.faults.preset, scenario.seeds, scenario.horizon) == ("off", (1,), None)
     assert scenario.load.traces[0].format == "auto"
-    constants = load_scenario(TEXT.replace("faults: rsc1", "faults: {constants: {repair_s: 60.5}}"), "s", KNOWN)
+    constants = load_scenario(
+        TEXT.replace("faults: rsc1", "faults: {constants: {repair_s: 60.5}}"), "s", KNOWN
+    )
     assert (constants.faults.preset, constants.faults.constants) == ("off", {"repair_s": 60.5})
 
 

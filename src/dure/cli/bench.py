@@ -35,7 +35,9 @@ def bench() -> None:
 
 
 @bench.command()
-@click.option("--data", type=click.Path(), required=True, help="Folder of the openb trace, or the one above it.")
+@click.option(
+    "--data", type=click.Path(), required=True, help="Folder of the openb trace, or the one above it."
+)
 @click.option("--workload", default="default", show_default=True, help="A workload's name, or all.")
 @click.option("--policies", default="fgd,dure", show_default=True)
 @click.option("--seeds", default="42-51", show_default=True)
@@ -49,7 +51,9 @@ def placement(data: str, workload: str, policies: str, seeds: str, is_json: bool
     names = list(WORKLOADS) if workload == "all" else [workload]
     rows = []
     for name in names:
-        rows += [asdict(row) for row in run_placement(Path(data), name, policies.split(","), parse_seeds(seeds))]
+        rows += [
+            asdict(row) for row in run_placement(Path(data), name, policies.split(","), parse_seeds(seeds))
+        ]
     if is_json:
         click.echo(json.dumps({"rows": rows}))
         return

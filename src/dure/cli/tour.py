@@ -20,9 +20,7 @@ DAY_MS = 86_400_000
 
 
 @click.command()
-@click.option(
-    "--out", default="out", show_default=True, type=click.Path(file_okay=False), help="Folder of the reports."
-)
+@click.option("--out", default="out", show_default=True, type=click.Path(file_okay=False), help="Folder of the reports.")
 @click.option("--offered-load", default=0.9, type=click.FloatRange(0.01, 10), show_default=True)
 def tour(out: str, offered_load: float) -> None:
     """Replay a trace and a day of the 260,000-GPU reference alliance; leave an HTML report of each.
@@ -74,7 +72,9 @@ def _village(folder: Path) -> Path:
     return _compared(trace, fleet, terms, ("fifo", "fair", "dure"), folder / "village.html", "A week of the village")
 
 
-def _compared(trace: Trace, fleet: Fleet, terms: Terms | None, policies: Sequence[str], path: Path, title: str) -> Path:
+def _compared(
+    trace: Trace, fleet: Fleet, terms: Terms | None, policies: Sequence[str], path: Path, title: str
+) -> Path:
     from dure.policy.config import named_policy
     from dure.twin.metrics import summary
     from dure.twin.replay import replay
@@ -100,7 +100,9 @@ def _reference_day(folder: Path, offered_load: float) -> Path:
     fleet, terms = reference_alliance(1 << 60)
     trace = generate(LoadSpec(1.0, offered_load), fleet, terms, 1)
     faults = generate_faults(fleet, "rsc1", DAY_MS, 1)
-    click.echo(f"Reference alliance: {len(trace.jobs):,} jobs in a day on {fleet.num_gpus:,} GPUs, node failures on")
+    click.echo(
+        f"Reference alliance: {len(trace.jobs):,} jobs in a day on {fleet.num_gpus:,} GPUs, node failures on"
+    )
     with progress("alliance") as move:
         result = replay(
             trace, fleet, named_policy("dure"), terms, faults=faults, seed=1, horizon_ms=DAY_MS, is_rejecting=True,

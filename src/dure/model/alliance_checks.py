@@ -54,8 +54,7 @@ def _twice_named(alliance: Alliance) -> Problems:
     yield from check_names(_named("sites", (s.name for s in alliance.sites)), "site")
     clusters: list[tuple[Loc, str]] = [
         (("sites", i, "clusters", j, "name"), cluster.name)
-        for i, site in enumerate(alliance.sites)
-        for j, cluster in enumerate(site.clusters)
+        for i, site in enumerate(alliance.sites) for j, cluster in enumerate(site.clusters)
     ]
     yield from check_names(clusters, "cluster")
     yield from check_names(_named("agreements", (a.name for a in alliance.agreements)), "agreement")
@@ -169,23 +168,17 @@ def _shares(alliance: Alliance) -> Problems:
             yield (*loc, "under"), f"{share.member} owns {cluster.name}: its share needs no agreement"
         in_cluster[share.cluster] += share.gpus
         if in_cluster[share.cluster] > cluster.gpus_complete:
-            yield (
-                (*loc, "gpus"),
-                (
-                    f"shares in {cluster.name} come to {in_cluster[share.cluster]} GPUs, "
-                    f"but it has {cluster.gpus_complete} when complete"
-                ),
+            yield (*loc, "gpus"), (
+                f"shares in {cluster.name} come to {in_cluster[share.cluster]} GPUs, "
+                f"but it has {cluster.gpus_complete} when complete"
             )
         if share.under:
             agreement = next(a for a in alliance.agreements if a.name == share.under)
             under[share.under] += share.gpus
             if under[share.under] > agreement.limit_gpus:
-                yield (
-                    (*loc, "gpus"),
-                    (
-                        f"shares under {share.under} come to {under[share.under]} GPUs, above its limit_gpus of "
-                        f"{agreement.limit_gpus}"
-                    ),
+                yield (*loc, "gpus"), (
+                    f"shares under {share.under} come to {under[share.under]} GPUs, above its limit_gpus of "
+                    f"{agreement.limit_gpus}"
                 )
 
 
@@ -194,21 +187,17 @@ def _share_topology(loc: Loc, share: ShareSpec, cluster: ClusterSpec) -> Problem
     if share.gpus % unit:
         below = share.gpus // unit * unit
         nearby = f"{below} or {below + unit}" if below else f"{unit}"
-        yield (
-            (*loc, "gpus"),
-            (
-                f"{share.gpus} GPUs are no whole number of {share.topology}s of {unit} GPUs in {cluster.name}; "
-                f"{nearby} would be"
-            ),
+        yield (*loc, "gpus"), (
+            f"{share.gpus} GPUs are no whole number of {share.topology}s of {unit} GPUs in {cluster.name}; "
+            f"{nearby} would be"
         )
 
 
 def _share_cover(loc: Loc, alliance: Alliance, share: ShareSpec, cluster: ClusterSpec) -> Problems:
     """A share in another's cluster stands under a RESERVE agreement that allows it."""
     if not share.under:
-        yield (
-            (*loc, "under"),
-            (f"{share.member} does not own {cluster.name}: name a RESERVE agreement of {cluster.owner} here"),
+        yield (*loc, "under"), (
+            f"{share.member} does not own {cluster.name}: name a RESERVE agreement of {cluster.owner} here"
         )
         return
     agreement = next(a for a in alliance.agreements if a.name == share.under)

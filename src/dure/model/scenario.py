@@ -22,8 +22,7 @@ class FleetSource(FileModel):
     """The fleet: an alliance, a node list, or so many equal GPUs. Just one of the three."""
 
     alliance: str = Field(
-        default="",
-        max_length=1000,
+        default="", max_length=1000,
         description="An alliance file; a relative path starts at the scenario file.",
     )
     at: date | None = Field(
@@ -36,7 +35,9 @@ class FleetSource(FileModel):
         default="", max_length=1000, description="A node list (openb or Dure's own); one pool, no agreements."
     )
     gpus: NumGpus = Field(default=0, description="So many equal GPUs in one pool, no agreements.")
-    gpus_per_node: int = Field(default=8, ge=1, le=GPUS_PER_NODE_MAX, description="With `gpus`: GPUs of one node.")
+    gpus_per_node: int = Field(
+        default=8, ge=1, le=GPUS_PER_NODE_MAX, description="With `gpus`: GPUs of one node."
+    )
     nodes_per_rack: int = Field(default=4, ge=1, le=1024, description="With `gpus`: nodes of one rack.")
     racks_per_block: int = Field(default=16, ge=1, le=4096, description="With `gpus`: racks of one block.")
 
@@ -83,8 +84,7 @@ class Variant(FileModel):
     name: Label = Field(description="Its name in tables and plots, unique in the scenario.")
     policy: Label = Field(default="dure", description="The policy's name.")
     alliance: str = Field(
-        default="",
-        max_length=1000,
+        default="", max_length=1000,
         description="Another alliance file for this one: other shares, other terms.",
     )
     overrides: dict[str, Setting] = Field(
@@ -104,7 +104,9 @@ class Faults(FileModel):
         return {"preset": value} if isinstance(value, str) else value
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
         """A word, or the mapping."""
         mapping = handler.resolve_ref_schema(handler(core_schema))
         return {"anyOf": [{"type": "string", "minLength": 1}, dict(mapping)]}
@@ -118,9 +120,7 @@ class Scenario(FileModel):
     fleet: FleetSource = Field(description="On what; see below.")
     load: LoadSource = Field(description="Under which load; see below.")
     compare: tuple[Variant, ...] = Field(
-        default=(Variant(name="dure"),),
-        min_length=1,
-        max_length=100,
+        default=(Variant(name="dure"),), min_length=1, max_length=100,
         description="Policies or alliances, each run with every seed; see below.",
     )
     faults: Faults = Field(default=Faults(), description="`off`, a preset, or constants; see below.")
@@ -183,9 +183,7 @@ def load_scenario(text: str, path: str, known: Known | None = None) -> Scenario:
 
 #: Keys of a fleet that mean something beside one kind of source only.
 _BESIDE = {
-    "alliance": ("at", "until"),
-    "nodes": (),
-    "gpus": ("gpus_per_node", "nodes_per_rack", "racks_per_block"),
+    "alliance": ("at", "until"), "nodes": (), "gpus": ("gpus_per_node", "nodes_per_rack", "racks_per_block"),
 }
 
 
@@ -221,7 +219,9 @@ def _unknown_names(scenario: Scenario, known: Known) -> Iterator[tuple[Loc, str]
     named: list[tuple[Loc, str, tuple[str, ...], str]] = []
     for idx, variant in enumerate(scenario.compare):
         named.append((("compare", idx, "policy"), variant.policy, known.policies, "policy"))
-        named += [(("compare", idx, "overrides", key), key, known.settings, "setting") for key in variant.overrides]
+        named += [
+            (("compare", idx, "overrides", key), key, known.settings, "setting") for key in variant.overrides
+        ]
     for idx, trace in enumerate(scenario.load.traces):
         if trace.format != "auto":
             named.append((("load", "traces", idx, "format"), trace.format, known.trace_formats, "format"))

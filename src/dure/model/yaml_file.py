@@ -401,17 +401,14 @@ def _check_scalar(value: object) -> object:
 DurationMs = Annotated[
     int,
     BeforeValidator(parse_duration),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w) *)+$",
-            "examples": ["120s", "5m", "1h30m", "30d"],
-        }
-    ),
+    WithJsonSchema({"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w) *)+$",
+                    "examples": ["120s", "5m", "1h30m", "30d"]}),
 ]
 
 #: A setting of any one-word kind.
-Setting = Annotated[Any, BeforeValidator(_check_scalar), WithJsonSchema({"type": ["string", "number", "boolean"]})]
+Setting = Annotated[
+    Any, BeforeValidator(_check_scalar), WithJsonSchema({"type": ["string", "number", "boolean"]})
+]
 
 
 def in_form(pattern: str, words: str) -> AfterValidator:

@@ -106,21 +106,29 @@ def compare(trials: Sequence[RunMetrics], level: float = 0.95) -> Comparison:
         seeds[trial.seed] = trial
     names = tuple(by_name)
     num_seeds = max((len(seeds) for seeds in by_name.values()), default=0)
-    return Comparison(names, num_seeds, level, tuple(_compare_metric(key, by_name, level) for key in COMPARED))
+    return Comparison(
+        names, num_seeds, level, tuple(_compare_metric(key, by_name, level) for key in COMPARED)
+    )
 
 
 def _compare_metric(key: str, by_name: dict[str, dict[int, RunMetrics]], level: float) -> ComparedMetric:
     values = {
-        name: {seed: value for seed, trial in sorted(trials.items()) if (value := _value(key, trial)) is not None}
+        name: {
+            seed: value for seed, trial in sorted(trials.items()) if (value := _value(key, trial)) is not None
+        }
         for name, trials in by_name.items()
     }
     baseline = next(iter(by_name), None)
     differences = {
-        name: mean_interval([of[seed] - values[baseline][seed] for seed in of if seed in values[baseline]], level)
+        name: mean_interval(
+            [of[seed] - values[baseline][seed] for seed in of if seed in values[baseline]], level
+        )
         for name, of in values.items()
         if baseline is not None and name != baseline
     }
-    return ComparedMetric(key, {n: mean_interval(list(of.values()), level) for n, of in values.items()}, differences)
+    return ComparedMetric(
+        key, {n: mean_interval(list(of.values()), level) for n, of in values.items()}, differences
+    )
 
 
 def _value(key: str, trial: RunMetrics) -> float | None:

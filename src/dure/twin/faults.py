@@ -21,7 +21,9 @@ from dure.model.yaml_file import nearest
 _HOUR_MS, _DAY_MS = 3_600_000, 86_400_000
 
 #: kind 0: the node goes down, 1: it is back; cause: index into CAUSES, the same in both rows of a spell.
-FAULT_DTYPE = np.dtype([("at_ms", np.int64), ("node", np.int32), ("kind", np.int8), ("cause", np.int8)], align=True)
+FAULT_DTYPE = np.dtype(
+    [("at_ms", np.int64), ("node", np.int32), ("kind", np.int8), ("cause", np.int8)], align=True
+)
 DOWN, UP = 0, 1
 
 #: Causes, and how many of Llama 3's 419 unexpected interruptions each had (Table 5, rows of a kind added up):

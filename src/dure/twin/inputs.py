@@ -87,4 +87,6 @@ def reference_alliance(num_gpus: int) -> tuple[Fleet, Terms]:
         for a in terms.agreements
     ]
     small = Fleet(cut, fleet.gpu_types, fleet.sites, fleet.clusters, [])
-    return small, Terms(terms.members, terms.pools, guarantee, agreements, terms.agreement, terms.own_notice_ms)
+    return small, Terms(
+        terms.members, terms.pools, guarantee, agreements, terms.agreement, terms.own_notice_ms
+    )

@@ -239,7 +239,9 @@ def measure(result: RunResult) -> RunMetrics:
         prediction=_prediction_error(jobs, "predicted_start_ms"),
         reservation=_prediction_error(jobs, "reserved_start_ms"),
         goodput=_ratio(used_ms - lost_ms, result.online_gpu_ms),
-        energy_kwh={site.name: float(wh) / 1000 for site, wh in zip(result.fleet.sites, result.energy_wh, strict=True)},
+        energy_kwh={
+            site.name: float(wh) / 1000 for site, wh in zip(result.fleet.sites, result.energy_wh, strict=True)
+        },
         counters=result.counters,
         peak_rss_mb=result.peak_rss_mb,
     )
@@ -351,7 +353,9 @@ def _prediction_error(jobs: NDArray[Any], column: str) -> PredictionError:
     if len(error_s) == 0:
         return PredictionError(0, num_open, math.nan, math.nan, (math.nan,) * len(ERROR_QUANTILES))
     quantiles = tuple(_quantile_of_sorted(error_s, q) for q in ERROR_QUANTILES)
-    return PredictionError(len(error_s), num_open, float(error_s.mean()), float(np.abs(error_s).mean()), quantiles)
+    return PredictionError(
+        len(error_s), num_open, float(error_s.mean()), float(np.abs(error_s).mean()), quantiles
+    )
 
 
 def _quantile_of_sorted(ascending: NDArray[Any], q: float) -> float:

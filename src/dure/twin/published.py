@@ -155,7 +155,9 @@ def _columns(path: Path) -> dict[str, NDArray[Any]]:
     packed = path.with_name(path.name + ".gz")
     where = packed if packed.is_file() else path
     rows = list(csv.DictReader(read_lines(where)))
-    return {key: np.array([row[key] for row in rows], str if key == "placement" else np.float64) for key in rows[0]}
+    return {
+        key: np.array([row[key] for row in rows], str if key == "placement" else np.float64) for key in rows[0]
+    }
 
 
 class PolluxApplication:
@@ -243,7 +245,9 @@ def pollux(data: Path, workload: str) -> Case:
     shift_ms = np.rint(((seen_s - submit_s) - (held_s - run_s)) * 1000).astype(np.int64)
     trace = finish(jobs, source.job_ids, "pollux", extra={"shift_ms": shift_ms, "run_s": run_s})
     averages = pollux_published(data)["avgs"]
-    return Case("pollux", workload, "tiresias", POLLUX_LAS, with_checkpoints(trace, 1), averages[workload], POLLUX_NODE)
+    return Case(
+        "pollux", workload, "tiresias", POLLUX_LAS, with_checkpoints(trace, 1), averages[workload], POLLUX_NODE
+    )
 
 
 def pollux_published(data: Path) -> dict[str, Any]:

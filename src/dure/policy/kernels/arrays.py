@@ -42,7 +42,9 @@ class ArrayBundle:
         for i, (name, (dtype, ndim)) in enumerate(self.FIELDS.items()):
             array = arrays[name]
             if array.dtype != dtype or array.ndim != ndim or not array.flags.c_contiguous:
-                raise TypeError(f"{name}: want C-contiguous {dtype} with {ndim} dimensions, got {array.dtype}")
+                raise TypeError(
+                    f"{name}: want C-contiguous {dtype} with {ndim} dimensions, got {array.dtype}"
+                )
             table[i, 0] = array.ctypes.data
             table[i, 1 : 1 + ndim] = array.shape
             # Plain Python reads fields of records as attributes only from a record array.

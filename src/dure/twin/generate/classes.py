@@ -130,20 +130,11 @@ def load_classes() -> tuple[list[JobClass], NDArray[np.float64]]:
         duration, sizes = entry["duration"], entry["sizes"]
         weights = np.array(duration["weights"])
         size_weights = np.array(sizes["weights"])
-        classes.append(
-            JobClass(
-                name,
-                assumed,
-                weights / weights.sum(),
-                np.array(duration["mu"]),
-                np.array(duration["sigma"]),
-                duration["min_s"],
-                duration["max_s"],
-                np.array(sizes["num_gpus"], np.int64),
-                np.array(sizes["gpu_milli"], np.int64),
-                size_weights / size_weights.sum(),
-            )
-        )
+        classes.append(JobClass(
+            name, assumed, weights / weights.sum(), np.array(duration["mu"]), np.array(duration["sigma"]),
+            duration["min_s"], duration["max_s"], np.array(sizes["num_gpus"], np.int64),
+            np.array(sizes["gpu_milli"], np.int64), size_weights / size_weights.sum(),
+        ))
     # Philly's clock is not that of one place's working day (docs/load.md): it stands beside, it is not used.
     rhythm = np.array(fitted["rhythm"]["helios"])
     return classes, rhythm / rhythm.mean()

@@ -104,7 +104,9 @@ def generate(spec: LoadSpec, fleet: Fleet, terms: Terms, seed: int = 0) -> Trace
     members = demands(fleet, terms)
     hours = _edges_ms(spec)
     online = _online_parts(fleet, terms, hours)
-    fast_types = [idx for idx, kind in enumerate(fleet.gpu_types) if kind.speed_milli >= _GANG_SPEED_MILLI and idx < 64]
+    fast_types = [
+        idx for idx, kind in enumerate(fleet.gpu_types) if kind.speed_milli >= _GANG_SPEED_MILLI and idx < 64
+    ]
     is_masked = 0 < len(fast_types) < len(fleet.gpu_types)
     fast_pool = np.array([not is_masked or pool.gpu_type in fast_types for pool in terms.pools])
     mask = sum(1 << idx for idx in fast_types) if is_masked else 0
@@ -211,7 +213,9 @@ def _member_plans(
     return plans
 
 
-def _gpus_max(demand: Demand, pool_gpus: NDArray[np.float64], fast_pool: NDArray[np.bool_], job_class: JobClass) -> int:
+def _gpus_max(
+    demand: Demand, pool_gpus: NDArray[np.float64], fast_pool: NDArray[np.bool_], job_class: JobClass
+) -> int:
     """Largest job of a class: a gang fills half of the member's largest pool, others fit in any pool."""
     if job_class.name not in GANGS:
         return demand.gpus_max
@@ -239,8 +243,9 @@ def _class_jobs(plan: _Plan, rng: np.random.Generator) -> tuple[NDArray[Any], ND
     of = np.repeat(np.arange(num), length)
     first = np.repeat(np.cumsum(length) - length, length)
     run = run[of]
-    normal = math.sqrt(RUN_CORRELATION) * run_normal[run] + math.sqrt(1 - RUN_CORRELATION) * rng.standard_normal(
-        len(of)
+    normal = (
+        math.sqrt(RUN_CORRELATION) * run_normal[run]
+        + math.sqrt(1 - RUN_CORRELATION) * rng.standard_normal(len(of))
     )
     jobs = make_jobs(len(of))
     jobs["submit_ms"] = at_ms[of]

@@ -57,7 +57,10 @@ def lending_plot(result: RunResult) -> Plot:
             "texttemplate": "%{text}",
             "textfont": {"color": "@ink"},
             "customdata": [
-                [f"{plain(a.en)} → {plain(b.en)}: {number(float(v))}" for b, v in zip(borrower_names, row, strict=True)]
+                [
+                    f"{plain(a.en)} → {plain(b.en)}: {number(float(v))}"
+                    for b, v in zip(borrower_names, row, strict=True)
+                ]
                 for a, row in zip(lender_names, z, strict=True)
             ],
             "hovertemplate": {
@@ -94,7 +97,9 @@ def lending_plot(result: RunResult) -> Plot:
             for name, row in zip(lender_names, z, strict=True)
         ],
     )
-    return Plot("lending", word("fig_lending"), word("cap_lending"), 200 + 34 * len(rows), data, layout, table, 560)
+    return Plot(
+        "lending", word("fig_lending"), word("cap_lending"), 200 + 34 * len(rows), data, layout, table, 560
+    )
 
 
 def balance_plot(metrics: RunMetrics) -> Plot:
@@ -149,7 +154,9 @@ def balance_plot(metrics: RunMetrics) -> Plot:
             for row in shown
         ],
     )
-    return Plot("balance", word("fig_balance"), word("cap_balance"), 110 + 28 * len(shown), data, layout, table)
+    return Plot(
+        "balance", word("fig_balance"), word("cap_balance"), 110 + 28 * len(shown), data, layout, table
+    )
 
 
 def sites_plot(result: RunResult) -> Plot:

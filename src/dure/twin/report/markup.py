@@ -50,7 +50,8 @@ def _box(run: str, plot: Plot, specs: dict[str, Any]) -> str:
     label = html.escape(json.dumps(plot.title.plot(), ensure_ascii=False))
     width = f"min-width:{plot.min_width}px;" if plot.min_width else ""
     return (
-        f'<div class="plot" id="{ident}" role="group" data-label="{label}" style="{width}height:{plot.height}px"></div>'
+        f'<div class="plot" id="{ident}" role="group" data-label="{label}" '
+        f'style="{width}height:{plot.height}px"></div>'
     )
 
 
@@ -70,7 +71,9 @@ def table_html(table: Table, caption: Text, is_sortable: bool = False) -> str:
 
 def scrolling(table: str, caption: Text) -> str:
     """A box in which a wide table scrolls, reachable by keyboard."""
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(caption.en)}">{table}</div>'
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(caption.en)}">{table}</div>'
+    )
 
 
 def _head(text: Text, is_sortable: bool) -> str:

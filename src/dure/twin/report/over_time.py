@@ -119,9 +119,13 @@ def members_plot(result: RunResult) -> Plot:
 def lent_plot(result: RunResult, num_points: int) -> Plot:
     """GPUs on loan, all members together."""
     clock, lent = _Clock(result), result.series.member_lent_gpus.sum(axis=0)
-    data = [clock.line(lent, num_points, "lent", "@c2", "%{y:,.0f} GPU", fill="@c2-fill") | {"showlegend": False}]
+    data = [
+        clock.line(lent, num_points, "lent", "@c2", "%{y:,.0f} GPU", fill="@c2-fill") | {"showlegend": False}
+    ]
     layout = clock.layout({"yaxis": {"title": axis_title("axis_gpus"), "rangemode": "tozero"}})
-    return Plot("lent", word("fig_lent_time"), word("cap_lent_time"), 260, data, layout, clock.table({"lent": lent}))
+    return Plot(
+        "lent", word("fig_lent_time"), word("cap_lent_time"), 260, data, layout, clock.table({"lent": lent})
+    )
 
 
 def credits_plot(result: RunResult) -> Plot:
@@ -160,7 +164,9 @@ def fragmentation_plot(result: RunResult, num_points: int) -> Plot:
             "yaxis2": {"domain": [0, 0.32], "title": axis_title("axis_nodes"), "rangemode": "tozero"},
         }
     )
-    table = clock.table({"free_gpus": free, "fragmented": s.fragmented_gpus, "whole_nodes": s.whole_nodes_free})
+    table = clock.table(
+        {"free_gpus": free, "fragmented": s.fragmented_gpus, "whole_nodes": s.whole_nodes_free}
+    )
     return Plot("frag", word("fig_frag"), word("cap_frag"), 380, data, layout, table)
 
 

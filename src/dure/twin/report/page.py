@@ -33,7 +33,9 @@ DEFINED = (
 )  # fmt: skip
 
 
-def render(results: Sequence[RunResult], metrics: Sequence[RunMetrics], comparison: Comparison, title: str) -> str:
+def render(
+    results: Sequence[RunResult], metrics: Sequence[RunMetrics], comparison: Comparison, title: str
+) -> str:
     """The whole page as one HTML text; ``results`` has one run a name, ``metrics`` the same runs' numbers."""
     specs: dict[str, Any] = {}
     num_points = min(POINTS_A_LINE_MAX, POINTS_ALL_RUNS_MAX // len(results))
@@ -177,7 +179,8 @@ def _key_figures(of: RunMetrics) -> str:
 
 def _picker(results: Sequence[RunResult]) -> str:
     options = "".join(
-        f'<option value="{i}">{html.escape(result.name)} · {result.seed}</option>' for i, result in enumerate(results)
+        f'<option value="{i}">{html.escape(result.name)} · {result.seed}</option>'
+        for i, result in enumerate(results)
     )
     label = f'<label for="run">{word("run_shown").html()}</label>'
     return f'<p class="picker">{label} <select id="run">{options}</select></p>'

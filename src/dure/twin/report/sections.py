@@ -94,7 +94,9 @@ def _lending(run: ShownRun) -> str:
     if of.reclaim_s.n:
         quantiles = {key: duration(getattr(of.reclaim_s, key)) for key in ("p50", "p99", "max")}
         reclaims = word("reclaims", n=count(of.reclaim_s.n), **quantiles)
-    body = paragraph(joined(text, reclaims)) + run.pair(balances.lending_plot(result), balances.balance_plot(of))
+    body = paragraph(joined(text, reclaims)) + run.pair(
+        balances.lending_plot(result), balances.balance_plot(of)
+    )
     if len(result.series.t_ms) > 1:
         plots = [over_time.lent_plot(result, run.num_points)]
         if result.series.member_credits.any():

@@ -40,7 +40,8 @@ def _table(comparison: Comparison) -> str:
     rows = "".join(_row(metric, comparison.names) for metric in comparison.metrics)
     caption = word("sec_compare")
     return scrolling(
-        f'<table class="compare"><caption>{caption.html()}</caption><thead>{head}</thead><tbody>{rows}</tbody></table>',
+        f'<table class="compare"><caption>{caption.html()}</caption><thead>{head}</thead>'
+        f"<tbody>{rows}</tbody></table>",
         caption,
     )
 

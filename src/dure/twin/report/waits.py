@@ -95,7 +95,10 @@ def wait_size_plot(metrics: RunMetrics) -> Plot:
         metrics.slowdown,
     )
     named = [(word("all_jobs"), total)]
-    named += [(word("size_cpu") if row.name == SIZE_CLASSES[0][1] else same(row.name), row) for row in metrics.by_size]
+    named += [
+        (word("size_cpu") if row.name == SIZE_CLASSES[0][1] else same(row.name), row)
+        for row in metrics.by_size
+    ]
     plot = _wait_rows("wait_size", word("fig_wait_size"), word("cap_wait_size"), named, word("size_axis"))
     plot.layout["yaxis"]["title"] = axis_title("size_axis")
     return plot
@@ -113,7 +116,9 @@ def wait_member_plot(result: RunResult) -> Plot:
     return _wait_rows("wait_member", word("fig_wait_member"), caption, named, word("col_member"))
 
 
-def _wait_rows(key: str, title: Text, caption: Text, rows: Sequence[tuple[Text, GroupRow]], head: Text) -> Plot:
+def _wait_rows(
+    key: str, title: Text, caption: Text, rows: Sequence[tuple[Text, GroupRow]], head: Text
+) -> Plot:
     """A row a group: a bar from the median to the 99th percentile with its three points."""
     started = [(name, row) for name, row in rows if row.num_started]
     labels = in_languages([_counted(shortened(name, 22), row.num_jobs) for name, row in started])

@@ -100,17 +100,21 @@ WORDS: dict[str, tuple[str, str]] = {
     "as_table": ("Show as a table", "표로 보기"),
     "run_shown": ("Run shown below", "아래에 보일 실행"),
     "hint": (
-        "Point at a line for its values; drag to zoom in, double-click to zoom out; click a legend entry to hide it.",
+        "Point at a line for its values; drag to zoom in, double-click to zoom out; click a legend entry "
+        "to hide it.",
         "선을 가리키면 값이 보입니다. 끌면 확대되고, 두 번 누르면 되돌아갑니다. 범례를 누르면 숨겨집니다.",
     ),
     "others": ("{n} others", "그 밖 {n}곳"),
     # Headline
     "replayed": (
-        "{source}: {jobs} jobs of {members} over {span}, on {gpus} GPUs at {sites}. Policy {policy}, seed {seed}.",
-        "{source}: {span} 동안 {members}의 작업 {jobs}개, {sites}의 GPU {gpus}장. 정책 {policy}, 시드 {seed}.",
+        "{source}: {jobs} jobs of {members} over {span}, on {gpus} GPUs at {sites}. Policy {policy}, seed "
+        "{seed}.",
+        "{source}: {span} 동안 {members}의 작업 {jobs}개, {sites}의 GPU {gpus}장. 정책 {policy}, 시드 "
+        "{seed}.",
     ),
     "replayed_many": (
-        "{source}: {jobs} jobs of {members} over {span}, on {gpus} GPUs at {sites}. {runs}: {names}; {seeds}.",
+        "{source}: {jobs} jobs of {members} over {span}, on {gpus} GPUs at {sites}. {runs}: {names}; "
+        "{seeds}.",
         "{source}: {span} 동안 {members}의 작업 {jobs}개, {sites}의 GPU {gpus}장. {runs}: {names}; {seeds}.",
     ),
     "members_1": ("one member", "한 기관"),
@@ -140,7 +144,8 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "headline_same": (
         "Mean waiting time was {best_wait} in every run; jobs held {low} to {high} of the GPU-time online.",
-        "평균 대기 시간은 모든 실행에서 {best_wait}였고, 켜져 있던 GPU 시간 가운데 작업이 쓴 몫은 {low}~{high}입니다.",
+        "평균 대기 시간은 모든 실행에서 {best_wait}였고, 켜져 있던 GPU 시간 가운데 작업이 쓴 몫은 "
+        "{low}~{high}입니다.",
     ),
     "headline_empty": ("No job started.", "시작한 작업이 없습니다."),
     "guarantee_kept": ("Every guarantee was met in time.", "보장 몫은 모두 제때 지켜졌습니다."),
@@ -234,12 +239,15 @@ WORDS: dict[str, tuple[str, str]] = {
     "cap_wait_size": (
         "Median, 90th and 99th percentile for each number of GPUs that a job asks for; jobs in brackets. "
         "Log scale; waits below 1 s stand at 1 s.",
-        "작업이 요청한 GPU 수별 중앙값과 90·99백분위(괄호는 작업 수). 로그 눈금이며 1초 미만은 1초에 놓았습니다.",
+        "작업이 요청한 GPU 수별 중앙값과 90·99백분위(괄호는 작업 수). 로그 눈금이며 1초 미만은 1초에 "
+        "놓았습니다.",
     ),
     "fig_wait_member": ("Waiting time by member", "기관별 대기 시간"),
     "cap_wait_member": (
-        "The {n} members with most GPU-time, most at the top, then all others together; jobs in brackets. Log scale.",
-        "GPU 시간이 많은 {n}곳을 많은 순서로, 맨 아래에 나머지를 모았습니다(괄호는 작업 수). 로그 눈금입니다.",
+        "The {n} members with most GPU-time, most at the top, then all others together; jobs in brackets. "
+        "Log scale.",
+        "GPU 시간이 많은 {n}곳을 많은 순서로, 맨 아래에 나머지를 모았습니다(괄호는 작업 수). 로그 "
+        "눈금입니다.",
     ),
     "wait_axis": ("waiting time", "대기 시간"),
     "share_axis": ("share of jobs", "작업 비율"),
@@ -263,8 +271,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "빌려준 GPU-시간은 {lent}로, 쓰인 전체의 {share}입니다.",
     ),
     "reclaims": (
-        "Owners took GPUs back {n} times: half had them within {p50}, 99 in 100 within {p99}, the slowest after {max}.",
-        "주인이 회수한 것은 {n}번으로, 절반은 {p50}, 99%는 {p99} 안에 돌려받았고 가장 느린 것은 {max} 걸렸습니다.",
+        "Owners took GPUs back {n} times: half had them within {p50}, 99 in 100 within {p99}, the slowest "
+        "after {max}.",
+        "주인이 회수한 것은 {n}번으로, 절반은 {p50}, 99%는 {p99} 안에 돌려받았고 가장 느린 것은 {max} "
+        "걸렸습니다.",
     ),
     "reclaims_none": ("No owner had to take GPUs back.", "회수는 없었습니다."),
     "lending_none": (
@@ -432,7 +442,8 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "def_jain": ("Jain's index", "Jain 지수"),
     "def_jain_text": (
-        "(Σx)² ÷ (nΣx²) over members, x being the share of their jobs' time in the system that they ran; 1: equal.",
+        "(Σx)² ÷ (nΣx²) over members, x being the share of their jobs' time in the system that they ran; "
+        "1: equal.",
         "기관별로 작업이 시스템에 있던 시간 중 실행된 비율 x의 (Σx)² ÷ (nΣx²). 1이면 모두 같습니다.",
     ),
     "def_guarantee": ("Guarantee met late", "늦게 지킨 보장"),
