@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dure.core.explain import Explainer
-from dure.core.step import Core, DecisionKind, Ended, Submitted, Vacated
+from dure.core.step import Core, DecisionKind, Submitted, Vacated
 from dure.model.fleet import NODE_DTYPE, Fleet, GpuType, Site, uniform_fleet
 from dure.model.jobs import Trace, make_jobs
 from dure.model.terms import NO_AGREEMENT, AgreementTerms, Member, Pool, Terms
@@ -139,4 +139,3 @@ def test_kai_unschedulable(benchmark, once):
     found = once(verdict)
     benchmark.extra_info.update(peers_s=KAI_S["unschedulable"], reason=str(found.reason))
     assert found.pools
-    core.step(2, [Ended(0)])

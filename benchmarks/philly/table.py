@@ -18,8 +18,6 @@ from dure.twin.traces import capacity_for_load, load_trace, select_members
 from dure.twin.traces.shape import with_checkpoints
 
 POLICIES = ("fifo", "fair", "las", "dure")
-
-
 LOADS = (0.7, 0.85, 0.95)
 
 

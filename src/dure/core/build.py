@@ -238,7 +238,8 @@ def build_state(
     project["weight_milli"] = 1000
 
     state = State(
-        g=g, job=job, cls=cls, cls_pool=cls_pool, need=np.full((len(cls), num_pools), k.NEED_NEVER, np.int8), came=np.zeros(len(cls), np.int64), member=member,
+        g=g, job=job, cls=cls, cls_pool=cls_pool,
+        need=np.full((len(cls), num_pools), k.NEED_NEVER, np.int8), came=np.zeros(len(cls), np.int64), member=member,
         order=np.arange(num_members, dtype=np.int64), pool=pool,
         guar=np.concatenate([*guar, np.zeros(1, np.int64)]).astype(np.int64), mp=mp, ag=ag,
         ag_pool=np.concatenate([*pools_of, np.zeros(1, np.int64)]).astype(np.int64), node=node,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,13 @@ class Trace:
     source: str
     extra: dict[str, NDArray[Any]] = field(default_factory=dict)
     profiles: tuple[SpeedProfile, ...] = ()
+
+    def rows(self, keep: NDArray[Any]) -> Trace:
+        """The jobs at some places, in that order; all names stay."""
+        return replace(
+            self, jobs=self.jobs[keep], job_ids=[self.job_ids[i] for i in keep],
+            extra={name: values[keep] for name, values in self.extra.items()},
+        )  # fmt: skip
 
     def digest(self) -> str:
         """SHA-256 over jobs and ids, hex: equal traces have equal digests."""

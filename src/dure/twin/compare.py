@@ -179,9 +179,4 @@ def _after_warm_up(result: RunResult, warm_up_ms: int) -> RunResult:
         return result
     trace = result.trace
     keep = np.flatnonzero(trace.jobs["submit_ms"] >= result.start_ms + warm_up_ms)
-    kept = Trace(
-        trace.jobs[keep], [trace.job_ids[i] for i in keep], trace.members, trace.projects, trace.users,
-        trace.gpu_types, trace.source, {name: values[keep] for name, values in trace.extra.items()},
-        trace.profiles,
-    )  # fmt: skip
-    return replace(result, trace=kept, jobs=result.jobs[keep])
+    return replace(result, trace=trace.rows(keep), jobs=result.jobs[keep])

@@ -44,10 +44,7 @@ def forecast(trace: Trace, fleet: Fleet, policy: Policy, at_ms: int, terms: Term
     if len(jobs) == 0 or at_ms < int(jobs["submit_ms"].min()):
         raise InputError("nothing has been submitted by then", trace.source, field="--at")
     known = np.flatnonzero(jobs["submit_ms"] <= at_ms)
-    past = Trace(
-        jobs[known], [trace.job_ids[i] for i in known], trace.members, trace.projects, trace.users, trace.gpu_types,
-        trace.source, profiles=trace.profiles,
-    )  # fmt: skip
+    past = trace.rows(known)
     built = build_state(fleet, terms, past, policy)
     world = make_world(past, fleet, built, at_ms)
     state = built.state

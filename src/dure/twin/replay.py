@@ -7,6 +7,7 @@ import platform
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -228,10 +229,7 @@ def _with_queues(trace: Trace, built: Built) -> Trace:
     where = {m.name: i for i, m in enumerate(built.terms.members)}
     jobs = trace.jobs.copy()
     jobs["member"] = np.array([where[name] for name in trace.members], np.int32)[trace.jobs["member"]]
-    return Trace(
-        jobs, trace.job_ids, [m.name for m in built.terms.members], trace.projects, trace.users, trace.gpu_types,
-        trace.source, trace.extra, trace.profiles,
-    )  # fmt: skip
+    return replace(trace, jobs=jobs, members=[m.name for m in built.terms.members])
 
 
 def _online_gpu_ms(series: Series, fleet: Fleet, first: int, end_ms: int) -> int:

@@ -149,9 +149,8 @@ def may_hold(S: State, c: int, p: int) -> bool:
     cls = S.cls[c]
     if g.backfill == BACKFILL_NONE or cls.num_gpus == 0 or cls.gpu_milli < 1000 or g.now_ms < cls.no_hold_ms:
         return False
-    return (
-        S.pool[p].holds - S.pool[p].reserved < g.holds_max and g.now_ms - S.job[cls.root].queued_ms >= g.hold_after_ms
-    )
+    num = S.pool[p].holds - S.pool[p].reserved
+    return num < g.holds_max and g.now_ms - S.job[cls.root].queued_ms >= g.hold_after_ms
 
 
 @kernel
@@ -194,6 +193,12 @@ def reclaim_for(S: State, c: int, p: int) -> bool:
 
 
 @kernel
+def preempt_every_ms(S: State, p: int) -> int:
+    """Least time between two searches for later-ranked jobs in a pool."""
+    return S.g[0].preempt_node_ms * (S.pool[p].node1 - S.pool[p].node0)
+
+
+@kernel
 def preempt_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
     """Rule 3 with 6: stop the member's own later-ranked jobs for the head of a class."""
     cls = S.cls[c]
@@ -208,7 +213,7 @@ def preempt_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
         # Its own jobs' GPUs count once: what the victims give back is what the head takes.
         return False
     # Less often in large pools, where much is looked at, and while nothing is found: up to a hundred times the least.
-    every_ms = g.preempt_node_ms * (S.pool[p].node1 - S.pool[p].node0)
+    every_ms = preempt_every_ms(S, p)
     waited_ms = g.now_ms - S.job[cls.root].queued_ms
     cls.preempt_at_ms = g.now_ms + min(max(every_ms, waited_ms // 8), 100 * every_ms)
     num = plan(S, c, p, cls.num_gpus, HOLD_RANK, cls.root)

@@ -12,6 +12,7 @@ from dure.policy.kernels.admit import (
     may_fit,
     may_hold,
     may_preempt,
+    preempt_every_ms,
     reclaim_for,
     reserve_for,
     try_start,
@@ -30,7 +31,7 @@ from dure.policy.kernels.layout import (
     RUNNING,
     State,
 )
-from dure.policy.kernels.leases import drop_hold, grow, note_rank, progress_ms, requeue, start_job
+from dure.policy.kernels.leases import drop_hold, grow, mark_ready, note_rank, progress_ms, requeue, start_job
 from dure.policy.kernels.nodes import fits, recount_tenants
 from dure.policy.kernels.place import place
 from dure.policy.kernels.queue import class_before, level_of, rank_of
@@ -240,13 +241,12 @@ def fill_pool(S: State, p: int) -> None:
     h = pool.hold
     while h >= 0:
         if S.hold[h].missing == 0:
-            S.ready[g.num_ready] = h
-            g.num_ready += 1
+            mark_ready(S, h)
         h = S.hold[h].next
     start_ready(S)
     is_preempting = g.preemptive == 1 and g.now_ms >= pool.preempt_at_ms
     if is_preempting:
-        pool.preempt_at_ms = g.now_ms + g.preempt_node_ms * (pool.node1 - pool.node0)
+        pool.preempt_at_ms = g.now_ms + preempt_every_ms(S, p)
     if g.is_shares:
         fill = pool.looks * 4096 + p * 2 + 1
         for i in range(pool.guar0, pool.guar1):

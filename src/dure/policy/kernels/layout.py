@@ -183,7 +183,6 @@ CLS = np.dtype(
         ("tried", i8),
         ("preempt_at_ms", i8),
         ("no_hold_ms", i8),
-        ("holds", i8),
         ("topology", i1),
         ("priority", i1),
         ("has_come", i1),

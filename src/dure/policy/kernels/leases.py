@@ -33,6 +33,7 @@ from dure.policy.kernels.nodes import (
     free_gpus_of,
     gpu_milli_on,
     index,
+    lowest_gpus,
     milli_in,
     note_gain,
     unindex,
@@ -86,8 +87,7 @@ def check_hold(S: State, n: int) -> None:
         node.is_ready = 1
         hold.missing -= 1
         if hold.missing == 0:
-            S.ready[S.g[0].num_ready] = h
-            S.g[0].num_ready += 1
+            mark_ready(S, h)
 
 
 @kernel
@@ -253,6 +253,24 @@ def leave_queue(S: State, j: int) -> None:
 
 
 @kernel
+def mark_ready(S: State, h: int) -> None:
+    """Remember a hold whose nodes are all free, for `start_ready`."""
+    S.ready[S.g[0].num_ready] = h
+    S.g[0].num_ready += 1
+
+
+@kernel
+def count_hold(S: State, h: int, sign: int) -> None:
+    """Count a hold in (or out of) those of its pool on which others may be backfilled, and what it reserves."""
+    hold = S.hold[h]
+    if hold.kind == HOLD_BACKFILL or hold.kind == HOLD_RESERVED:
+        S.pool[hold.pool].holds += sign
+    if hold.kind == HOLD_RESERVED:
+        S.pool[hold.pool].reserved += sign
+        S.mp[S.cls[S.job[hold.job].cls].member, hold.pool].reserved_milli += sign * hold.rem * 1000
+
+
+@kernel
 def drop_hold(S: State, h: int) -> None:
     """Let the nodes of a hold go."""
     hold = S.hold[h]
@@ -275,13 +293,7 @@ def drop_hold(S: State, h: int) -> None:
         S.hold[hold.next].prev = hold.prev
     if hold.kind == HOLD_RECLAIM:
         return_share(S, S.cls[S.job[hold.job].cls].member, hold.pool, hold.rem * 1000)
-    if hold.kind == HOLD_RESERVED:
-        pool.holds -= 1
-        pool.reserved -= 1
-        S.mp[S.cls[S.job[hold.job].cls].member, hold.pool].reserved_milli -= hold.rem * 1000
-    if hold.kind == HOLD_BACKFILL:
-        pool.holds -= 1
-        S.cls[S.job[hold.job].cls].holds -= 1
+    count_hold(S, h, -1)
     S.job[hold.job].hold = -1
     hold.job = -1
     hold.next = S.g[0].free_hold
@@ -333,14 +345,11 @@ def on_cancel(S: State, j: int) -> None:
     job = S.job[j]
     if job.state == PENDING:
         leave_queue(S, j)
-        if job.hold >= 0:
-            drop_hold(S, job.hold)
-    elif job.state == RESERVED:
-        if job.hold >= 0:
-            drop_hold(S, job.hold)
     elif job.state in (RUNNING, REVOKING):
         bank(S, j)
         release(S, j)
+    if job.hold >= 0:
+        drop_hold(S, job.hold)
     job.state = CANCELLED
     job.end_ms = S.g[0].now_ms
     drop_ended(S, job.cls)
@@ -444,12 +453,7 @@ def shrink(S: State, j: int, s: int, take: int, cause: int) -> None:
     n = seg.node
     if job.is_borrowed:
         over_on_nodes(S, j, -1)
-    mask, out = seg.mask, 0
-    for _ in range(take):
-        bit = mask & -mask
-        out |= bit
-        mask ^= bit
-    free_gpus_of(S, n, s, out)
+    free_gpus_of(S, n, s, lowest_gpus(seg.mask, take))
     charge(S, j, -take * 1000)
     job.alloc -= take
     if seg.mask == 0:

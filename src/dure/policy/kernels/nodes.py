@@ -41,25 +41,20 @@ def net_for(S: State, c: int, count: int) -> int:
 
 
 @kernel
-def fits(S: State, n: int, c: int, count: int) -> bool:
-    """Whether a node has free what a job of class c wants beside `count` GPUs: CPU, memory, network."""
-    node = S.node[n]
-    return (
-        node.cpu_free >= cpu_for(S, c, count)
-        and node.mem_free >= mem_for(S, c, count)
-        and node.net_free >= net_for(S, c, count)
-    )
-
-
-@kernel
 def fits_with(S: State, n: int, c: int, count: int, cpu: int, mem: int, net: int) -> bool:
-    """`fits`, were so much CPU, memory and network given back."""
+    """`fits`, were so much CPU, memory and network given back as well."""
     node = S.node[n]
     return (
         node.cpu_free + cpu >= cpu_for(S, c, count)
         and node.mem_free + mem >= mem_for(S, c, count)
         and node.net_free + net >= net_for(S, c, count)
     )
+
+
+@kernel
+def fits(S: State, n: int, c: int, count: int) -> bool:
+    """Whether a node has free what a job of class c wants beside `count` GPUs: CPU, memory, network."""
+    return fits_with(S, n, c, count, 0, 0, 0)
 
 
 @kernel
@@ -71,6 +66,15 @@ def may_ever_fit(S: State, n: int, c: int, count: int) -> bool:
         and node.mem_all >= mem_for(S, c, count)
         and node.net_all >= net_for(S, c, count)
     )
+
+
+@kernel
+def give_beside(S: State, n: int, c: int, count: int, sign: int) -> None:
+    """Give a node back what stood beside `count` GPUs of a job of class c (`sign` -1: take it)."""
+    node = S.node[n]
+    node.cpu_free += sign * cpu_for(S, c, count)
+    node.mem_free += sign * mem_for(S, c, count)
+    node.net_free += sign * net_for(S, c, count)
 
 
 @kernel
@@ -219,7 +223,7 @@ def recount_tenants(S: State, n: int) -> None:
 
 @kernel
 def add_segment(S: State, j: int, n: int, count: int, milli: int) -> None:
-    """Give `count` GPUs (or `milli` of one) of node n to job j, with what it wants beside them. The node must have them free."""
+    """Give `count` GPUs (or `milli` of one) of node n, which must be free, to job j, and what it wants beside them."""
     g = S.g[0]
     job = S.job[j]
     node = S.node[n]
@@ -252,9 +256,7 @@ def add_segment(S: State, j: int, n: int, count: int, milli: int) -> None:
         S.gfree[n, best] -= milli
         seg.mask = 1 << best
         node.used_milli += milli
-    node.cpu_free -= cpu_for(S, job.cls, count)
-    node.mem_free -= mem_for(S, job.cls, count)
-    node.net_free -= net_for(S, job.cls, count)
+    give_beside(S, n, job.cls, count, -1)
     count_tenant(S, n, j)
     seg.next = job.seg
     job.seg = s
@@ -297,10 +299,7 @@ def free_gpus_of(S: State, n: int, s: int, mask: int) -> None:
             node.free_mask |= mask
             node.free += 1
     seg.mask &= ~mask
-    c, count = S.job[seg.job].cls, gpus_in(mask)
-    node.cpu_free += cpu_for(S, c, count)
-    node.mem_free += mem_for(S, c, count)
-    node.net_free += net_for(S, c, count)
+    give_beside(S, n, S.job[seg.job].cls, gpus_in(mask), 1)
     index(S, n)
     note_gain(S, n)
     count_clear(S, n)

@@ -324,8 +324,8 @@ def place_on_holds(S: State, c: int, p: int, gpus: int, end_ms: int) -> int:
     h = S.pool[p].hold
     while h >= 0:
         hold = S.hold[h]
-        if (hold.kind == HOLD_BACKFILL and hold.start_ms >= end_ms) or (
-            hold.kind == HOLD_RESERVED and hold.start_ms >= end_ms and will_leave(S, c, p, hold.start_ms)
+        if hold.start_ms >= end_ms and (
+            hold.kind == HOLD_BACKFILL or (hold.kind == HOLD_RESERVED and will_leave(S, c, p, hold.start_ms))
         ):
             n = hold.head
             looked = 0

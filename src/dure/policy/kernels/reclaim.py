@@ -20,7 +20,7 @@ from dure.policy.kernels.layout import (
     UP,
     State,
 )
-from dure.policy.kernels.leases import check_hold, decide, progress_ms, revoke, shrink, unsaved_ms
+from dure.policy.kernels.leases import check_hold, count_hold, decide, progress_ms, revoke, shrink, unsaved_ms
 from dure.policy.kernels.nodes import (
     count_clear,
     cpu_for,
@@ -162,7 +162,7 @@ def is_whole_victim(S: State, n: int, kind: int, claimant: int) -> bool:
 def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     """Cost of having `need` free GPUs on node n, or NO_COST where victims do not suffice.
 
-    Backfill holds: ms until the node is predicted free; reservations: ms after they begin. Otherwise GPU-ms of work lost.
+    Backfill holds: ms until the node is predicted free; reservations: ms after they begin; else GPU-ms of work lost.
     """
     node = S.node[n]
     c = S.job[claimant].cls
@@ -459,13 +459,7 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
     if pool.hold >= 0:
         S.hold[pool.hold].prev = h
     pool.hold = h
-    if kind == HOLD_BACKFILL:
-        pool.holds += 1
-        S.cls[S.job[j].cls].holds += 1
-    if kind == HOLD_RESERVED:
-        pool.holds += 1
-        pool.reserved += 1
-        S.mp[S.cls[S.job[j].cls].member, p].reserved_milli += gpus * 1000
+    count_hold(S, h, 1)
     S.job[j].hold = h
     g.holds += 1
     for i in range(num - 1, -1, -1):

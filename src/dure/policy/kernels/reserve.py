@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import HOLD_RESERVED, NEVER_MS, RESERVED, RUNNING, State
-from dure.policy.kernels.leases import enqueue, queue_in, revoke
+from dure.policy.kernels.leases import enqueue, mark_ready, queue_in, revoke
 from dure.policy.kernels.quota import notice_ms
 from dure.policy.kernels.reclaim import hold_pick, plan
 
@@ -51,8 +51,7 @@ def on_reservation_due(S: State, j: int) -> None:
         return
     queue_in(S, j)
     if S.hold[job.hold].missing == 0:
-        S.ready[S.g[0].num_ready] = job.hold
-        S.g[0].num_ready += 1
+        mark_ready(S, job.hold)
 
 
 @kernel

@@ -26,7 +26,8 @@ def select_members(trace: Trace, names: Sequence[str]) -> Trace:
             raise InputError(f"no member {name!r}", trace.source, field="member")
     wanted = [trace.members.index(name) for name in names]
     keep = np.flatnonzero(np.isin(trace.jobs["member"], wanted))
-    jobs = trace.jobs[keep]
+    chosen = trace.rows(keep)
+    jobs = chosen.jobs
     where = np.zeros(len(trace.members), np.int32)
     where[wanted] = np.arange(len(wanted))
     jobs["member"] = where[jobs["member"]]
@@ -35,18 +36,12 @@ def select_members(trace: Trace, names: Sequence[str]) -> Trace:
         jobs["submit_ms"] -= first
         for name in ("deadline_ms", "begin_ms"):
             jobs[name][jobs[name] >= 0] -= first
-    return replace(
-        trace, jobs=jobs, job_ids=[trace.job_ids[i] for i in keep], members=list(names),
-        extra={k: v[keep] for k, v in trace.extra.items()},
-    )  # fmt: skip
+    return replace(chosen, members=list(names))
 
 
 def head(trace: Trace, num_jobs: int) -> Trace:
     """The first jobs."""
-    return replace(
-        trace, jobs=trace.jobs[:num_jobs], job_ids=trace.job_ids[:num_jobs],
-        extra={k: v[:num_jobs] for k, v in trace.extra.items()},
-    )  # fmt: skip
+    return trace.rows(np.arange(min(num_jobs, len(trace.jobs))))
 
 
 def rescale_arrivals(trace: Trace, factor: float) -> Trace:
