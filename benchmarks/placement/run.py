@@ -19,6 +19,7 @@ import numpy as np
 
 from dure.twin.data import data_dir
 from dure.twin.openb import (
+    DURE,
     POLICIES,
     WORKLOADS,
     read_pool,
@@ -30,7 +31,8 @@ from dure.twin.placement_bound import allocation_bound
 
 SEEDS = range(42, 52)
 FRESH_SEEDS = range(62, 72)
-FRESH_POLICIES = ("fgd", "dure")
+FRESH_POLICIES = ("fgd", DURE)
+ALL = (*POLICIES, DURE)
 COLUMNS = ("random", "dotprod", "gpuclustering", "gpupacking", "bestfit", "fgd")
 
 
@@ -77,7 +79,7 @@ def main() -> None:
     file = here / "results.json"
     pool = read_pool(data)
     started = time.perf_counter()
-    chosen = sys.argv[1:] or list(POLICIES)
+    chosen = sys.argv[1:] or list(ALL)
     found = [vars(row) for name in WORKLOADS for row in run_placement(data, name, chosen, SEEDS)]
     again = [policy for policy in FRESH_POLICIES if policy in chosen]
     found += [vars(row) for name in WORKLOADS for row in run_placement(data, name, again, FRESH_SEEDS)]
@@ -85,7 +87,7 @@ def main() -> None:
     kept = [row for row in before["rows"] if row["policy"] not in chosen]
     rows = sorted(
         kept + found,
-        key=lambda r: (WORKLOADS.index(r["workload"]), list(POLICIES).index(r["policy"]), r["seed"]),
+        key=lambda r: (WORKLOADS.index(r["workload"]), ALL.index(r["policy"]), r["seed"]),
     )
     seconds = time.perf_counter() - started
     bounds = {

@@ -17,7 +17,7 @@ from dure.policy.config import named_policy
 from dure.policy.kernels import layout as k
 
 relaxed = settings(settings.default, suppress_health_check=list(HealthCheck))
-SCRATCH = ("pick", "cost")
+SCRATCH = ("pick", "cost", "score", "gpu_free")
 BESIDE = ("cpu_milli", "mem_mib", "net_mbps")
 
 

@@ -16,9 +16,14 @@ from dure.policy.config import CLAIRVOYANT, Policy
 from dure.policy.kernels import layout as k
 from dure.policy.kernels.bits import make_bits
 from dure.policy.kernels.compile import kernel
+from dure.policy.kernels.expected import SEEN_MIN
 from dure.policy.kernels.layout import State
 from dure.policy.kernels.nodes import count_clear, index, node_power_w
 from dure.policy.kernels.place import least_part
+from dure.policy.kernels.placement import FULL_MILLI
+
+#: Scores that are kept at most, 16 bytes each; shapes beyond are placed by best fit.
+SCORES_MAX = 1 << 23
 
 _CLASS_KEYS = (
     "member", "project", "num_gpus", "min_gpus", "max_gpus", "gpus_per_node", "gpu_milli", "cpu_milli", "mem_mib",
@@ -56,7 +61,8 @@ def policy_terms(trace: Trace, fleet: Fleet, terms: Terms | None, policy: Policy
         A member of the trace is not one of the terms' members.
     """
     if terms is None:
-        terms = single_member_terms(fleet.num_gpus, trace.members)
+        sizes = np.bincount(fleet.nodes["pool"], weights=fleet.nodes["num_gpus"], minlength=1).astype(int)
+        terms = single_member_terms(sizes.tolist(), trace.members)
     elif policy.is_shares or policy.order == k.FAIR:
         known = {m.name for m in terms.members}
         for name in trace.members:
@@ -237,6 +243,8 @@ def build_state(
     project = np.zeros(num_projects, k.PROJECT)
     project["weight_milli"] = 1000
 
+    shape, num_rows = _shapes(cls, uniq, cls_pool, pool, node, _type_mask(trace, fleet, []))
+    g["learn_at"] = SEEN_MIN if num_rows else k.NEVER_MS
     state = State(
         g=g, job=job, cls=cls, cls_pool=cls_pool,
         need=np.full((len(cls), num_pools), k.NEED_NEVER, np.int8), came=np.zeros(len(cls), np.int64), member=member,
@@ -249,7 +257,9 @@ def build_state(
         hist=np.zeros((num_keys, k.NUM_BUCKETS + 1), np.int32), site=site, project=project, speed=speed,
         pick=np.zeros((num_nodes + 2, 2), np.int64), dirty=np.zeros(num_pools + 1, np.int64),
         ready=np.zeros(num_nodes + 2, np.int64), cost=np.zeros(num_nodes, np.int64),
-        lend=np.zeros((num_members, num_members, 3), np.int64),
+        lend=np.zeros((num_members, num_members, 3), np.int64), shape=shape,
+        score=np.zeros((max(num_rows, 1), num_nodes), k.SCORE), target=np.zeros((k.TARGET_MAX, 5)),
+        outlook=np.zeros(FULL_MILLI + 2), gpu_free=np.zeros((2, k.GPUS_MAX), np.int32),
     )  # fmt: skip
     for i in range(num_nodes):
         if node[i]["state"] == k.UP:
@@ -314,6 +324,50 @@ def _classes(trace: Trace, member_of: NDArray[Any], policy: Policy) -> tuple[NDA
     cls["per_node"] = uniq["gpus_per_node"]
     cls["root"] = cls["prev"] = cls["next"] = -1
     return cls_of.astype(np.int32), cls, uniq
+
+
+def _shapes(
+    cls: NDArray[Any], uniq: NDArray[Any], cls_pool: NDArray[Any], pool: NDArray[Any], node: NDArray[Any],
+    kinds: NDArray[Any],
+) -> tuple[NDArray[Any], int]:  # fmt: skip
+    """What the classes ask of one node, and for how many shapes scores are kept; marks the pools in which they are.
+
+    Scored are the places of jobs that share GPUs or need none; and of all jobs where some want more CPU for each GPU
+    than a node has. Elsewhere best fit by free GPUs loses nothing.
+    """
+    most = max(int(pool["per_node"].max(initial=0)), 1)
+    table = np.zeros(len(cls), [(name, np.int64) for name in ("cpu", "gpus", "milli", "mask")])
+    table["gpus"] = np.where(cls["per_node"] > 0, cls["per_node"], np.minimum(cls["num_gpus"], most))
+    table["cpu"] = cls["cpu_base"] + cls["cpu_each"] * table["gpus"]
+    table["milli"] = np.where(cls["num_gpus"] > 0, cls["gpu_milli"], 0)
+    everything = (1 << 50) - 1  # exact as a float
+    for c, asked in enumerate(uniq["type_mask"]):
+        allowed = [int(kinds[b]) for b in range(len(kinds)) if asked >> b & 1 and kinds[b] >= 0]
+        table["mask"][c] = sum(1 << t for t in allowed) if asked and (kinds >= 0).any() else everything
+    rows, of = _unique_rows(table)
+    shape = np.zeros(max(len(rows), 1), k.SHAPE)
+    shape["row"] = -1
+    for name in ("cpu", "gpus", "milli", "mask"):
+        shape[name][: len(rows)] = rows[name]
+    cls["shape"] = of
+    even = np.full(len(pool), 1 << 62, np.int64)
+    has = node["num"] > 0
+    np.minimum.at(even, node["pool"][has], node["cpu_all"][has] // node["num"][has])
+    num_rows, most_rows = 0, max(SCORES_MAX // max(len(node), 1), 1)
+    for c in range(len(cls)):
+        mine = cls_pool[int(cls[c]["pool0"]) : int(cls[c]["pool0"] + cls[c]["num_pools"])]
+        is_sharing = cls[c]["num_gpus"] == 0 or cls[c]["gpu_milli"] < FULL_MILLI
+        pool["scored"][mine] |= np.where(cls[c]["cpu_each"] > even[mine], k.SCORED_ALL, k.SCORED_SHARING * is_sharing)
+    for c in range(len(cls)):
+        mine = cls_pool[int(cls[c]["pool0"]) : int(cls[c]["pool0"] + cls[c]["num_pools"])]
+        at = int(of[c])
+        is_single = cls[c]["num_gpus"] == shape[at]["gpus"]
+        is_sharing = cls[c]["num_gpus"] == 0 or cls[c]["gpu_milli"] < FULL_MILLI
+        kind = k.SCORED_ALL | k.SCORED_SHARING * is_sharing
+        if is_single and shape[at]["row"] < 0 and (pool["scored"][mine] & kind).any() and num_rows < most_rows:
+            shape[at]["row"] = num_rows
+            num_rows += 1
+    return shape, num_rows
 
 
 def _unique_rows(table: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

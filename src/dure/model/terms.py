@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,12 +83,20 @@ class Terms:
     own_notice_ms: int = 60_000
 
 
-def single_member_terms(num_gpus: int, member_names: list[str] | None = None) -> Terms:
-    """One pool, one agreement-free world: the first member owns all; every member shares it by weight alone."""
+def single_member_terms(num_gpus: int | Sequence[int], member_names: list[str] | None = None) -> Terms:
+    """One agreement-free world: the first member owns all; every member shares it by weight alone.
+
+    Parameters
+    ----------
+    num_gpus : int or sequence of int
+        GPUs of the one pool, or of each pool.
+    """
     names = member_names or ["default"]
-    guarantee = np.zeros((len(names), 1), np.int64)
+    sizes = [num_gpus] if isinstance(num_gpus, int) else list(num_gpus)
+    guarantee = np.zeros((len(names), len(sizes)), np.int64)
     if len(names) == 1:
-        guarantee[0, 0] = num_gpus
-    agreement = np.zeros((len(names), 1), np.int32)
-    lend = AgreementTerms("common", 0, num_gpus, 60_000)
-    return Terms([Member(n) for n in names], [Pool("pool", 0, 0, 0, 0)], guarantee, [lend], agreement)
+        guarantee[0] = sizes
+    agreement = np.zeros((len(names), len(sizes)), np.int32)
+    lend = AgreementTerms("common", 0, sum(sizes), 60_000)
+    pools = [Pool("pool" if len(sizes) == 1 else f"pool{p}", 0, 0, 0, p) for p in range(len(sizes))]
+    return Terms([Member(n) for n in names], pools, guarantee, [lend], agreement)

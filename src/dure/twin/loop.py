@@ -23,7 +23,7 @@ from dure.policy.kernels.layout import (
     VACATE,
     State,
 )
-from dure.policy.kernels.leases import on_end, on_node_down, on_node_up, on_vacated
+from dure.policy.kernels.leases import on_cancel, on_end, on_node_down, on_node_up, on_vacated
 from dure.policy.kernels.quota import look_again, settle
 from dure.policy.kernels.reserve import next_due_ms, on_reservation_due, on_submit
 
@@ -326,3 +326,18 @@ def retime(S: State, W: World, j: int) -> None:
     at = next_rerank_ms(S, j)
     if at < NEVER_MS:
         schedule(W, at, RERANK, j, job.version)
+
+
+@kernel
+def one_by_one(S: State, chosen: NDArray[np.int64]) -> None:
+    """Submit the jobs one after another; who does not start at once is gone. Fills the first node of each, or -1."""
+    g = S.g[0]
+    for j in range(g.num_jobs):
+        g.now_ms = S.job[j].submit_ms
+        on_submit(S, j)
+        cycle(S)
+        g.num_dec = 0
+        if S.job[j].state == RUNNING:
+            chosen[j] = S.seg[S.job[j].seg].node
+        else:
+            on_cancel(S, j)

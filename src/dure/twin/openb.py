@@ -18,10 +18,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dure.core.build import build_state
 from dure.model.errors import InputError
+from dure.model.fleet import NODE_DTYPE, Fleet, GpuType, Site
+from dure.model.jobs import TOPOLOGY_NODE, Trace, make_jobs
+from dure.policy.config import named_policy
 from dure.policy.kernels import placement_run as kernels
-from dure.policy.kernels.placement_dure import outlook_of
+from dure.policy.kernels.expected import told
 from dure.twin.go_random import GoRandom
+from dure.twin.loop import one_by_one
 
 WORKLOADS = (
     "default", "cpu050", "cpu100", "cpu200", "cpu250", "gpushare40", "gpushare60", "gpushare80", "gpushare100",
@@ -34,8 +39,9 @@ POLICIES = {
     "gpupacking": kernels.PACKING,
     "bestfit": kernels.BEST_FIT,
     "fgd": kernels.FGD,
-    "dure": kernels.DURE,
 }
+#: The policy's own placement, by the core: no rule of `placement_run`.
+DURE = "dure"
 REFERENCE_NAMES = {
     "random": "01-Random", "dotprod": "02-DotProd", "gpuclustering": "03-GpuClustering",
     "gpupacking": "04-GpuPacking", "bestfit": "05-BestFit", "fgd": "06-FGD",
@@ -306,18 +312,19 @@ def run_one(pool: Pool, workload: Workload, policy: str, seed: int) -> Placement
     """One policy on one order of arrival."""
     target = target_of(workload)
     arrivals, random = arrivals_of(workload, pool.total_milli, seed)
-    order = tie_order(random, len(pool.num_gpus))
-    if policy == "dure":
-        order = np.arange(len(order))  # Dure's rule is a function of state, pod and target alone
-    # The reference's Random draws among nodes in the order its threads find them: that cannot be repeated.
-    draws = np.random.Generator(np.random.Philox(seed)).random((len(arrivals), 2))
-    cpu_free, mem_free, gpu_free = pool.cpu_milli.copy(), pool.mem_mib.copy(), pool.gpu_free()
-    chosen = np.empty(len(arrivals), np.int64)
-    chosen_gpus = np.empty(len(arrivals), np.int64)
-    kernels.place_pods(
-        POLICIES[policy], arrivals, workload.shapes, kinds_of(workload.shapes), cpu_free, mem_free, gpu_free,
-        pool.num_gpus, pool.gpu_type, target, outlook_of(target), order, draws, chosen, chosen_gpus,
-    )  # fmt: skip
+    if policy == DURE:
+        chosen, cpu_free, gpu_free = place_by_core(pool, workload, arrivals, target)
+    else:
+        order = tie_order(random, len(pool.num_gpus))
+        # The reference's Random draws among nodes in the order its threads find them: that cannot be repeated.
+        draws = np.random.Generator(np.random.Philox(seed)).random((len(arrivals), 2))
+        cpu_free, mem_free, gpu_free = pool.cpu_milli.copy(), pool.mem_mib.copy(), pool.gpu_free()
+        chosen = np.empty(len(arrivals), np.int64)
+        chosen_gpus = np.empty(len(arrivals), np.int64)
+        kernels.place_pods(
+            POLICIES[policy], arrivals, workload.shapes, kinds_of(workload.shapes), cpu_free, mem_free, gpu_free,
+            pool.num_gpus, pool.gpu_type, target, order, draws, chosen, chosen_gpus,
+        )  # fmt: skip
     demand = (workload.shapes[:, 2] * workload.shapes[:, 3])[arrivals]
     lost = kernels.pool_fragmentation(cpu_free, gpu_free, pool.num_gpus, pool.gpu_type, target)
     return PlacementRow(
@@ -327,6 +334,58 @@ def run_one(pool: Pool, workload: Workload, policy: str, seed: int) -> Placement
         allocated_at_end(demand, chosen, pool.total_milli),
         100.0 * float(lost) / pool.total_milli,
     )
+
+
+def fleet_of(pool: Pool) -> tuple[Fleet, NDArray[np.int64]]:
+    """The nodes as a fleet, a pool for each GPU model, and which of the list's nodes each is."""
+    order = np.lexsort((np.arange(len(pool.num_gpus)), pool.gpu_type))
+    nodes = np.zeros(len(order), NODE_DTYPE)
+    nodes["cpu_milli"], nodes["mem_mib"] = pool.cpu_milli[order], pool.mem_mib[order]
+    nodes["num_gpus"], nodes["gpu_type"] = pool.num_gpus[order], pool.gpu_type[order]
+    nodes["pool"] = nodes["block"] = np.unique(pool.gpu_type[order], return_inverse=True)[1]
+    nodes["rack"] = np.arange(len(nodes))
+    return Fleet(nodes, [GpuType(name) for name in pool.types], [Site("site")], ["cluster"], []), order
+
+
+def trace_of(pool: Pool, workload: Workload, arrivals: NDArray[np.int32]) -> Trace:
+    """The pods as jobs that come one a second and say nothing of how long they will stay."""
+    jobs = make_jobs(len(arrivals))
+    shape = workload.shapes[arrivals]
+    jobs["submit_ms"] = np.arange(len(arrivals)) * 1000
+    jobs["cpu_milli"], jobs["mem_mib"] = shape[:, 0], shape[:, 1]
+    jobs["num_gpus"] = jobs["min_gpus"] = jobs["max_gpus"] = shape[:, 2]
+    jobs["gpu_milli"] = np.where(shape[:, 2] > 0, shape[:, 3], 1000)
+    jobs["topology"] = np.where(shape[:, 2] > 1, TOPOLOGY_NODE, 0)
+    everything = (1 << len(pool.types)) - 1
+    jobs["type_mask"] = np.where(shape[:, 4] == everything, 0, shape[:, 4])
+    return Trace(
+        jobs, [str(i) for i in range(len(jobs))], ["default"], ["default"], ["default"], list(pool.types), workload.name
+    )
+
+
+def place_by_core(
+    pool: Pool, workload: Workload, arrivals: NDArray[np.int32], target: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+    """Dure's default policy itself, one member, told the load expected as FGD is; a job that does not start is gone.
+
+    Returns
+    -------
+    chosen : int64[P]
+        Node, as in the fleet's order; -1 turned away.
+    cpu_free : int64[N]
+    gpu_free : int32[N, 8]
+        What is left at the end, in the list's order of nodes.
+    """
+    fleet, order = fleet_of(pool)
+    state = build_state(fleet, None, trace_of(pool, workload, arrivals), named_policy("dure")).state
+    told(state, target)
+    chosen = np.full(len(arrivals), -1, np.int64)
+    one_by_one(state, chosen)
+    cpu_free, gpu_free = np.empty(len(order), np.int64), np.zeros((len(order), MAX_GPUS), np.int32)
+    is_whole = state.node["free_mask"][:, None] >> np.arange(MAX_GPUS) & 1
+    cpu_free[order] = state.node["cpu_free"]
+    gpu_free[order] = np.where(is_whole, 1000, state.gfree[:, :MAX_GPUS])
+    return chosen, cpu_free, gpu_free
 
 
 def run_placement(data: Path, workload: str, policies: Sequence[str], seeds: Sequence[int]) -> list[PlacementRow]:
@@ -339,7 +398,7 @@ def run_placement(data: Path, workload: str, policies: Sequence[str], seeds: Seq
     workload : str
         One of the files' names (`WORKLOADS` are those with published results).
     policies : sequence of str
-        Names in `POLICIES`.
+        Names in `POLICIES`, or ``dure``.
     seeds : sequence of int
         At least 0.
 
@@ -349,8 +408,8 @@ def run_placement(data: Path, workload: str, policies: Sequence[str], seeds: Seq
         Unknown workload or policy, negative seed, broken files.
     """
     for policy in policies:
-        if policy not in POLICIES:
-            raise InputError(f"no policy {policy!r}; there are {', '.join(POLICIES)}", field="policies")
+        if policy not in (*POLICIES, DURE):
+            raise InputError(f"no policy {policy!r}; there are {', '.join(POLICIES)}, {DURE}", field="policies")
     for seed in seeds:
         if seed < 0:
             raise InputError(f"{seed} is negative", field="seeds")

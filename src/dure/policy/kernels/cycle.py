@@ -18,6 +18,7 @@ from dure.policy.kernels.admit import (
     try_start,
 )
 from dure.policy.kernels.compile import kernel
+from dure.policy.kernels.expected import is_scored, score_on
 from dure.policy.kernels.layout import (
     BACKFILL_NONE,
     DURE,
@@ -32,10 +33,10 @@ from dure.policy.kernels.layout import (
     State,
 )
 from dure.policy.kernels.leases import drop_hold, grow, mark_ready, note_rank, progress_ms, requeue, start_job
-from dure.policy.kernels.nodes import fits, recount_tenants
+from dure.policy.kernels.nodes import fits, gpu_milli_on, recount_tenants
 from dure.policy.kernels.place import place
 from dure.policy.kernels.queue import class_before, level_of, rank_of
-from dure.policy.kernels.quota import is_within_share, mark_dirty, may_borrow, settle, settle_project
+from dure.policy.kernels.quota import is_within_share, mark_dirty, may_borrow, may_use, settle, settle_project
 from dure.policy.kernels.reclaim import reclaim_power
 
 #: Classes that may come at one moment and be looked at one by one; with more, every pool is looked at whole.
@@ -322,6 +323,30 @@ def claim_anywhere(S: State, c: int) -> bool:
 
 
 @kernel
+def best_of_equals(S: State, c: int, is_borrowed: int) -> int:
+    """Of the first pool that has room for a class whose place is scored, and those as fast, the one that loses least.
+
+    -1: there is none, or places are not scored.
+    """
+    cls = S.cls[c]
+    best, best_step, best_speed = -1, np.int64(0), np.int64(0)
+    for i in range(cls.pool0, cls.pool0 + cls.num_pools):
+        p = S.cls_pool[i]
+        speed = S.speed[cls.speed, S.pool[p].gpu_type]
+        if best >= 0 and speed != best_speed:
+            break
+        if (not is_borrowed and S.mp[cls.member, p].guarantee == 0) or not is_scored(S, c, p, cls.num_gpus):
+            continue
+        milli = gpu_milli_on(S, c, p)
+        if not may_use(S, cls.member, p, cls.num_gpus * milli, is_borrowed) or place(S, c, p, cls.num_gpus) == 0:
+            continue
+        step = score_on(S, c, S.pick[0, 0], milli)
+        if best < 0 or step > best_step:
+            best, best_step, best_speed = p, step, speed
+    return best
+
+
+@kernel
 def start_anywhere(S: State, c: int) -> bool:
     """Start the head of a class that has just come: on its member's share, on what others lend, by a claim.
 
@@ -334,6 +359,9 @@ def start_anywhere(S: State, c: int) -> bool:
     for is_borrowed in range(first_label, 2):
         if g.is_shares and is_borrowed and S.job[cls.root].preemptions > 0 and claim_anywhere(S, c):
             # Sent away once, a job is not lent out again while its member's share can take it.
+            return True
+        p = best_of_equals(S, c, is_borrowed)
+        if p >= 0 and not (is_strict and has_before(S, c, p)) and try_start(S, c, p, is_borrowed) == 1:
             return True
         for i in range(cls.pool0, cls.pool0 + cls.num_pools):
             p = S.cls_pool[i]

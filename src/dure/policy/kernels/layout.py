@@ -38,6 +38,8 @@ GPUS_MAX = 16
 ROW_PARTIAL = GPUS_MAX + 1
 ROW_OVER = ROW_PARTIAL + 8
 NUM_ROWS = ROW_OVER + 1
+#: `POOL.scored`: whose places in a pool are chosen by what they lose of the load expected (rule 4).
+SCORED_SHARING, SCORED_ALL = 1, 2
 #: `State.need` of a pool that a class may never use; `POOL.gain` when anything may have come free.
 NEED_NEVER, GAIN_ALL = 127, 126
 RACK_ROWS = 33
@@ -104,6 +106,11 @@ G = np.dtype(
             "lacking_w",
             "frag_gpus",
             "whole_free",
+            # the load expected (rule 4)
+            "num_target",
+            "num_seen",
+            "learn_at",
+            "outlook_stamp",
         )
     ],
     align=True,
@@ -176,6 +183,7 @@ CLS = np.dtype(
         ("pool0", i8),
         ("num_pools", i8),
         ("speed", i8),
+        ("shape", i8),
         ("root", i8),
         ("count", i8),
         ("prev", i8),
@@ -240,6 +248,7 @@ POOL = np.dtype(
         ("power_seen", i8),
         ("is_dirty", i1),
         ("is_plain", i1),
+        ("scored", i1),
         ("slices", i1),
     ],
     align=True,
@@ -303,6 +312,7 @@ NODE = np.dtype(
         ("num", i8),
         ("free", i8),
         ("fails", i8),
+        ("stamp", i8),
         ("state", i1),
         ("is_indexed", i1),
         ("is_clear", i1),
@@ -363,6 +373,12 @@ SITE = np.dtype(
     ],
     align=True,
 )
+#: What a class asks of one node, with how many jobs have asked it, and its row of scores; -1: none.
+SHAPE = np.dtype([(n, i8) for n in ("cpu", "gpus", "milli", "mask", "seen", "row")], align=True)
+#: A kept score of one shape on one node: of which state of both, how much capacity it saves, on which GPU.
+SCORE = np.dtype([("stamp", i8), ("step", np.int32), ("gpu", np.int32)], align=True)
+#: Shapes of the load expected that are told apart; beyond it the rarest are left out.
+TARGET_MAX = 256
 PROJECT = np.dtype([(n, i8) for n in ("usage", "used_milli", "at_ms", "weight_milli", "level")], align=True)
 
 
@@ -400,6 +416,11 @@ class State(ArrayBundle):
     ready: NDArray[Any]
     cost: NDArray[Any]
     lend: NDArray[Any]
+    shape: NDArray[Any]
+    score: NDArray[Any]
+    target: NDArray[Any]
+    outlook: NDArray[Any]
+    gpu_free: NDArray[Any]
 
     FIELDS = {
         "g": (G, 1),
@@ -433,4 +454,9 @@ class State(ArrayBundle):
         "ready": (i8, 1),
         "cost": (i8, 1),
         "lend": (i8, 3),
+        "shape": (SHAPE, 1),
+        "score": (SCORE, 2),
+        "target": (np.float64, 2),
+        "outlook": (np.float64, 1),
+        "gpu_free": (np.int32, 2),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dure.policy.kernels.bits import clear_bit, gpus_in, set_bit
 from dure.policy.kernels.compile import kernel
+from dure.policy.kernels.expected import gpu_chosen
 from dure.policy.kernels.layout import RACK_ROWS, ROW_PARTIAL, UP, State
 
 #: Slices of a GPU that follows NVIDIA's profiles, and what 1 to 7 of them take: 1g, 2g, 3g, 4g, and the whole.
@@ -118,6 +119,7 @@ def unindex(S: State, n: int) -> None:
     if not node.is_indexed:
         return
     node.is_indexed = 0
+    node.stamp += 1
     clear_bit(S.bits, node.free, n)
     if node.partial > 0:
         clear_bit(S.bits, ROW_PARTIAL + node.partial - 1, n)
@@ -222,12 +224,28 @@ def recount_tenants(S: State, n: int) -> None:
 
 
 @kernel
+def tightest_gpu(S: State, n: int, milli: int) -> int:
+    """The partly used GPU of a node with the least rest that suffices, else the first free one."""
+    node = S.node[n]
+    best = -1
+    for i in range(node.num):
+        if not (node.free_mask >> i) & 1 and S.gfree[n, i] >= milli and (best < 0 or S.gfree[n, i] < S.gfree[n, best]):
+            best = i
+    if best < 0:
+        best = 0
+        while not (node.free_mask >> best) & 1:
+            best += 1
+    return best
+
+
+@kernel
 def add_segment(S: State, j: int, n: int, count: int, milli: int) -> None:
     """Give `count` GPUs (or `milli` of one) of node n, which must be free, to job j, and what it wants beside them."""
     g = S.g[0]
     job = S.job[j]
     node = S.node[n]
     before_w = node_power_w(S, n)
+    best = gpu_chosen(S, job.cls, n)
     unindex(S, n)
     s = g.free_seg
     seg = S.seg[s]
@@ -240,17 +258,10 @@ def add_segment(S: State, j: int, n: int, count: int, milli: int) -> None:
         node.free -= count
         node.used_milli += count * 1000
     else:
-        best = -1
-        for i in range(node.num):
-            if not (node.free_mask >> i) & 1 and S.gfree[n, i] >= milli:
-                if best < 0 or S.gfree[n, i] < S.gfree[n, best]:
-                    best = i
         if best < 0:
-            bit = node.free_mask & -node.free_mask
-            best = 0
-            while not (bit >> best) & 1:
-                best += 1
-            node.free_mask ^= bit
+            best = tightest_gpu(S, n, milli)
+        if (node.free_mask >> best) & 1:
+            node.free_mask ^= 1 << best
             node.free -= 1
             S.gfree[n, best] = 1000
         S.gfree[n, best] -= milli

@@ -6,11 +6,14 @@ import numpy as np
 
 from dure.policy.kernels.bits import next_bit
 from dure.policy.kernels.compile import kernel
+from dure.policy.kernels.expected import is_scored, score_on
 from dure.policy.kernels.layout import GPUS_MAX, HOLD_BACKFILL, HOLD_RESERVED, RACK_ROWS, ROW_PARTIAL, UP, State
 from dure.policy.kernels.nodes import fits, gpu_milli_on
 
-#: Nodes of one free count that are looked at for CPU and memory before the next count is tried.
-LOOK_MAX = 64
+#: Nodes of one free count that are looked at before the next count is tried: for CPU and memory, and to be scored.
+LOOK_MAX, SCORED_MAX = 64, 256
+#: No score is as low where the job fits.
+NO_STEP = -(10**8)
 
 
 @kernel
@@ -75,6 +78,40 @@ def find_fraction(S: State, p: int, c: int, milli: int) -> int:
         if best >= 0:
             return best
     return find_node(S, pool.node0, pool.node1, c, 1)
+
+
+@kernel
+def better_in_row(S: State, p: int, c: int, gpus: int, milli: int, row: int, best: int) -> int:
+    """Of `best` (-1: none) and the nodes of one row of the bitmap, the one that loses least; the first of equals."""
+    pool = S.pool[p]
+    n = next_bit(S.bits, row, pool.node0, pool.node1)
+    scored = looked = 0
+    while n >= 0 and scored < SCORED_MAX and looked < LOOK_MAX * SCORED_MAX:
+        looked += 1
+        if fits(S, n, c, gpus):
+            scored += 1
+            step = score_on(S, c, n, milli)
+            if step > NO_STEP:
+                kept = score_on(S, c, best, milli) if best >= 0 else NO_STEP
+                if step > kept or (step == kept and n < best):
+                    best = n
+        n = next_bit(S.bits, row, n + 1, pool.node1)
+    return best
+
+
+@kernel
+def find_scored(S: State, p: int, c: int, gpus: int, milli: int) -> int:
+    """The node on which a job loses least of what the load expected could use (`placement_dure`); -1: none fits.
+
+    Looks at up to `SCORED_MAX` nodes that fit of each count of free GPUs, and of each largest rest of a shared GPU.
+    """
+    best = -1
+    if milli < 1000:
+        for row in range(milli // 125, 8):
+            best = better_in_row(S, p, c, gpus, milli, ROW_PARTIAL + row, best)
+    for row in range(gpus, GPUS_MAX + 1):
+        best = better_in_row(S, p, c, gpus, milli, row, best)
+    return best
 
 
 @kernel
@@ -165,6 +202,10 @@ def place(S: State, c: int, p: int, gpus: int) -> int:
     cls = S.cls[c]
     pool = S.pool[p]
     if gpus == 0:
+        if is_scored(S, c, p, 0):
+            n = find_scored(S, p, c, 0, 1000)
+            S.pick[0, 0], S.pick[0, 1] = n, 0
+            return 1 if n >= 0 else 0
         for row in range(0, GPUS_MAX + 1):
             n = next_bit(S.bits, row, pool.node0, pool.node1)
             while n >= 0:
@@ -177,7 +218,7 @@ def place(S: State, c: int, p: int, gpus: int) -> int:
         milli = gpu_milli_on(S, c, p)
         if pool.free_milli < milli:
             return 0
-        n = find_fraction(S, p, c, milli)
+        n = find_scored(S, p, c, 1, milli) if is_scored(S, c, p, 1) else find_fraction(S, p, c, milli)
         if n < 0:
             return 0
         S.pick[0, 0], S.pick[0, 1] = n, 1
@@ -188,7 +229,10 @@ def place(S: State, c: int, p: int, gpus: int) -> int:
     if parts == 0:
         return 0
     if parts == 1 and rest == 0:
-        n = find_node(S, pool.node0, pool.node1, c, per_node)
+        if is_scored(S, c, p, per_node):
+            n = find_scored(S, p, c, per_node, 1000)
+        else:
+            n = find_node(S, pool.node0, pool.node1, c, per_node)
         if n < 0:
             return 0
         S.pick[0, 0], S.pick[0, 1] = n, per_node

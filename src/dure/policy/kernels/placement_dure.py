@@ -37,8 +37,16 @@ from dure.policy.kernels.placement import FULL_MILLI, fragmentation
 STEP_MILLI = 2.0
 SPREAD = 0.8
 FRAGMENT_WEIGHT = 0.1
-NUM_NEXT_PODS = 100.0
 FILL_AT = 1
+
+
+@kernel
+def power_100(x):
+    """Raise x to 100 by multiplying: the same bits on every machine, which a library's power does not promise."""
+    x4 = x * x * x * x
+    x16 = x4 * x4 * x4 * x4
+    x32 = x16 * x16
+    return x32 * x32 * x32 * x4
 
 
 @kernel
@@ -83,7 +91,7 @@ def outlook_of(target):
                 break
             is_taken[best] = True
             seen += share[best]
-            still = max(0.0, 1.0 - seen) ** NUM_NEXT_PODS
+            still = power_100(max(0.0, 1.0 - seen))
             rest += (missed - still) * outlook[FILL_AT + free - best]
             missed = still
         outlook[FILL_AT + free] = rest + missed * free

@@ -21,6 +21,7 @@ from dure.policy.kernels.placement import (
 )
 from dure.policy.kernels.placement_dure import dure_step, loss
 
+#: Rules that `place_pods` places by; DURE is the scale of the core's own placement (`expected.score_on`).
 RANDOM, DOT_PRODUCT, CLUSTERING, PACKING, BEST_FIT, FGD, DURE = range(7)
 UNFIT = -1.0e300
 
@@ -90,7 +91,7 @@ def score_node(rule, n, shape, shapes, kind, cpu_free, mem_free, gpu_free, num_g
     free = gpu_free[n]
     if not can_host(cpu_free[n], mem_free[n], free, num_gpus[n], gpu_type[n], cpu, mem, pod_gpus, gpu_milli, type_mask):
         return UNFIT, 0
-    if rule in (FGD, DURE):
+    if rule == FGD:
         return score_descent(
             rule, cpu_free[n], free, num_gpus[n], gpu_type[n], cpu, pod_gpus, gpu_milli, target, outlook, scratch
         )
@@ -108,14 +109,14 @@ def score_node(rule, n, shape, shapes, kind, cpu_free, mem_free, gpu_free, num_g
 
 
 @kernel
-def place_pods(rule, arrivals, shapes, kinds_of, cpu_free, mem_free, gpu_free, num_gpus, gpu_type, target, outlook,
+def place_pods(rule, arrivals, shapes, kinds_of, cpu_free, mem_free, gpu_free, num_gpus, gpu_type, target,
                order, draws, chosen, chosen_gpus):  # fmt: skip
     """Place pods in their order of arrival; a pod that fits nowhere is turned away.
 
     Parameters
     ----------
     rule : int
-        `RANDOM` … `DURE`.
+        `RANDOM` … `FGD`.
     arrivals : int32[P]
         Shape of each pod, an index into `shapes`.
     shapes : int64[S, 5]
@@ -130,8 +131,6 @@ def place_pods(rule, arrivals, shapes, kinds_of, cpu_free, mem_free, gpu_free, n
         GPUs of each node and their type.
     target : float64[T, 5]
         The load that is expected (see `fragmentation`).
-    outlook : float64[1002]
-        From `outlook_of`, read by `DURE` alone.
     order : int64[N]
         Ties go to the node with the least rank.
     draws : float64[P, 2]
@@ -149,6 +148,7 @@ def place_pods(rule, arrivals, shapes, kinds_of, cpu_free, mem_free, gpu_free, n
     num_changed = 0
     kinds = np.zeros(num_nodes, np.int64)
     scratch = np.empty(gpu_free.shape[1], np.int32)
+    outlook = np.zeros(0)
     for p in range(arrivals.shape[0]):
         s = arrivals[p]
         row = cache[s]
@@ -158,8 +158,8 @@ def place_pods(rule, arrivals, shapes, kinds_of, cpu_free, mem_free, gpu_free, n
             if not is_new and latest[n] != c:
                 continue  # scored when its last change comes up
             row[n], cache_gpus[s, n] = score_node(
-                rule, n, s, shapes, kinds_of[s], cpu_free, mem_free, gpu_free, num_gpus, gpu_type, kinds, target,
-                outlook, scratch
+                rule, n, s, shapes, kinds_of[s], cpu_free, mem_free, gpu_free, num_gpus, gpu_type, kinds, target, outlook,
+                scratch
             )  # fmt: skip
         seen[s] = num_changed
         best = -1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dure.policy.kernels.compile import kernel
+from dure.policy.kernels.expected import note_submitted
 from dure.policy.kernels.layout import HOLD_RESERVED, NEVER_MS, RESERVED, RUNNING, State
 from dure.policy.kernels.leases import enqueue, mark_ready, queue_in, revoke
 from dure.policy.kernels.quota import notice_ms
@@ -13,6 +14,7 @@ from dure.policy.kernels.reclaim import hold_pick, plan
 def on_submit(S: State, j: int) -> None:
     """A job has come: it waits, or is reserved for later."""
     job = S.job[j]
+    note_submitted(S, job.cls)
     if job.begin_ms <= S.g[0].now_ms:
         enqueue(S, j)
         return

@@ -89,7 +89,7 @@ def _from_machines(path: Path, lines: list[str]) -> Fleet:
 
 
 def load_nodes(path: str | Path) -> Fleet:
-    """A fleet of one pool from a list of nodes.
+    """A fleet from a list of nodes, a pool for each GPU type.
 
     Raises
     ------
@@ -121,6 +121,11 @@ def load_nodes(path: str | Path) -> Fleet:
         if text not in kinds:
             kinds.append(text)
         nodes["gpu_type"][row] = kinds.index(text)
+    # Nodes of one GPU type are a pool (and a block); those without GPUs come last.
+    order = np.lexsort((np.arange(len(nodes)), nodes["gpu_type"] % (len(kinds) + 1)))
+    nodes = nodes[order]
+    nodes["pool"] = nodes["block"] = np.unique(nodes["gpu_type"] % (len(kinds) + 1), return_inverse=True)[1]
     nodes["rack"] = np.arange(len(nodes))
     types = [GpuType(kind or "gpu") for kind in kinds] or [GpuType("gpu")]
-    return Fleet(nodes, types, [Site("site")], ["cluster"], table.columns[name])
+    names = [table.columns[name][i] for i in order]
+    return Fleet(nodes, types, [Site("site")], ["cluster"], names)
