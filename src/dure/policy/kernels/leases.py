@@ -65,10 +65,10 @@ def decide(S: State, kind: int, j: int, p: int, n: int, gpus: int, at_ms: int, c
 
 @kernel
 def requeue(S: State, j: int) -> None:
-    """Put a job among those that wait, and its class among those to be looked at in every pool."""
+    """Put a job among those that wait; if it is the first of its class, that is looked at in every pool."""
     push(S, j)
     cls = S.cls[S.job[j].cls]
-    if not cls.has_come:
+    if cls.root == j and not cls.has_come:
         cls.has_come = 1
         S.came[S.g[0].num_came] = S.job[j].cls
         S.g[0].num_came += 1
