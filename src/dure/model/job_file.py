@@ -1,0 +1,165 @@
+"""The job file and the pipeline file: work, as a person asks for it, in a file or through the API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from dure.model.alliance import Name
+from dure.model.events import AFTER_ANY, AFTER_NOT_OK, AFTER_OK
+from dure.model.fleet import GPUS_PER_NODE_MAX
+from dure.model.yaml_file import DurationMs, FileModel, Loc, check_names, load_model
+
+#: GPUs of one job, tasks of one array, jobs of one pipeline.
+JOB_GPUS_MAX, ARRAY_MAX, PIPELINE_MAX = 131_072, 10_000, 1_000
+
+EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
+EnvValue = Annotated[str, Field(max_length=32_000)]
+Word = Annotated[str, Field(max_length=32_000)]
+ProjectName = Annotated[str, Field(min_length=1, max_length=129, pattern=r"^[^\s,#]+$")]
+
+
+class Resources(FileModel):
+    """What a job needs. CPU, memory and network are the whole job's."""
+
+    gpus: int = Field(default=1, ge=0, le=JOB_GPUS_MAX, description="GPUs, all or none; 0: a job without GPUs.")
+    gpu_milli: int = Field(
+        default=1000, ge=1, le=1000, description="Of each GPU, in 1/1000; below 1000 only with one GPU."
+    )
+    gpu_types: tuple[Name, ...] = Field(default=(), max_length=64, description="Allowed GPU types; none: any.")
+    gpus_per_node: int = Field(
+        default=0, ge=0, le=GPUS_PER_NODE_MAX, description="Wanted on each node; 0: as placement likes."
+    )
+    min_gpus: int = Field(default=0, ge=0, le=JOB_GPUS_MAX, description="Elastic: the fewest it can run with; 0: `gpus`.")
+    max_gpus: int = Field(default=0, ge=0, le=JOB_GPUS_MAX, description="Elastic: the most it can use; 0: `gpus`.")
+    cpus: float = Field(default=0, ge=0, le=1_000_000, description="CPU cores.")
+    mem_gib: float = Field(default=0, ge=0, le=10_000_000, description="Memory.")
+    net_gbps: float = Field(default=0, ge=0, le=10_000_000, description="Bandwidth into the fabric.")
+    topology: Literal["any", "node", "rack", "block", "cluster"] = Field(
+        default="any", description="Largest domain that its GPUs may be spread over."
+    )
+    sites: tuple[Name, ...] = Field(default=(), max_length=64, description="Allowed sites; none: any.")
+
+
+class Checkpoint(FileModel):
+    """How a job saves its work and leaves."""
+
+    every: DurationMs = Field(default=0, description="Interval between checkpoints; 0: it writes none.")
+    signal: Literal["TERM", "USR1"] = Field(default="TERM", description="The signal that tells it to save and leave.")
+    grace: DurationMs = Field(default=30_000, description="Time from the signal to SIGKILL.")
+
+
+class Dependency(FileModel):
+    """A job to wait for."""
+
+    job: str = Field(min_length=1, max_length=200, description="Its id; in a pipeline, the name of a job of it.")
+    when: Literal["afterok", "afterany", "afternotok"] = Field(
+        default="afterok", description="After which outcome this job may start."
+    )
+
+
+class Array(FileModel):
+    """Many jobs of one file; each finds its index in `DURE_ARRAY_INDEX`."""
+
+    indices: tuple[int, ...] = Field(min_length=1, max_length=ARRAY_MAX, description="Their indices, each once.")
+    limit: int = Field(default=0, ge=0, le=ARRAY_MAX, description="So many may run at one time; 0: all.")
+
+
+class JobSpec(FileModel):
+    """One job (or, with `array`, many of one kind)."""
+
+    name: str = Field(default="job", min_length=1, max_length=200, description="For people; need not be unique.")
+    project: ProjectName = Field(default="", validate_default=False, description="Who pays: `member/project`; default: the caller's.")
+    command: tuple[Word, ...] = Field(min_length=1, max_length=1000, description="Program and arguments.")
+    setup: str = Field(default="", max_length=100_000, description="Shell script that runs before it on each node.")
+    env: dict[EnvName, EnvValue] = Field(default={}, max_length=1000, description="Environment variables.")
+    workdir: str = Field(default="", max_length=4_000, description="Working directory; default: one of its own.")
+    resources: Resources = Field(default=Resources(), description="What it needs.")
+    tasks_per_node: int = Field(
+        default=1, ge=0, le=GPUS_PER_NODE_MAX,
+        description="Processes on each node, with rank and rendezvous variables; 0: one a GPU.",
+    )
+    time_limit: DurationMs | None = Field(default=None, description="An attempt that runs longer is ended.")
+    priority: Literal["best-effort", "normal", "high"] = Field(default="normal", description="Class inside the member.")
+    checkpoint: Checkpoint = Field(default=Checkpoint(), description="How it saves its work and leaves.")
+    retries: int = Field(default=0, ge=0, le=100, description="How often a failed attempt is tried again.")
+    depends_on: tuple[Dependency, ...] = Field(default=(), max_length=1000, description="Jobs to wait for.")
+    array: Array | None = Field(default=None, description="Many jobs of this file.")
+    begin: str = Field(default="", max_length=40, description="ISO 8601 moment with offset before which it does not start.")
+    reserve: bool = Field(default=False, description="With `begin`: its nodes are reserved from then on.")
+    inputs: tuple[str, ...] = Field(default=(), max_length=1000, description="In a pipeline: `job/path` of files that it reads.")
+    outputs: tuple[str, ...] = Field(default=(), max_length=1000, description="Paths under `DURE_OUTPUT_DIR` that are kept for others.")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> JobSpec:
+        r = self.resources
+        if r.gpu_milli < 1000 and r.gpus != 1:
+            raise ValueError("`gpu_milli` below 1000 goes with one GPU only")
+        if r.min_gpus > r.gpus or (r.max_gpus and r.max_gpus < r.gpus):
+            raise ValueError("`min_gpus` ≤ `gpus` ≤ `max_gpus` must hold")
+        if r.gpus_per_node > r.gpus:
+            raise ValueError("`gpus_per_node` is more than `gpus`")
+        if self.reserve and not self.begin:
+            raise ValueError("`reserve` needs `begin`")
+        if self.array and len(set(self.array.indices)) != len(self.array.indices):
+            raise ValueError("an index of `array` stands twice")
+        return self
+
+
+class PipelineJob(JobSpec):
+    """A job of a pipeline; `needs` names others that must end well first."""
+
+    needs: tuple[Name, ...] = Field(default=(), max_length=PIPELINE_MAX, description="Jobs of this pipeline that come before it.")
+
+
+class Pipeline(FileModel):
+    """Jobs that follow one another, with files handed on."""
+
+    name: str = Field(default="pipeline", min_length=1, max_length=200, description="For people.")
+    project: ProjectName = Field(default="", validate_default=False, description="Project of all jobs that name none.")
+    jobs: dict[Name, PipelineJob] = Field(min_length=1, max_length=PIPELINE_MAX, description="The jobs by name.")
+
+
+WHEN = {"afterok": AFTER_OK, "afterany": AFTER_ANY, "afternotok": AFTER_NOT_OK}
+PRIORITY = {"best-effort": 0, "normal": 1, "high": 2}
+
+
+def _check_pipeline(pipeline: Pipeline) -> Iterator[tuple[Loc, str]]:
+    """What a schema cannot say: every `needs` and input is a job of the file, and none waits for itself."""
+    for name, job in pipeline.jobs.items():
+        for i, before in enumerate(job.needs):
+            if before not in pipeline.jobs:
+                yield ("jobs", name, "needs", i), f"no job {before!r} in this pipeline"
+        for i, path in enumerate(job.inputs):
+            if path.partition("/")[0] not in job.needs:
+                yield ("jobs", name, "inputs", i), f"{path!r} must start with the name of a job in `needs`"
+        yield from check_names(((("jobs", name, "needs", i), before) for i, before in enumerate(job.needs)), "job")
+    order = pipeline_order(pipeline)
+    for name in pipeline.jobs:
+        if name not in order:
+            yield ("jobs", name, "needs"), "the jobs wait for each other in a circle"
+
+
+def pipeline_order(pipeline: Pipeline) -> list[str]:
+    """Names of the jobs, each after those it needs; those in a circle are left out."""
+    order: list[str] = []
+    left = dict(pipeline.jobs)
+    while True:
+        ready = [name for name, job in left.items() if all(before in order for before in job.needs)]
+        if not ready:
+            return order
+        for name in ready:
+            order.append(name)
+            del left[name]
+
+
+def load_job(text: str, path: str = "") -> JobSpec:
+    """The job in a file's text; raises InputError with path, line and field."""
+    return load_model(JobSpec, text, path)
+
+
+def load_pipeline(text: str, path: str = "") -> Pipeline:
+    """The pipeline in a file's text; raises InputError with path, line and field."""
+    return load_model(Pipeline, text, path, _check_pipeline)

@@ -1,0 +1,1 @@
+"""What the core's shells are plugged into: the event log, executors, clocks and ids."""

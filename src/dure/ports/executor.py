@@ -1,0 +1,130 @@
+"""The executor: what an agent launches attempts with. One contract for local processes, Slurm and Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from dure.model.events import Placement
+
+
+@dataclass(frozen=True)
+class NodeInfo:
+    """A node as the executor finds it. ``gpu_uuids``: one a GPU; of stand-ins, made up."""
+
+    name: str
+    gpus: int
+    gpu_type: str
+    gpu_uuids: tuple[str, ...]
+    cpu_milli: int
+    mem_mib: int
+
+
+@dataclass(frozen=True)
+class Launch:
+    """All that an executor needs to start one attempt.
+
+    Attributes
+    ----------
+    lease_id : str
+        ``<job id>.<attempt>``: never launched twice.
+    fence : int
+        Larger than that of every lease given before it.
+    argv : sequence of str
+        The command; ``setup`` (a shell script) runs before it on each node.
+    env : mapping
+        The user's own variables; Dure's and torchrun's are added by the executor.
+    cwd, log_dir, checkpoint_dir : str
+        ``checkpoint_dir`` is the job's, the same for each of its attempts.
+    placements : sequence of Placement
+    nodes : int
+        Tasks are one a node unless ``tasks_per_node`` says otherwise.
+    stop_signal : str
+        First word to a job that must leave: TERM or USR1; KILL follows after ``grace_ms``.
+    limit_ms : int
+        -1: none.
+    """
+
+    lease_id: str
+    fence: int
+    job_id: str
+    attempt: int
+    argv: Sequence[str]
+    placements: Sequence[Placement]
+    log_dir: str
+    checkpoint_dir: str
+    cwd: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    setup: str = ""
+    stop_signal: str = "TERM"
+    grace_ms: int = 30_000
+    limit_ms: int = -1
+    cpu_milli: int = 0
+    mem_mib: int = 0
+    tasks_per_node: int = 1
+
+
+class RunState(StrEnum):
+    """Where an attempt is, as its executor sees it."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    EXITED = "exited"
+    LOST = "lost"
+
+
+@dataclass(frozen=True)
+class Run:
+    """An attempt that the executor knows. ``exit_code`` is set once it has EXITED (128 + n: signal n)."""
+
+    lease_id: str
+    fence: int
+    state: RunState
+    exit_code: int = -1
+    started_ms: int = -1
+    ended_ms: int = -1
+    gpu_energy_mj: int = -1
+
+
+class Executor(Protocol):
+    """Launches, stops and reports attempts; what it has launched survives the death of its agent.
+
+    Every call may be repeated: launching a lease that is known, stopping one that is gone, changes nothing.
+    """
+
+    async def open(self) -> None:
+        """Take up what an earlier process of this agent has left running."""
+        ...
+
+    async def nodes(self) -> list[NodeInfo]:
+        """The nodes that it can launch on now."""
+        ...
+
+    async def launch(self, launch: Launch) -> None:
+        """Start an attempt, unless its lease was ever launched here.
+
+        Raises
+        ------
+        LaunchError
+            It cannot be started; it is reported as EXITED with code 127 (not found) or 126 (not permitted).
+        """
+        ...
+
+    async def stop(self, lease_id: str, *, signal: str, grace_ms: int) -> None:
+        """Ask an attempt to leave: signal, after the grace SIGKILL, to every process of it."""
+        ...
+
+    async def runs(self) -> list[Run]:
+        """Every attempt not yet forgotten."""
+        ...
+
+    async def forget(self, lease_id: str) -> None:
+        """Drop an EXITED or LOST attempt whose end the service has taken in."""
+        ...
+
+    async def close(self) -> None:
+        """Let go without stopping anything."""
+        ...
