@@ -44,6 +44,7 @@ def scene(seed: int, num_jobs: int = 60) -> tuple[Fleet, Trace, np.ndarray]:
     fleet = fleet_of(rng.integers(8, 22, 12) * 1000, rng.integers(3, 5, 12), np.sort(rng.integers(0, 3, 12)))
     fleet.nodes["pool"] = fleet.nodes["block"] = np.unique(fleet.nodes["gpu_type"], return_inverse=True)[1]
     shapes = np.array(SHAPES)[rng.integers(0, len(SHAPES), num_jobs)]
+    shapes[0] = SHAPES[2]  # once it has come, all places count: it wants more CPU than its part of a node
     # A job that no node could ever take is another matter.
     able = [any(c >= s[0] and g >= s[1] for c, g in zip(fleet.nodes["cpu_milli"], fleet.nodes["num_gpus"], strict=True))
             for s in shapes]  # fmt: skip

@@ -26,6 +26,9 @@ STAMP_BITS = 40
 def note_submitted(S: State, c: int) -> None:
     """Count what a job that has come asks of a node; the load expected is worked out anew for each quarter more."""
     g = S.g[0]
+    if S.score.shape[0] == 0:
+        return
+    see_class(S, c)
     S.shape[S.cls[c].shape].seen += 1
     g.num_seen += 1
     if g.num_seen >= g.learn_at:
@@ -36,6 +39,32 @@ def note_submitted(S: State, c: int) -> None:
                 g.num_seen += S.shape[i].seen
         g.learn_at = g.num_seen + max(g.num_seen // 4, SEEN_MIN)
         expect(S)
+
+
+@kernel
+def see_class(S: State, c: int) -> None:
+    """Mark the pools in which a class that has come makes scores worth their while; give its shape a row of them.
+
+    Scored are the places of jobs that share GPUs or need none; and of all jobs where some want more CPU for each GPU
+    than a node has. Elsewhere best fit by free GPUs loses nothing.
+    """
+    g = S.g[0]
+    cls = S.cls[c]
+    shape = S.shape[cls.shape]
+    kind = SCORED_SHARING if shape.milli < FULL_MILLI else 0
+    if not cls.is_seen:
+        cls.is_seen = 1
+        for i in range(cls.pool0, cls.pool0 + cls.num_pools):
+            pool = S.pool[S.cls_pool[i]]
+            pool.scored = max(pool.scored, SCORED_ALL if cls.cpu_each > pool.even_cpu else kind)
+    if shape.row >= 0 or cls.num_gpus != shape.gpus or g.num_rows >= S.score.shape[0]:
+        return
+    for i in range(cls.pool0, cls.pool0 + cls.num_pools):
+        scored = S.pool[S.cls_pool[i]].scored
+        if scored == SCORED_ALL or scored & kind:
+            shape.row = g.num_rows
+            g.num_rows += 1
+            return
 
 
 @kernel

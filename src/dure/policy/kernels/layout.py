@@ -111,6 +111,7 @@ G = np.dtype(
             "num_seen",
             "learn_at",
             "outlook_stamp",
+            "num_rows",
         )
     ],
     align=True,
@@ -194,6 +195,7 @@ CLS = np.dtype(
         ("topology", i1),
         ("priority", i1),
         ("has_come", i1),
+        ("is_seen", i1),
     ],
     align=True,
 )
@@ -246,6 +248,7 @@ POOL = np.dtype(
         ("gain", i8),
         ("clear", i8),
         ("power_seen", i8),
+        ("even_cpu", i8),
         ("is_dirty", i1),
         ("is_plain", i1),
         ("scored", i1),
