@@ -88,6 +88,25 @@ class Register:
         self.state = State(**self._arrays)
         return first
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the state, which is a table of addresses."""
+        return {name: value for name, value in self.__dict__.items() if name != "state"}
+
+    def __setstate__(self, values: dict[str, Any]) -> None:
+        self.__dict__.update(values)
+        self.state = State(**self._arrays)
+
+    def num_pools_for(self, trace: Trace) -> NDArray[Any]:
+        """How many pools could ever take each of the jobs, which are not entered; 0: none."""
+        table = _class_table(trace, self.queue_of(trace))
+        kinds = self._facts.types_of(trace)
+        rows, of = unique_rows(table)
+        cls = _class_rows(rows)
+        found = [len(self._facts.pools_for(cls[c], int(rows["type_mask"][c]), int(rows["site_mask"][c]), kinds))
+                 for c in range(len(rows))]  # fmt: skip
+        counts: NDArray[Any] = np.array(found, np.int64)[of]
+        return counts
+
     def _room(self, name: str, num: int, at: int) -> NDArray[Any]:
         """Rows [at, at + num) of a table, which grows to hold them: exactly the first time, then by doubling."""
         old = self._arrays[name]
@@ -103,10 +122,7 @@ class Register:
     def _classes(self, trace: Trace) -> NDArray[Any]:
         """Class of each job; new ones are entered with all that belongs to a class."""
         jobs = trace.jobs
-        table = np.zeros(len(jobs), [(name, np.int64) for name in _CLASS_KEYS])
-        for name in _CLASS_KEYS:
-            table[name] = jobs[name].view(np.int64) if jobs[name].dtype == np.uint64 else jobs[name]
-        table["member"] = self.queue_of(trace)[jobs["member"]] if len(jobs) else 0
+        table = _class_table(trace, self.queue_of(trace))
         if self._policy.is_shares:
             table["project"] = self._projects(trace)[jobs["project"]] if len(jobs) else 0
         else:
@@ -137,15 +153,7 @@ class Register:
         """New classes, in order."""
         at, num = self._len["cls"], len(rows)
         cls = self._room("cls", num, at)
-        for name in ("member", "project", "num_gpus", "min_gpus", "max_gpus", "gpu_milli", "priority", "topology"):
-            cls[name] = rows[name]
-        gpus = rows["num_gpus"]
-        for short, name in (("cpu", "cpu_milli"), ("mem", "mem_mib"), ("net", "net_mbps")):
-            cls[f"{short}_base"] = np.where(gpus == 0, rows[name], 0)
-            cls[f"{short}_each"] = np.where(gpus > 0, rows[name] // np.maximum(gpus, 1), 0)
-        cls["speed"] = rows["profile"] + 1
-        cls["per_node"] = rows["gpus_per_node"]
-        cls["root"] = cls["prev"] = cls["next"] = -1
+        cls[:] = _class_rows(rows)
         self._room("came", num, at)
         self._room("need", num, at)[:] = k.NEED_NEVER
         kinds = self._facts.types_of(trace)
@@ -225,6 +233,31 @@ class Register:
         seg["next"][-1] = g[0]["free_seg"] if at else -1
         g["free_seg"] = at
         self._len["seg"] = len(seg)
+
+
+def _class_table(trace: Trace, queue: NDArray[Any]) -> NDArray[Any]:
+    """What makes a class, of each job; the project is the trace's."""
+    jobs = trace.jobs
+    table = np.zeros(len(jobs), [(name, np.int64) for name in _CLASS_KEYS])
+    for name in _CLASS_KEYS:
+        table[name] = jobs[name].view(np.int64) if jobs[name].dtype == np.uint64 else jobs[name]
+    table["member"] = queue[jobs["member"]] if len(jobs) else 0
+    return table
+
+
+def _class_rows(rows: NDArray[Any]) -> NDArray[Any]:
+    """Rows of CLS from what makes a class; its pools and its shape are still to be found."""
+    cls = np.zeros(len(rows), k.CLS)
+    for name in ("member", "project", "num_gpus", "min_gpus", "max_gpus", "gpu_milli", "priority", "topology"):
+        cls[name] = rows[name]
+    gpus = rows["num_gpus"]
+    for short, name in (("cpu", "cpu_milli"), ("mem", "mem_mib"), ("net", "net_mbps")):
+        cls[f"{short}_base"] = np.where(gpus == 0, rows[name], 0)
+        cls[f"{short}_each"] = np.where(gpus > 0, rows[name] // np.maximum(gpus, 1), 0)
+    cls["speed"] = rows["profile"] + 1
+    cls["per_node"] = rows["gpus_per_node"]
+    cls["root"] = cls["prev"] = cls["next"] = -1
+    return cls
 
 
 @kernel

@@ -16,7 +16,8 @@ from dure.model.terms import Terms
 from dure.policy.config import Policy
 from dure.policy.kernels import layout as k
 from dure.policy.kernels.cycle import cycle, next_rerank_ms, on_rerank
-from dure.policy.kernels.leases import on_cancel, on_end, on_node_down, on_node_up, on_vacated
+from dure.policy.kernels.layout import State
+from dure.policy.kernels.leases import fail_job, on_cancel, on_end, on_node_down, on_node_up, on_vacated
 from dure.policy.kernels.quota import look_again
 from dure.policy.kernels.reserve import next_due_ms, on_reservation_due, on_submit
 
@@ -38,6 +39,13 @@ class Ended:
 @dataclass(frozen=True)
 class Vacated:
     """A revoked job has left its GPUs."""
+
+    job: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A running job's attempt is gone with what it had not saved; the job starts again, before others (rule 7)."""
 
     job: int
 
@@ -84,7 +92,7 @@ class TermsDue:
     """An agreement has come into force or run out."""
 
 
-Stimulus = Submitted | Ended | Vacated | Cancelled | RankDue | ReservationDue | NodeDown | NodeUp | TermsDue
+Stimulus = Submitted | Ended | Vacated | Failed | Cancelled | RankDue | ReservationDue | NodeDown | NodeUp | TermsDue
 
 
 class DecisionKind(IntEnum):
@@ -139,8 +147,16 @@ class Core:
 
     def __init__(self, fleet: Fleet, terms: Terms | None, trace: Trace, policy: Policy) -> None:
         self.built: Built = build_state(fleet, terms, trace, policy)
-        self.state = self.built.state
         self.never = frozenset(int(j) for j in too_large(self.built, trace))
+
+    @property
+    def state(self) -> State:
+        """The policy's state; another object after jobs were added."""
+        return self.built.state
+
+    def add(self, trace: Trace) -> int:
+        """Take in further jobs that may be submitted; the index of the first in the job table."""
+        return self.built.register.add(trace)
 
     @property
     def now_ms(self) -> int:
@@ -156,12 +172,31 @@ class Core:
             Time runs backwards, or a stimulus does not fit its job's or node's state. The state is unchanged by
             the offending stimulus; those before it stand.
         """
+        for stimulus in stimuli:
+            self.take(now_ms, stimulus)
+        return self.decide(now_ms)
+
+    def take(self, now_ms: int, stimulus: Stimulus) -> None:
+        """Take in one thing that has happened, and decide nothing yet.
+
+        Raises
+        ------
+        IllegalStimulusError
+            As of `step`.
+        """
+        self._move(now_ms)
+        self._take(stimulus)
+
+    def _move(self, now_ms: int) -> None:
         g = self.state.g[0]
         if now_ms < g["now_ms"]:
             raise IllegalStimulusError(f"time runs backwards: {now_ms} ms after {g['now_ms']} ms")
         g["now_ms"] = now_ms
-        for stimulus in stimuli:
-            self._take(stimulus)
+
+    def decide(self, now_ms: int) -> list[Decision]:
+        """Decide all that what was taken in allows."""
+        self._move(now_ms)
+        g = self.state.g[0]
         cycle(self.state)
         if g["status"]:
             raise DureError(f"state table {int(g['status'])} is too small")
@@ -185,6 +220,9 @@ class Core:
             case Vacated(job):
                 self._expect(job, k.REVOKING)
                 on_vacated(s, job)
+            case Failed(job):
+                self._expect(job, k.RUNNING, k.REVOKING)
+                fail_job(s, job)
             case Cancelled(job):
                 self._expect(job, k.PENDING, k.RESERVED, k.RUNNING, k.REVOKING)
                 on_cancel(s, job)

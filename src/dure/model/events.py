@@ -217,12 +217,27 @@ class Held:
 
 @dataclass(frozen=True)
 class Changed:
-    """A job is in another state now (design §4), with its attempt and, once ended, its outcome."""
+    """A job is in another state now (design §4), with its attempt and, once ended, its outcome.
+
+    Outcomes: succeeded, failed, cancelled, timeout, dependency (what it waited for ended otherwise), impossible (no
+    pool could ever take it).
+    """
 
     job_id: str
     state: str
     attempt: int
     outcome: str = ""
+
+
+@dataclass(frozen=True)
+class Released:
+    """A lease is over: so long it ran, so much of that beyond the member's share; ``cause``: exited, vacated, lost."""
+
+    job_id: str
+    attempt: int
+    run_ms: int
+    borrowed_ms: int
+    cause: str
 
 
 @dataclass(frozen=True)
@@ -233,13 +248,13 @@ class Quarantined:
     until_ms: int
 
 
-Effect = Start | Vacate | Resize | Stop | Held | Changed | Quarantined
+Effect = Start | Vacate | Resize | Stop | Held | Changed | Released | Quarantined
 
 STIMULI: dict[str, type[Any]] = {
     t.__name__: t for t in (Submit, Cancel, Exited, LeaseLost, NodeUp, NodeDown, Tick)
 }
 EFFECTS: dict[str, type[Any]] = {
-    t.__name__: t for t in (Start, Vacate, Resize, Stop, Held, Changed, Quarantined)
+    t.__name__: t for t in (Start, Vacate, Resize, Stop, Held, Changed, Released, Quarantined)
 }
 
 
