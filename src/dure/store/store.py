@@ -1,0 +1,364 @@
+"""Event log and read models in one database: a step and all that follows from it are written in one transaction."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Table,
+    and_,
+    bindparam,
+    create_engine,
+    event,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.pool import NullPool
+
+from dure.model.errors import DureError
+from dure.model.events import Step, effect_from_json, stimulus_from_json, to_json
+from dure.ports.event_log import LogConflictError, LogUnwritableError
+from dure.store import tables
+
+#: Key of PostgreSQL's advisory lock: "dure".
+LEADER_LOCK = 0x64757265
+#: Rows of one page at most.
+PAGE_MAX = 1000
+
+
+class StoreError(DureError):
+    """The database cannot be opened or read."""
+
+
+@dataclass
+class Changes:
+    """What a step changes in the read models.
+
+    New rows are whole; changed ones are a key and the columns that change. Rows of one table are written in order.
+    """
+
+    new: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    changed: dict[str, list[tuple[str, dict[str, Any]]]] = field(default_factory=dict)
+
+    def add(self, table: str, row: dict[str, Any]) -> None:
+        """A new row."""
+        self.new.setdefault(table, []).append(row)
+
+    def change(self, table: str, key: str, **columns: Any) -> None:
+        """Other values in a row that exists, or that is new in these same changes."""
+        self.changed.setdefault(table, []).append((key, columns))
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of a value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def body_of(step: Step) -> str:
+    """What the hash seals beside the step's place: moment, actor, stimuli, effects, facts."""
+    return canonical(
+        {
+            "at_ms": step.at_ms, "actor": step.actor, "stimuli": [to_json(s) for s in step.stimuli],
+            "effects": [to_json(e) for e in step.effects], "facts": list(step.facts),
+        }
+    )  # fmt: skip
+
+
+def seal(seq: int, prev_hash: str, body: str) -> str:
+    """Hash of an entry: SHA-256 over its place, the entry before it and its body."""
+    return hashlib.sha256(f"{seq}\n{prev_hash}\n{body}".encode()).hexdigest()
+
+
+class Store:
+    """The database of one alliance; implements `ports.event_log.EventLog`.
+
+    Parameters
+    ----------
+    url : str
+        SQLAlchemy's: ``sqlite:////path/dure.db`` or ``postgresql+psycopg://…``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.is_sqlite = url.startswith("sqlite")
+        self._engine: Engine | None = None
+        self._lead: Connection | None = None
+        self._lock: IO[str] | None = None
+        self._keys: dict[str, str] = {"job": "job_id", "attempt": "lease_id", "token": "token_id", "project": "project",
+                                      "agent": "site"}  # fmt: skip
+
+    # --- life
+
+    def open(self) -> None:
+        """Connect and bring the tables to this version.
+
+        Raises
+        ------
+        StoreError
+            The database cannot be reached or is of a later version.
+        """
+        options: dict[str, Any] = {"poolclass": NullPool} if self.url.endswith(":memory:") else {}
+        if self.is_sqlite:
+            options["connect_args"] = {"timeout": 30, "check_same_thread": False}
+        try:
+            engine = create_engine(self.url, **options)
+            if self.is_sqlite:
+                event.listen(engine, "connect", _tune_sqlite)
+            config = Config()
+            config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+            with engine.begin() as connection:
+                if not self.is_sqlite:
+                    # Two services that start at once must not both make the tables.
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LEADER_LOCK + 1})
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except (DBAPIError, OSError) as error:
+            raise StoreError(f"the database cannot be opened: {_said(error)}") from None
+        self._engine = engine
+
+    def close(self) -> None:
+        """Give the lead and the connections back."""
+        if self._lead is not None:
+            self._lead.close()
+            self._lead = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    @property
+    def engine(self) -> Engine:
+        """The open database."""
+        assert self._engine is not None, "the store is not open"
+        return self._engine
+
+    def lead(self) -> bool:
+        """Try to become the one writer; True: this store is. Ends with the process or its connection."""
+        if self.is_sqlite:
+            if self._lock is not None:
+                return True
+            path = Path(f"{self.engine.url.database}.leader")
+            lock = path.open("w")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lock.close()
+                return False
+            self._lock = lock
+            return True
+        try:
+            if self._lead is None:
+                self._lead = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+                if not self._lead.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LEADER_LOCK}):
+                    self._lead.close()
+                    self._lead = None
+                    return False
+            self._lead.scalar(text("SELECT 1"))
+        except DBAPIError:
+            self._lead = None
+            return False
+        return True
+
+    # --- log
+
+    def document(self) -> dict[str, Any] | None:
+        """What the log began with."""
+        with self.engine.connect() as connection:
+            found = connection.scalar(select(tables.fact.c.value).where(tables.fact.c.key == "document"))
+        return None if found is None else json.loads(found)
+
+    def begin(self, document: dict[str, Any]) -> None:
+        """Write what the log begins with, once.
+
+        Raises
+        ------
+        LogConflictError
+            It has begun.
+        """
+        try:
+            with self.engine.begin() as connection:
+                connection.execute(insert(tables.fact).values(key="document", value=canonical(document)))
+        except IntegrityError:
+            raise LogConflictError("the log has begun already") from None
+
+    def last(self) -> tuple[int, str, int]:
+        """(seq, hash, at_ms) of the last step; the document's hash and 0 of an empty log."""
+        with self.engine.connect() as connection:
+            row = connection.execute(
+                select(tables.event.c.seq, tables.event.c.hash, tables.event.c.at_ms)
+                .order_by(tables.event.c.seq.desc()).limit(1)
+            ).first()  # fmt: skip
+            if row is not None:
+                return int(row.seq), str(row.hash), int(row.at_ms)
+            found = connection.scalar(select(tables.fact.c.value).where(tables.fact.c.key == "document"))
+        return 0, hashlib.sha256((found or "").encode()).hexdigest(), 0
+
+    def append(self, step: Step, changes: Changes | None = None) -> Step:
+        """Write a step and what it changes, or nothing; the step with its hash.
+
+        Raises
+        ------
+        LogConflictError
+            Another writer was there first.
+        LogUnwritableError
+            The database refused (a full disk, a lost connection).
+        """
+        body = body_of(step)
+        row = {"seq": step.seq, "at_ms": step.at_ms, "actor": step.actor, "body": body, "prev_hash": step.prev_hash,
+               "hash": seal(step.seq, step.prev_hash, body)}  # fmt: skip
+        try:
+            with self.engine.begin() as connection:
+                connection.execute(insert(tables.event), row)
+                if changes is not None:
+                    self._write(connection, changes)
+        except IntegrityError as error:
+            if "event" in str(error.orig):
+                raise LogConflictError(f"step {step.seq} was written by another service") from None
+            raise
+        except DBAPIError as error:
+            raise LogUnwritableError(f"the log cannot be written: {_said(error)}") from None
+        return Step(step.seq, step.at_ms, step.actor, step.stimuli, step.effects, step.facts, step.prev_hash, row["hash"])  # type: ignore[arg-type]
+
+    def _write(self, connection: Connection, changes: Changes) -> None:
+        for name, rows in changes.new.items():
+            if rows:
+                connection.execute(insert(_table(name)), rows)
+        for name, found in changes.changed.items():
+            table, key = _table(name), self._keys[name]
+            merged: dict[str, dict[str, Any]] = {}
+            for value, columns in found:
+                merged.setdefault(value, {}).update(columns)
+            alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+            for value, columns in merged.items():
+                alike.setdefault(tuple(columns), []).append({"the_key": value, **columns})
+            for names, rows in alike.items():
+                statement = update(table).where(table.c[key] == bindparam("the_key"))
+                connection.execute(statement.values({n: bindparam(n) for n in names}), rows)
+
+    def read(self, after_seq: int = 0) -> Iterator[Step]:
+        """The steps after one, in order, each as it was written."""
+        for row in self.entries(after_seq):
+            body = json.loads(row["body"])
+            yield Step(
+                row["seq"], body["at_ms"], body["actor"], tuple(stimulus_from_json(s) for s in body["stimuli"]),
+                tuple(effect_from_json(e) for e in body["effects"]), tuple(body["facts"]), row["prev_hash"], row["hash"],
+            )  # fmt: skip
+
+    def entries(self, after_seq: int = 0, limit: int | None = None) -> Iterator[dict[str, Any]]:
+        """The raw rows of the log after one, in order."""
+        with self.engine.connect() as connection:
+            while True:
+                page = PAGE_MAX if limit is None else min(limit, PAGE_MAX)
+                rows = connection.execute(
+                    select(tables.event).where(tables.event.c.seq > after_seq).order_by(tables.event.c.seq).limit(page)
+                ).mappings().all()  # fmt: skip
+                for row in rows:
+                    yield dict(row)
+                if len(rows) < page or (limit is not None and limit <= page):
+                    return
+                after_seq = int(rows[-1]["seq"])
+                limit = None if limit is None else limit - len(rows)
+
+    # --- read models
+
+    def rows(self, name: str, *, limit: int = PAGE_MAX, descending: bool = False, after: str | None = None,
+             **where: Any) -> list[dict[str, Any]]:  # fmt: skip
+        """Rows of a read model by equal columns (a list: any of them), in order of its key."""
+        table = _table(name)
+        key = table.c[self._keys[name]]
+        query = select(table).where(*self._conditions(table, where))
+        if after is not None:
+            query = query.where(key < after if descending else key > after)
+        query = query.order_by(key.desc() if descending else key).limit(limit)
+        with self.engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def row(self, name: str, key: str) -> dict[str, Any] | None:
+        """One row of a read model, or None."""
+        found = self.rows(name, limit=1, **{self._keys[name]: key})
+        return found[0] if found else None
+
+    def _conditions(self, table: Table, where: dict[str, Any]) -> list[Any]:
+        out = []
+        for column, value in where.items():
+            is_many = isinstance(value, list | tuple | set)
+            out.append(table.c[column].in_(list(value)) if is_many else table.c[column] == value)
+        return out
+
+    def count(self, name: str, **where: Any) -> int:
+        """How many rows of a read model."""
+        table = _table(name)
+        with self.engine.connect() as connection:
+            return int(connection.scalar(select(func.count()).select_from(table).where(*self._conditions(table, where))) or 0)
+
+    def ended_between(self, from_ms: int, to_ms: int) -> list[dict[str, Any]]:
+        """Attempts of which a part lies in [from_ms, to_ms), those still open too."""
+        a = tables.attempt.c
+        query = select(tables.attempt).where(
+            and_(a.leased_ms < to_ms, (a.ended_ms.is_(None)) | (a.ended_ms >= from_ms))
+        ).order_by(a.lease_id)  # fmt: skip
+        with self.engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def write(self, changes: Changes) -> None:
+        """Write changes that no step belongs to (an agent was seen, a job reported progress).
+
+        Raises
+        ------
+        LogUnwritableError
+            The database refused.
+        """
+        try:
+            with self.engine.begin() as connection:
+                self._write(connection, changes)
+        except DBAPIError as error:
+            raise LogUnwritableError(f"the database cannot be written: {_said(error)}") from None
+
+
+def _table(name: str) -> Table:
+    return tables.metadata.tables[name]
+
+
+def _said(error: BaseException) -> str:
+    """The database's own words, on one line."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())[:300]
+
+
+def _tune_sqlite(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000", "mmap_size=268435456"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def check_chain(entries: Iterator[dict[str, Any]], first_hash: str) -> Iterator[tuple[int, Sequence[str]]]:
+    """For each entry what is wrong with its seal: nothing, or why; (seq, reasons)."""
+    before, seq = first_hash, 0
+    for row in entries:
+        seq += 1
+        wrong = []
+        if row["seq"] != seq:
+            wrong.append(f"entry {seq} is missing")
+            seq = row["seq"]
+        if row["prev_hash"] != before:
+            wrong.append("does not follow the entry before it")
+        if seal(row["seq"], row["prev_hash"], row["body"]) != row["hash"]:
+            wrong.append("its body was changed")
+        before = row["hash"]
+        yield seq, wrong
