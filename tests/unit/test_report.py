@@ -78,7 +78,7 @@ def empty_of(result):
     return dataclasses.replace(
         result, trace=trace, jobs=make_result_jobs(0), series=none, lent_gpu_ms=np.zeros((6, 6), np.int64),
         used_gpu_ms=np.zeros(6, np.int64), lost_gpu_ms=np.zeros(6, np.int64), online_gpu_ms=0,
-        reclaim_latency_ms=np.zeros(0, np.int64), notes=(), versions={},
+        reclaim_latency_ms=np.zeros(0, np.int64), notes=(), versions={}, promises=result.promises[:0],
     )  # fmt: skip
 
 
@@ -101,9 +101,9 @@ def test_every_figure_has_a_drawing_place_a_caption_and_a_table(small, tmp_path)
     plots = {key.split("-")[1] for key in found.specs}
     assert plots == {
         "use", "members", "wait_size", "wait_member", "lending", "balance", "lent", "credits", "frag",
-        "power", "sites", "prediction",
+        "power", "sites", "start_error", "error_share",
     }  # fmt: skip
-    assert found.tags.count("figure") == found.tags.count("figcaption") == found.tags.count("details") == 12
+    assert found.tags.count("figure") == found.tags.count("figcaption") == found.tags.count("details") == 13
 
 
 def test_every_axis_of_a_number_says_what_it_counts(small, tmp_path):
@@ -287,10 +287,10 @@ def test_both_languages_say_the_same_things(key):
 
 
 def test_words_are_filled_in_each_language_with_its_own():
-    assert word("reservation_text", n="3", mae=duration(90), bias=duration(-7_200)) == Text(
-        "3 reservations: off by 1 min 30 s on average, bias −2 h.",
-        "예약 3건: 평균 오차 1분 30초, 치우침 −2시간.",
+    assert word("foretold_ahead", range=word("from_to", a=duration(90), b=duration(7_200))) == Text(
+        "foretold 1 min 30 s – 2 h ahead", "1분 30초~2시간 앞선 예측"
     )
+    assert word("promise_open", n="3").en == "3 whose jobs had not started when the run ended are not scored."
 
 
 @pytest.mark.parametrize(("seconds", "en", "ko"), [

@@ -72,7 +72,7 @@ def replay(
     from dure.policy.config import named_policy
     from dure.twin.faults import generate_faults
     from dure.twin.foresight import even_moments
-    from dure.twin.metrics import summary
+    from dure.twin.metrics import forecast_summary, summary
     from dure.twin.replay import replay as run
 
     chosen = named_policy(policy)
@@ -93,7 +93,7 @@ def replay(
         from dure.twin.report import write_report
 
         write_report([result], html, f"{Path(path).name} · {policy}")
-    emit(summary(result), is_json)
+    emit(summary(result) | (forecast_summary(result) if num_forecasts else {}), is_json)
 
 
 @click.command()
