@@ -62,6 +62,7 @@ def replay(
     horizon_ms: int = NEVER,
     is_rejecting: bool = False,
     forecast_at_ms: Sequence[int] = (),
+    is_told: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> RunResult:
     """Run a trace to its end (or to a horizon).
@@ -76,6 +77,8 @@ def replay(
     forecast_at_ms : sequence of int
         Moments at which the starts of all waiting jobs are forecast by what is known then (`expected_starts`); the
         result's promises say what came of it. The run itself is the same with and without.
+    is_told : bool
+        Yardstick: these forecasts are told the true run times of the jobs that have come by then.
     progress : callable(done, total), optional
         Called every CHUNK events with jobs ended and jobs in all.
 
@@ -105,7 +108,7 @@ def replay(
                 progress(int(world.w[10]), len(trace.jobs))
         wall, cpu = wall + time.perf_counter(), cpu + time.process_time()
         if at_ms < stop_ms:
-            for job, start_ms in zip(*expected_starts(built.state, world, at_ms), strict=True):
+            for job, start_ms in zip(*expected_starts(built.state, world, at_ms, is_told=is_told), strict=True):
                 note_promise(world, job, PROMISE_FORECAST, at_ms, start_ms)
     if built.state.g[0]["status"] or world.w[11]:
         raise CapacityError(f"state tables too small: {built.state.g[0]['status']}, {world.w[11]}")

@@ -56,7 +56,7 @@ def start_error_plot(metrics: RunMetrics) -> Plot:
         "shapes": [
             {
                 "type": "line", "xref": "x", "yref": "paper", "x0": 0, "x1": 0, "y0": 0, "y1": 1,
-                "line": {"color": "@muted", "width": 1}, "layer": "below",
+                "line": {"color": "@muted", "width": 1}, "layer": "between",
             }
         ],
     }  # fmt: skip
