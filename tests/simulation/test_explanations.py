@@ -119,14 +119,25 @@ def assert_true(found, c, p, r):
     elif found.reason is Reason.AGREEMENT_NOT_IN_FORCE:
         assert not own and not s.ag[ag]["start_ms"] <= s.g[0]["now_ms"] < s.ag[ag]["end_ms"]
     elif found.reason is Reason.SHARE_USED:
-        assert not own and ag < 0
+        assert not own and ag < 0 and facts["free_milli"] == r.free_milli(p) < milli == facts["needed_milli"]
+        assert facts["used_milli"] == r.use[m, p] > cell["guarantee"] - milli and facts["guarantee_milli"] == cell["guarantee"] > 0
     elif found.reason is Reason.GPUS_BUSY:
         assert facts["free_milli"] == r.free_milli(p) < milli == facts["needed_milli"]
+        assert own or cell["guarantee"] == 0
     elif found.reason is Reason.CPU_OR_MEMORY or found.reason is Reason.FRAGMENTED:
         assert not r.best_domain(c, p, gpus) and r.free_milli(p) >= milli
     elif found.reason is Reason.POWER_CAP:
         site = s.site[s.pool[p]["site"]]
-        assert facts["power_w"] + facts["needed_w"] > facts["cap_w"] == site["cap_w"] > 0
+        claimed = "job" in facts
+        left = facts["cap_w"] - facts["power_w"]
+        assert facts["power_w"] == site["power_w"] and facts["cap_w"] == site["cap_w"] > 0
+        assert facts["needed_w"] + facts["reserve_w"] > left or claimed
+        borrowed = bool(s.g[0]["is_shares"]) and not own
+        assert facts["reserve_w"] == (borrowed and max(site["cap_w"] // 50, left if claimed else 0))
+        pool = s.pool[p]
+        more = facts["needed_w"] - int((pool["busy_w"] - pool["idle_w"]) * gpus)
+        assert 0 <= more <= (pool["idle_w"] - pool["sleep_w"]) * pool["per_node"] * max(gpus, 1)
+        assert not claimed or (borrowed and s.job[facts["job"]]["state"] == k.PENDING and facts["job"] == site["claimant"])
     else:
         assert found.reason is Reason.BEHIND and s.job[facts["job"]]["state"] == k.PENDING
         assert s.g[0]["backfill"] == k.BACKFILL_NONE, "with backfill, what fits has started"

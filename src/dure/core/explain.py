@@ -19,7 +19,7 @@ from dure.policy.kernels.admit import is_power_claimed, power_wanted_w
 from dure.policy.kernels.cycle import first_class
 from dure.policy.kernels.nodes import cpu_for, gpu_milli_on, mem_for, net_for
 from dure.policy.kernels.place import place, power_needed_w, shape_on
-from dure.policy.kernels.quota import LOAN_NONE, LOAN_NOT_IN_FORCE, LOAN_OPEN, has_share, loan_state
+from dure.policy.kernels.quota import LOAN_NOT_IN_FORCE, LOAN_OPEN, has_share, loan_state
 
 #: Members named as holders of a pool's GPUs.
 HOLDERS_MAX = 5
@@ -53,8 +53,8 @@ HOLD_RULE = {k.HOLD_RECLAIM: 1, k.HOLD_BACKFILL: 5, k.HOLD_RESERVED: 5, k.HOLD_R
 
 #: The nearer to a start, the earlier; the headline is the nearest of the pools' reasons.
 NEARNESS = (
-    Reason.RESERVED, Reason.HELD, Reason.POWER_CAP, Reason.CPU_OR_MEMORY, Reason.FRAGMENTED, Reason.GPUS_BUSY, Reason.BEHIND,
-    Reason.AGREEMENT_LIMIT, Reason.SHARE_USED, Reason.AGREEMENT_NOT_IN_FORCE, Reason.NEVER,
+    Reason.RESERVED, Reason.HELD, Reason.POWER_CAP, Reason.CPU_OR_MEMORY, Reason.FRAGMENTED, Reason.GPUS_BUSY,
+    Reason.SHARE_USED, Reason.BEHIND, Reason.AGREEMENT_LIMIT, Reason.AGREEMENT_NOT_IN_FORCE, Reason.NEVER,
 )  # fmt: skip
 
 
@@ -73,9 +73,9 @@ class PoolReason:
     Attributes
     ----------
     facts : mapping of str to int, and to str where it names a job
-        What the reason rests on. gpus_busy, fragmented: ``needed_milli``, ``free_milli``. share_used: ``used_milli``
-        of ``guarantee_milli``. agreement_limit: ``used_milli`` of ``limit_milli``. agreement_not_in_force:
-        ``start_ms``, ``end_ms``. power_cap: ``power_w`` drawn now, ``needed_w`` more for the job, ``reserve_w`` that it
+        What the reason rests on. gpus_busy, fragmented: ``needed_milli``, ``free_milli``. share_used: the same, with
+        ``used_milli`` of ``guarantee_milli``. agreement_limit: ``needed_milli``, ``used_milli`` of ``limit_milli``.
+        agreement_not_in_force: ``start_ms``, ``end_ms``. power_cap: ``power_w`` drawn now, ``needed_w`` more for the job, ``reserve_w`` that it
         must leave alone, ``cap_w``; where power is being taken back, ``job`` for which. cpu_or_memory: ``cpu_milli``,
         ``mem_mib``, ``net_mbps`` wanted on each of ``nodes`` nodes. held: ``missing_nodes`` of ``nodes``,
         ``promised_ms``. reserved: ``begin_ms``. behind: ``job`` that stands first.
@@ -225,7 +225,7 @@ class Explainer:
         return tuple((names[m].name, int(used[m]), int(cell["use_b"][m])) for m in order if used[m] > 0)
 
     def _refusal(self, c: int, p: int, milli: int) -> tuple[Reason, str, dict[str, int]] | None:
-        """Why the member may not use so much of the pool; None: it may."""
+        """Why the member may not use so much of a pool to which it has a right, by share or agreement; None: it may."""
         s = self._state
         m = int(s.cls[c]["member"])
         cell = s.mp[m, p]
@@ -234,9 +234,6 @@ class Explainer:
         state = int(loan_state(s, m, p, milli))
         if state == LOAN_OPEN:
             return None
-        if state == LOAN_NONE:
-            facts = {"used_milli": int(cell["use_g"]), "guarantee_milli": int(cell["guarantee"])}
-            return Reason.SHARE_USED, "the member has no share here", facts
         ag = s.ag[int(cell["agreement"])]
         name = self._built.terms.agreements[int(cell["agreement"])].name if s.g[0]["is_shares"] else "common"
         if state == LOAN_NOT_IN_FORCE:
@@ -293,6 +290,11 @@ class Explainer:
         facts = {"needed_milli": milli, "free_milli": int(pool["free_milli"])}
         if pool["free_milli"] < milli:
             message = f"it needs {_gpus(milli)}, free: {facts['free_milli'] / 1000:g}"
+            cell = s.mp[int(cls["member"]), p]
+            if cell["guarantee"] > 0 and not self._is_own(c, p, milli):
+                share = {"used_milli": int(cell["use_g"]), "guarantee_milli": int(cell["guarantee"])}
+                message += f"; of its share of {_gpus(share['guarantee_milli'])} {share['used_milli'] / 1000:g} in use"
+                return PoolReason(name, Reason.SHARE_USED, message, facts | share, self._holders(p))
             return PoolReason(name, Reason.GPUS_BUSY, message, facts, self._holders(p))
         parts, per_node, _ = (int(x) for x in shape_on(s, c, p, gpus)) if gpus else (1, 0, 0)
         nodes = s.node[int(pool["node0"]) : int(pool["node1"])]
