@@ -30,6 +30,7 @@ class Recount:
         self.taken = np.zeros((len(fleet.nodes), k.GPUS_MAX), np.int64)
         self.beside = {name: np.zeros(len(fleet.nodes), np.int64) for name in BESIDE}
         self.use = defaultdict(int)
+        self.runs = defaultdict(int)
         self.out = defaultdict(int)
         for j in range(int(s.g[0]["num_jobs"])):
             job, cls = s.job[j], s.cls[s.job[j]["cls"]]
@@ -43,6 +44,7 @@ class Recount:
                 for name, used in self.beside.items():
                     used[n] += self.wanted(j, name, count)
             milli = int(job["alloc"]) * part_on(fleet, p, int(cls["gpu_milli"]))
+            self.runs[m, p] += milli
             if job["is_borrowed"]:
                 self.out[int(s.mp[m, p]["agreement"])] += milli
             else:
@@ -169,8 +171,13 @@ def check_moment(core, fleet, terms, trace):
             continue
         seen.add(c)
         names = [p.name for p in terms.pools] if s.g[0]["is_shares"] else [p.name for p in core.built.terms.pools]
+        members = [member.name for member in core.built.terms.members]
         for found in e.pools:
-            assert_true(found, c, names.index(found.pool), r)
+            p = names.index(found.pool)
+            assert_true(found, c, p, r)
+            for member, used, _ in found.holders:
+                assert used == r.runs[members.index(member), p] > 0
+            assert [used for _, used, _ in found.holders] == sorted((used for _, used, _ in found.holders), reverse=True)
         for change in e.sooner:
             p = names.index(change.pool)
             if change.kind == "fewer_gpus":

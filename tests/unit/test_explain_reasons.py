@@ -102,8 +102,7 @@ def test_held_for_a_claim_names_the_end_of_the_notice():
     found = core.explain(1)
     assert (found.reason, found.rule, found.promised_ms) == (Reason.HELD, 1, 1 + MINUTE)
     assert the_pool(found).facts == {"nodes": 2, "missing_nodes": 1, "promised_ms": 1 + MINUTE}
-    # The claim is counted to the owner's share from now on; the other still has what it must leave.
-    assert the_pool(found).holders == (("owner", 16 * GPU, 0), ("other", 8 * GPU, 8 * GPU))
+    assert the_pool(found).holders == (("other", 8 * GPU, 8 * GPU),)
     assert started(core, 1 + MINUTE, Vacated(0)) == {1}
 
 

@@ -137,7 +137,7 @@ def test_why_is_said_of_the_moment_and_names_jobs_by_their_ids():
     assert (owner.why.reason, owner.why.promised_ms) == (Reason.HELD, HOUR + MINUTE)
     assert (owner.expected_start_ms, owner.waited_ms) == (HOUR + MINUTE, 0)
     assert head.why.reason is Reason.GPUS_BUSY
-    assert head.why.pools[0].holders == (("owner", 8000, 0), ("other", 16000, 16000))
+    assert head.why.pools[0].holders == (("other", 16000, 16000),)
     assert behind.why.reason is Reason.BEHIND
     assert behind.why.message.startswith("job j-3 of the same shape stands before it")
 

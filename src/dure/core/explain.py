@@ -135,6 +135,7 @@ class Explainer:
     def __init__(self, built: Built, job_ids: Sequence[str] | None = None) -> None:
         self._built, self._state, self._job_ids = built, built.state, job_ids
         self._of_class: dict[int, tuple[tuple[PoolReason, ...], tuple[Change, ...]]] = {}
+        self._holders_of: dict[int, tuple[tuple[str, int, int], ...]] = {}
 
     def explain(self, job: int) -> Explanation:
         """Why job `job` (index into the job table) waits.
@@ -218,11 +219,22 @@ class Explainer:
         return num
 
     def _holders(self, p: int) -> tuple[tuple[str, int, int], ...]:
-        cell = self._state.mp[:, p]
-        used = cell["use_g"] + cell["use_b"]
-        order = np.argsort(-used, kind="stable")[:HOLDERS_MAX]
-        names = self._built.terms.members
-        return tuple((names[m].name, int(used[m]), int(cell["use_b"][m])) for m in order if used[m] > 0)
+        if p not in self._holders_of:
+            s, names = self._state, self._built.terms.members
+            borrowed = s.mp[:, p]["use_b"]
+            used = s.mp[:, p]["use_g"] + borrowed
+            h = int(s.pool[p]["hold"])
+            while h >= 0:
+                hold = s.hold[h]
+                if hold["kind"] == k.HOLD_RECLAIM:
+                    # A claim counts to the share, and nothing runs on it yet.
+                    used[s.cls[s.job[hold["job"]]["cls"]]["member"]] -= hold["rem"] * 1000
+                h = int(hold["next"])
+            order = np.argsort(-used, kind="stable")[:HOLDERS_MAX]
+            self._holders_of[p] = tuple(
+                (names[m].name, int(used[m]), int(borrowed[m])) for m in order if used[m] > 0
+            )
+        return self._holders_of[p]
 
     def _refusal(self, c: int, p: int, milli: int) -> tuple[Reason, str, dict[str, int]] | None:
         """Why the member may not use so much of a pool to which it has a right, by share or agreement; None: it may."""
