@@ -155,7 +155,7 @@ def forecast(
         if not rows and job not in trace.job_ids:
             raise InputError(f"no job {job!r}", path, field="--job")
     if is_json:
-        emit({"at_ms": at_ms, "jobs": [_as_json(row) for row in rows]}, True)
+        emit({"at_ms": at_ms, "jobs": [as_json(row) for row in rows]}, True)
         return
     if not rows:
         click.echo(f"nothing waits at {at_ms} ms" if job is None else f"job {job} does not wait at {at_ms} ms")
@@ -163,7 +163,8 @@ def forecast(
         click.echo("\n".join(_as_lines(row, at_ms)))
 
 
-def _as_json(row: ForecastRow) -> dict[str, Any]:
+def as_json(row: ForecastRow) -> dict[str, Any]:
+    """A row of `dure forecast --json`."""
     why = row.why
     return {
         "job_id": row.job_id, "member": row.member, "gpus": row.num_gpus, "waited_ms": row.waited_ms,
