@@ -140,9 +140,9 @@ def test_behind_one_of_its_own_shape():
     core = submitted(fleet_of(1), terms_of([8]), jobs_of((0, 8), (0, 8), (0, 8)))
     found = core.explain(2)
     assert (found.reason, found.rule) == (Reason.BEHIND, 3)
-    assert found.message.startswith("job 1 of the same shape stands before it; that one waits because it needs 8 GPUs, ")
+    assert found.message == "job 1 of the same shape stands before it; that one waits because it needs 8 GPUs, free: 0"
     assert started(core, HOUR, Ended(0)) == {1}
-    assert core.explain(2).reason is Reason.SHARE_USED
+    assert core.explain(2).reason is Reason.GPUS_BUSY
 
 
 def test_messages_and_facts_call_jobs_by_their_ids():

@@ -303,7 +303,9 @@ class Explainer:
         if pool["free_milli"] < milli:
             message = f"it needs {_gpus(milli)}, free: {facts['free_milli'] / 1000:g}"
             cell = s.mp[int(cls["member"]), p]
-            if cell["guarantee"] > 0 and not self._is_own(c, p, milli):
+            # A member alone has no share to speak of: what it has is all there is.
+            is_shared = len(self._built.terms.members) > 1 and cell["guarantee"] > 0
+            if is_shared and not self._is_own(c, p, milli):
                 share = {"used_milli": int(cell["use_g"]), "guarantee_milli": int(cell["guarantee"])}
                 message += f"; of its share of {_gpus(share['guarantee_milli'])} {share['used_milli'] / 1000:g} in use"
                 return PoolReason(name, Reason.SHARE_USED, message, facts | share, self._holders(p))
