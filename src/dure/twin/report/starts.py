@@ -160,7 +160,6 @@ def _counted(text: Text, num: int) -> Text:
 
 def error_share_plot(result: RunResult) -> Plot:
     """Share of starts by class of error, late at the top; promised and foretold beside each other."""
-    inner = [-edge for edge in reversed(ERROR_EDGES_S)] + list(ERROR_EDGES_S)
     spans = [word("from_to", a=duration(a), b=duration(b)) for a, b in pairwise(ERROR_EDGES_S)]
     spans.append(word("more_than", a=duration(ERROR_EDGES_S[-1])))
     labels = [word("late", range=span) for span in reversed(spans)] + [word("on_time")]
@@ -175,8 +174,9 @@ def error_share_plot(result: RunResult) -> Plot:
         if not len(rows):
             continue
         error_s = (rows["start_ms"] - rows["promised_ms"]) / 1000
-        # Late first: the classes stand from the latest to the earliest.
-        counts = np.bincount(np.searchsorted(inner, error_s, side="left"), minlength=len(labels))[::-1]
+        size = np.searchsorted(ERROR_EDGES_S, np.abs(error_s), side="left")
+        # The classes stand from the latest to the earliest.
+        counts = np.bincount(len(ERROR_EDGES_S) - np.where(error_s > 0, size, -size), minlength=len(labels))
         shares = counts / len(rows)
         columns.append((word(key), counts, shares))
         data.append(

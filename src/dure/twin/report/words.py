@@ -385,7 +385,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "끝날 때까지 시작하지 못한 작업의 {n}건은 채점하지 않았습니다.",
     ),
     "unforeseen": ("For {n} no start was foreseen.", "{n}건은 시작이 내다보이지 않았습니다."),
-    "promise": ("promise", "약속"),
+    "promise": ("Promise", "약속"),
     "promise_backfill": ("held for a blocked gang", "막힌 묶음을 위한 확보"),
     "promise_reclaim": ("taken back for a guarantee", "보장 몫의 회수"),
     "promise_rank": ("room made by rank", "순위에 따른 자리"),
