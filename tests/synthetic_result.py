@@ -232,7 +232,8 @@ def _promised(rng, submit_ms, out):
         at = np.flatnonzero(out[column] != NEVER)
         rows = np.zeros(len(at), PROMISE_DTYPE)
         rows["job"], rows["made_ms"], rows["promised_ms"] = at, submit_ms[at], out[column][at]
-        rows["kind"] = PROMISE_FORECAST if column == "predicted_start_ms" else rng.integers(0, PROMISE_FORECAST, len(at))
+        is_forecast = column == "predicted_start_ms"
+        rows["kind"] = PROMISE_FORECAST if is_forecast else rng.integers(0, PROMISE_FORECAST, len(at))
         rows["start_ms"], rows["before"] = out["first_start_ms"][at], NEVER
         parts.append(rows)
     return np.concatenate(parts)

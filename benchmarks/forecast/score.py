@@ -1,8 +1,8 @@
 """Promised and foretold starts against what came: virtual clusters of Philly and a day of the reference alliance.
 
-``python benchmarks/forecast/score.py`` (two minutes) writes results.json and results.md beside this file; docs/validation.md
-has a part of them. At 48 moments of each replay the starts of all waiting jobs are forecast by what is known then; the
-replay goes on with the jobs that come later, and each forecast is scored by the job's true next start.
+``python benchmarks/forecast/score.py`` (two minutes) writes results.json and results.md beside this file, and
+docs/validation.md has a part of them. At 48 moments of each replay the starts of all waiting jobs are forecast by what
+is known then; the replay goes on with the jobs that come later, and each forecast is scored by the job's next start.
 """
 
 from __future__ import annotations
@@ -182,10 +182,12 @@ def tables(rows: list[dict]) -> str:
     quantiles = " | ".join(f"p{q * 100:g}" for q in ERROR_QUANTILES)
     columns = f"scored | open | ahead, median | {quantiles} | mean | late | on time |"
     rule = "--:|" * (len(ERROR_QUANTILES) + 6)
-    lines = ["## Starts that the policy promised", "", f"| setting | policy | promise | {columns}", f"|---|---|---|{rule}"]
+    lines = ["## Starts that the policy promised", ""]
+    lines += [f"| setting | policy | promise | {columns}", f"|---|---|---|{rule}"]
     for row in rows:
         lines += [row_of([row["setting"], row["policy"], kind], of) for kind, of in row["promised"].items()]
-    lines += ["", "## Starts that were foretold", "", f"| setting | policy | ahead up to | {columns}", f"|---|---|---|{rule}"]
+    lines += ["", "## Starts that were foretold", ""]
+    lines += [f"| setting | policy | ahead up to | {columns}", f"|---|---|---|{rule}"]
     for row in rows:
         for edge, of in row["foretold_by_horizon"].items():
             lines.append(row_of([row["setting"], row["policy"], edge if edge == "more" else span(float(edge))], of))
@@ -222,8 +224,8 @@ def main() -> None:
     (here / "results.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     words = (
         f"# Promised and foretold starts, scored\n\n{found['date']}, {machine['system']} on {machine['architecture']}, "
-        f"{machine['cores']} cores, Python {machine['python']}. Written by score.py, which says what was run. Errors are "
-        "actual less promised start, positive: later. On time: within a minute or a tenth of the time ahead. Open: the "
+        f"{machine['cores']} cores, Python {machine['python']}. Written by score.py, which says what was run. "
+        "Errors are actual less promised start, positive: later. On time: within a minute or a tenth of the time ahead. Open: the "
         "job had not started when the run ended.\n\n"
     )
     (here / "results.md").write_text(words + tables(rows), encoding="utf-8")

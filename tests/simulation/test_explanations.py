@@ -122,7 +122,8 @@ def assert_true(found, c, p, r):
         assert not own and not s.ag[ag]["start_ms"] <= s.g[0]["now_ms"] < s.ag[ag]["end_ms"]
     elif found.reason is Reason.SHARE_USED:
         assert not own and ag < 0 and facts["free_milli"] == r.free_milli(p) < milli == facts["needed_milli"]
-        assert facts["used_milli"] == r.use[m, p] > cell["guarantee"] - milli and facts["guarantee_milli"] == cell["guarantee"] > 0
+        assert facts["used_milli"] == r.use[m, p] > cell["guarantee"] - milli
+        assert facts["guarantee_milli"] == cell["guarantee"] > 0
     elif found.reason is Reason.GPUS_BUSY:
         assert facts["free_milli"] == r.free_milli(p) < milli == facts["needed_milli"]
         assert own or cell["guarantee"] == 0 or len(s.member) == 1
@@ -139,7 +140,8 @@ def assert_true(found, c, p, r):
         pool = s.pool[p]
         more = facts["needed_w"] - int((pool["busy_w"] - pool["idle_w"]) * gpus)
         assert 0 <= more <= (pool["idle_w"] - pool["sleep_w"]) * pool["per_node"] * max(gpus, 1)
-        assert not claimed or (borrowed and s.job[facts["job"]]["state"] == k.PENDING and facts["job"] == site["claimant"])
+        if claimed:
+            assert borrowed and s.job[facts["job"]]["state"] == k.PENDING and facts["job"] == site["claimant"]
     else:
         assert found.reason is Reason.BEHIND and s.job[facts["job"]]["state"] == k.PENDING
         assert s.g[0]["backfill"] == k.BACKFILL_NONE, "with backfill, what fits has started"
@@ -177,7 +179,8 @@ def check_moment(core, fleet, terms, trace):
             assert_true(found, c, p, r)
             for member, used, _ in found.holders:
                 assert used == r.runs[members.index(member), p] > 0
-            assert [used for _, used, _ in found.holders] == sorted((used for _, used, _ in found.holders), reverse=True)
+            most_first = [used for _, used, _ in found.holders]
+            assert most_first == sorted(most_first, reverse=True)
         for change in e.sooner:
             p = names.index(change.pool)
             if change.kind == "fewer_gpus":

@@ -116,7 +116,7 @@ def test_forecast_is_readable(tmp_path, dure):
 
 
 def test_forecast_shows_a_promise_and_what_would_be_sooner(tmp_path, dure):
-    """Six of eight GPUs are in use; under easy the gang of eight has nodes held, and the one of four might be smaller."""
+    """Six of eight GPUs are in use; under easy the gang of eight has its node held, and the one of four could be two."""
     path = swf_of(tmp_path / "held.swf", (1, 0, 6, 7200), (2, 60, 8, 600), (3, 61, 4, 600))
     fleet = ["--gpus", "8", "--gpus-per-node", "8", "--at", "61000"]
     text = dure("forecast", path, *fleet, "--policy", "easy").stdout.splitlines()

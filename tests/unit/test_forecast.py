@@ -101,7 +101,7 @@ def test_told_the_run_times_and_with_no_job_to_come_a_forecast_is_right_to_the_m
 
 @pytest.mark.parametrize("name", ["dure", "easy", "srtf"])
 def test_nothing_that_comes_later_changes_a_forecast(name):
-    """Other run times of all that had not ended by then, other jobs afterwards: the same expected starts and reasons."""
+    """Other run times of all that had not ended by then, other jobs afterwards: the same starts and reasons."""
     trace, fleet, terms = busy_load(3), uniform_fleet(32, 8), lending(32)
     at_ms = 12 * HOUR
     ended = replay(trace, fleet, named_policy(name), terms, horizon_ms=at_ms).jobs["end_ms"] != NEVER

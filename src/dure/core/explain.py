@@ -75,10 +75,10 @@ class PoolReason:
     facts : mapping of str to int, and to str where it names a job
         What the reason rests on. gpus_busy, fragmented: ``needed_milli``, ``free_milli``. share_used: the same, with
         ``used_milli`` of ``guarantee_milli``. agreement_limit: ``needed_milli``, ``used_milli`` of ``limit_milli``.
-        agreement_not_in_force: ``start_ms``, ``end_ms``. power_cap: ``power_w`` drawn now, ``needed_w`` more for the job, ``reserve_w`` that it
-        must leave alone, ``cap_w``; where power is being taken back, ``job`` for which. cpu_or_memory: ``cpu_milli``,
-        ``mem_mib``, ``net_mbps`` wanted on each of ``nodes`` nodes. held: ``missing_nodes`` of ``nodes``,
-        ``promised_ms``. reserved: ``begin_ms``. behind: ``job`` that stands first.
+        agreement_not_in_force: ``start_ms``, ``end_ms``. power_cap: ``power_w`` drawn now, ``needed_w`` more for
+        the job, ``reserve_w`` that it must leave alone, ``cap_w``; where power is being taken back, ``job`` for which.
+        cpu_or_memory: ``cpu_milli``, ``mem_mib``, ``net_mbps`` wanted on each of ``nodes`` nodes. held:
+        ``missing_nodes`` of ``nodes``, ``promised_ms``. reserved: ``begin_ms``. behind: ``job`` that stands first.
     holders : tuple of (member, milli-GPUs in use, of these borrowed)
         Who uses the pool's GPUs, most first.
     """
@@ -164,9 +164,8 @@ class Explainer:
         nearest = min(pools, key=lambda found: NEARNESS.index(found.reason))
         first = int(s.cls[c]["root"])
         if first != job:
-            message = (
-                f"job {self._called(first)} of the same shape stands before it; that one waits because {nearest.message}"
-            )
+            before = f"job {self._called(first)} of the same shape stands before it"
+            message = f"{before}; that one waits because {nearest.message}"
             return Explanation(job, Reason.BEHIND, RULE[Reason.BEHIND], message, -1, pools, sooner)
         where = nearest.pool if len(pools) == 1 else f"{nearest.pool}, nearest of {len(pools)}"
         message = f"{nearest.message} (pool {where})"
@@ -361,7 +360,8 @@ class Explainer:
         while fewer >= 1 and not out:
             p = self._first_that_fits(c, mine, fewer)
             if p >= 0:
-                out.append(Change("fewer_gpus", names[p], fewer, f"with {_gpus(fewer * 1000)} it would start now in {names[p]}"))
+                message = f"with {_gpus(fewer * 1000)} it would start now in {names[p]}"
+                out.append(Change("fewer_gpus", names[p], fewer, message))
             fewer //= 2
         if cls["topology"] > 0:
             kept = int(cls["topology"])

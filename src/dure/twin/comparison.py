@@ -25,7 +25,6 @@ COMPARED: dict[str, Callable[[RunMetrics], float | None]] = {
     "lent_gpu_h": lambda m: m.lent_gpu_h,
     "reclaim_p99_s": lambda m: m.reclaim_s.p99,
     "promise_mae_s": lambda m: m.promised.mae_s,
-    "forecast_mae_s": lambda m: m.foretold.mae_s,
     "energy_kwh": lambda m: sum(m.energy_kwh.values()),
 }
 

@@ -40,8 +40,8 @@ RESULT_JOB_DTYPE = np.dtype(
 )
 
 
-#: Kinds of promised start; the index is the code. The first four are the policy's (its kinds of hold, rules 5, 1, 6, 5),
-#: the last is the twin's own forecast, which binds nobody.
+#: Kinds of promised start; the index is the code. The first four are the policy's kinds of hold (rules 5, 1, 6, 5), the
+#: last is the twin's own forecast, which binds nobody.
 PROMISES = ("backfill", "reclaim", "rank", "reserved", "forecast")
 PROMISE_BACKFILL, PROMISE_RECLAIM, PROMISE_RANK, PROMISE_RESERVED, PROMISE_FORECAST = range(5)
 

@@ -208,7 +208,10 @@ def error_share_plot(result: RunResult) -> Plot:
     table = Table(
         [word("error"), *(name for name, _, _ in columns)],
         [
-            [(label, None), *(cell(f"{count(counts[i])} ({percent(shares[i])})", counts[i]) for _, counts, shares in columns)]
+            [
+                (label, None),
+                *(cell(f"{count(counts[i])} ({percent(shares[i])})", counts[i]) for _, counts, shares in columns),
+            ]
             for i, label in enumerate(labels)
         ],
     )  # fmt: skip

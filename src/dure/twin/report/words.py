@@ -444,7 +444,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "lent_gpu_h": ("GPU-hours lent", "빌려준 GPU-시간"),
     "reclaim_p99_s": ("Reclaim, 99th percentile", "회수 99백분위"),
     "promise_mae_s": ("Error of promised starts", "약속한 시작의 오차"),
-    "forecast_mae_s": ("Error of foretold starts", "예측한 시작의 오차"),
     "energy_kwh": ("Energy (MWh)", "에너지(MWh)"),
     # Definitions
     "def_wait": ("Wait", "대기 시간"),
