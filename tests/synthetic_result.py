@@ -15,6 +15,8 @@ from dure.twin.result import (
     OUTCOME_FINISHED,
     OUTCOME_RUNNING,
     OUTCOME_WAITING,
+    PROMISE_DTYPE,
+    PROMISE_FORECAST,
     Counters,
     RunResult,
     Series,
@@ -104,6 +106,8 @@ def synthetic_result(
     error = rng.standard_t(2, num_jobs) * 0.4 * out["wait_ms"]
     out["predicted_start_ms"] = np.maximum(start + error.astype(np.int64), jobs["submit_ms"])
     out["reserved_start_ms"] = np.where(jobs["num_gpus"] >= 256, np.maximum(start + 60_000, 0), NEVER)
+
+    promises = _promised(rng, jobs["submit_ms"], out)
 
     # Held GPU-time, from the very records above, stretched so that the fleet is four fifths used.
     t_ms = np.linspace(0, horizon_ms, num_samples).astype(np.int64)
@@ -217,7 +221,22 @@ def synthetic_result(
             "The load is invented: arrivals with a day rhythm, heavy-tailed sizes and run times.",
             "Members' shares follow the reference alliance; guarantees are rounded down to whole GPUs.",
         ),
+        promises=promises,
     )
+
+
+def _promised(rng, submit_ms, out):
+    """A forecast of every job's start and a promise, of any kind, to some; nothing is known of the waiting ones."""
+    parts = []
+    for column in ("predicted_start_ms", "reserved_start_ms"):
+        at = np.flatnonzero(out[column] != NEVER)
+        rows = np.zeros(len(at), PROMISE_DTYPE)
+        rows["job"], rows["made_ms"], rows["promised_ms"] = at, submit_ms[at], out[column][at]
+        is_forecast = column == "predicted_start_ms"
+        rows["kind"] = PROMISE_FORECAST if is_forecast else rng.integers(0, PROMISE_FORECAST, len(at))
+        rows["start_ms"], rows["before"] = out["first_start_ms"][at], NEVER
+        parts.append(rows)
+    return np.concatenate(parts)
 
 
 def _held(t_ms, start_ms, end_ms, gpus, member, num_members, is_held):

@@ -107,7 +107,7 @@ def test_it_opens_offline_without_complaint_or_request_and_draws_every_plot(one,
     assert seen["errors"] == []
     assert seen["refused"] == []
     assert seen["requests"] == []
-    assert len(seen["drawn"]) == 12
+    assert len(seen["drawn"]) == 13
     assert seen["drawn"] == seen["shown"]
     assert PAGE_INITIATED not in net_log
 

@@ -30,6 +30,7 @@ class Recount:
         self.taken = np.zeros((len(fleet.nodes), k.GPUS_MAX), np.int64)
         self.beside = {name: np.zeros(len(fleet.nodes), np.int64) for name in BESIDE}
         self.use = defaultdict(int)
+        self.runs = defaultdict(int)
         self.out = defaultdict(int)
         for j in range(int(s.g[0]["num_jobs"])):
             job, cls = s.job[j], s.cls[s.job[j]["cls"]]
@@ -43,6 +44,7 @@ class Recount:
                 for name, used in self.beside.items():
                     used[n] += self.wanted(j, name, count)
             milli = int(job["alloc"]) * part_on(fleet, p, int(cls["gpu_milli"]))
+            self.runs[m, p] += milli
             if job["is_borrowed"]:
                 self.out[int(s.mp[m, p]["agreement"])] += milli
             else:
@@ -119,14 +121,27 @@ def assert_true(found, c, p, r):
     elif found.reason is Reason.AGREEMENT_NOT_IN_FORCE:
         assert not own and not s.ag[ag]["start_ms"] <= s.g[0]["now_ms"] < s.ag[ag]["end_ms"]
     elif found.reason is Reason.SHARE_USED:
-        assert not own and ag < 0
+        assert not own and ag < 0 and facts["free_milli"] == r.free_milli(p) < milli == facts["needed_milli"]
+        assert facts["used_milli"] == r.use[m, p] > cell["guarantee"] - milli
+        assert facts["guarantee_milli"] == cell["guarantee"] > 0
     elif found.reason is Reason.GPUS_BUSY:
         assert facts["free_milli"] == r.free_milli(p) < milli == facts["needed_milli"]
+        assert own or cell["guarantee"] == 0 or len(s.member) == 1
     elif found.reason is Reason.CPU_OR_MEMORY or found.reason is Reason.FRAGMENTED:
         assert not r.best_domain(c, p, gpus) and r.free_milli(p) >= milli
     elif found.reason is Reason.POWER_CAP:
         site = s.site[s.pool[p]["site"]]
-        assert facts["power_w"] + facts["needed_w"] > facts["cap_w"] == site["cap_w"] > 0
+        claimed = "job" in facts
+        left = facts["cap_w"] - facts["power_w"]
+        assert facts["power_w"] == site["power_w"] and facts["cap_w"] == site["cap_w"] > 0
+        assert facts["needed_w"] + facts["reserve_w"] > left or claimed
+        borrowed = bool(s.g[0]["is_shares"]) and not own
+        assert facts["reserve_w"] == (borrowed and max(site["cap_w"] // 50, left if claimed else 0))
+        pool = s.pool[p]
+        more = facts["needed_w"] - int((pool["busy_w"] - pool["idle_w"]) * gpus)
+        assert 0 <= more <= (pool["idle_w"] - pool["sleep_w"]) * pool["per_node"] * max(gpus, 1)
+        if claimed:
+            assert borrowed and s.job[facts["job"]]["state"] == k.PENDING and facts["job"] == site["claimant"]
     else:
         assert found.reason is Reason.BEHIND and s.job[facts["job"]]["state"] == k.PENDING
         assert s.g[0]["backfill"] == k.BACKFILL_NONE, "with backfill, what fits has started"
@@ -158,8 +173,14 @@ def check_moment(core, fleet, terms, trace):
             continue
         seen.add(c)
         names = [p.name for p in terms.pools] if s.g[0]["is_shares"] else [p.name for p in core.built.terms.pools]
+        members = [member.name for member in core.built.terms.members]
         for found in e.pools:
-            assert_true(found, c, names.index(found.pool), r)
+            p = names.index(found.pool)
+            assert_true(found, c, p, r)
+            for member, used, _ in found.holders:
+                assert used == r.runs[members.index(member), p] > 0
+            most_first = [used for _, used, _ in found.holders]
+            assert most_first == sorted(most_first, reverse=True)
         for change in e.sooner:
             p = names.index(change.pool)
             if change.kind == "fewer_gpus":

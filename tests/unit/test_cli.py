@@ -72,6 +72,77 @@ def test_forecast_names_waiting_jobs(log, dure):
     assert [(job["job_id"], job["waited_ms"]) for job in one["jobs"]] == [("30", 0)]
 
 
+def swf_of(path, *rows):
+    """A log with the rows (id, submitted s, GPUs, run time s)."""
+    lines = [f"{i} {at} -1 {run} {gpus} -1 -1 {gpus} -1 -1 1 1 1 -1 -1 -1 -1 -1\n" for i, at, gpus, run in rows]
+    path.write_text("; Version: 2.2\n" + "".join(lines))
+    return str(path)
+
+
+def two_waiting(tmp_path):
+    """A job has all four GPUs, and two of three GPUs wait."""
+    path = swf_of(tmp_path / "two.swf", (1, 0, 4, 7200), (2, 60, 3, 600), (3, 120, 3, 600))
+    return ["forecast", path, "--gpus", "4", "--gpus-per-node", "4", "--at", "120000"]
+
+
+def test_forecast_says_why_each_job_waits(tmp_path, dure):
+    found = json.loads(dure(*two_waiting(tmp_path), "--json").stdout)
+    first, second = found["jobs"]
+    # An hour is assumed of what nobody knows: the one that runs has it still before it.
+    start_ms = 120_000 + 3_600_000
+    assert first == {
+        "job_id": "2", "member": "group1", "gpus": 3, "waited_ms": 60_000, "expected_start_ms": start_ms,
+        "reason": "gpus_busy", "rule": 1, "message": "it needs 3 GPUs, free: 0 (pool pool)", "promised_ms": None,
+        "pools": [
+            {
+                "pool": "pool", "reason": "gpus_busy", "message": "it needs 3 GPUs, free: 0",
+                "facts": {"needed_milli": 3000, "free_milli": 0},
+                "holders": [{"member": "group1", "used_milli": 4000, "borrowed_milli": 0}],
+            }
+        ],
+        "sooner": [],
+    }  # fmt: skip
+    assert (second["reason"], second["rule"], second["expected_start_ms"]) == ("behind", 3, start_ms + 3_600_000)
+    assert second["message"].startswith("job 2 of the same shape stands before it; that one waits because it needs 3")
+    assert second["pools"] == first["pools"]
+
+
+def test_forecast_is_readable(tmp_path, dure):
+    lines = dure(*two_waiting(tmp_path)).stdout.splitlines()
+    assert len(lines) == 4
+    assert lines[0].split() == ["2", "group1", "3", "GPUs", "in", "3,600", "s"]
+    assert lines[1] == "    rule 1: it needs 3 GPUs, free: 0 (pool pool)"
+    assert lines[3].startswith("    rule 3: job 2 of the same shape stands before it")
+
+
+def test_forecast_shows_a_promise_and_what_would_be_sooner(tmp_path, dure):
+    """Six of eight GPUs are in use; under easy the gang of eight has its node held, and the one of four could be two."""
+    path = swf_of(tmp_path / "held.swf", (1, 0, 6, 7200), (2, 60, 8, 600), (3, 61, 4, 600))
+    fleet = ["--gpus", "8", "--gpus-per-node", "8", "--at", "61000"]
+    text = dure("forecast", path, *fleet, "--policy", "easy").stdout.splitlines()
+    assert text[0].endswith("in 3,600 s, promised in 3,539 s")
+    assert text[1] == "    rule 5: nodes held for it: 1, of these still in use: 1 (pool pool)"
+    free = json.loads(dure("forecast", path, *fleet, "--json").stdout)["jobs"][1]
+    assert free["sooner"] == [
+        {"kind": "fewer_gpus", "pool": "pool", "amount": 2, "message": "with 2 GPUs it would start now in pool"}
+    ]
+    assert "    sooner: with 2 GPUs it would start now in pool" in dure("forecast", path, *fleet).stdout
+
+
+def test_replay_scores_forecasts_where_it_is_told_to(log, dure):
+    plain = json.loads(dure("replay", str(log), "--gpus", "4", "--gpus-per-node", "4", "--json").stdout)
+    args = ["replay", str(log), "--gpus", "4", "--gpus-per-node", "4", "--forecasts", "5", "--json"]
+    found = json.loads(dure(*args).stdout)
+    assert found["digest"] == plain["digest"]
+    assert set(found) - set(plain) == {
+        "forecasts", "forecasts_open", "forecasts_unforeseen", "forecast_error_mean_s", "forecast_error_p5_s",
+        "forecast_error_p50_s", "forecast_error_p95_s", "forecast_late_share", "forecast_on_time_share",
+    }  # fmt: skip
+    assert found["forecasts"] > 10
+    assert (found["forecasts_open"], found["forecasts_unforeseen"]) == (0, 0)
+    assert found["forecast_error_p5_s"] <= found["forecast_error_p50_s"] <= found["forecast_error_p95_s"]
+
+
 def test_scale_has_the_contract_s_keys(dure):
     run = dure("bench", "scale", "--gpus", "4000", "--jobs", "2000", "--json")
     assert set(json.loads(run.stdout)) == {
@@ -193,6 +264,10 @@ def test_a_bad_scenario_is_one_line(log, tmp_path, load, variant, words, dure):
         (["forecast", "LOG", "--gpus", "8"], "--at, --job"),
         (["replay", "LOG", "--gpus", "8", "--map-members"], "--map-members"),
         (["forecast", "LOG", "--gpus", "8", "--job", "no"], "no job 'no'"),
+        (["forecast", "LOG", "--gpus", "8", "--at", "100", "--job", "no"], "no job 'no'"),
+        (["forecast", "LOG", "--gpus", "8", "--at", "-1"], "--at"),
+        (["forecast", "LOG", "--gpus", "8", "--at", "soon"], "--at"),
+        (["replay", "LOG", "--gpus", "8", "--forecasts", "-1"], "--forecasts"),
         (["compare", "none.yaml", "--jobs", "0"], "--jobs"),
         (["bench", "placement", "--data", ".", "--seeds", "a"], "--seeds"),
         (["replay", "none.swf", "--gpus", "8"], "none.swf"),

@@ -23,11 +23,16 @@ from dure.twin.result import (
     OUTCOME_FINISHED,
     OUTCOME_RUNNING,
     OUTCOME_WAITING,
+    PROMISE_DTYPE,
+    PROMISE_FORECAST,
+    PROMISE_RECLAIM,
+    PROMISE_RESERVED,
     Counters,
     RunResult,
     Series,
     make_result_jobs,
 )
+from dure.twin.start_errors import ERROR_QUANTILES, by_horizon, start_errors
 
 synthetic_result = runpy.run_path(str(Path(__file__).parents[1] / "synthetic_result.py"))["synthetic_result"]
 
@@ -57,7 +62,12 @@ def small_result(num_jobs=5) -> RunResult:
     jobs["wait_ms"] = [0, 100_000, 20_000, 980_000, 0]
     jobs["run_ms"] = [1_000, 300_000, 30_000, 0, 970_000]
     jobs["lost_ms"] = [0, 100_000, 0, 0, 0]
-    jobs["predicted_start_ms"] = [0, 160_000, 4_000, 500_000, NEVER]
+    promises = np.zeros(7, PROMISE_DTYPE)
+    promises["job"] = [0, 1, 2, 3, 4, 1, 3]
+    promises["kind"] = [PROMISE_FORECAST] * 5 + [PROMISE_RECLAIM, PROMISE_RESERVED]
+    promises["made_ms"] = [0, 0, 4_000, 20_000, 30_000, 30_000, 20_000]
+    promises["promised_ms"] = [0, 160_000, 4_000, 500_000, NEVER, 95_000, 40_000]
+    promises["start_ms"] = [0, 100_000, 10_000, NEVER, 30_000, 100_000, NEVER]
     series = Series(*(np.zeros(2) for _ in range(7)), *(np.zeros((n, 2)) for n in (1, 2, 2, 2, 2, 2)))
     terms = Terms(
         [Member("a"), Member("b")],
@@ -74,7 +84,7 @@ def small_result(num_jobs=5) -> RunResult:
         lost_gpu_ms=np.array([0, 500_000]), lent_gpu_ms=np.array([[0, 1_800_000], [360_000, 0]]),
         energy_wh=np.array([1_500.0]), reclaim_latency_ms=np.array([4_000, 1_000, 2_000, 3_000]),
         counters=Counters(num_preemptions=3, num_guarantee_breaches=2),
-        wall_s=0.5, cpu_s=0.25, peak_rss_mb=100.0, digest="d",
+        wall_s=0.5, cpu_s=0.25, peak_rss_mb=100.0, digest="d", promises=promises[promises["job"] < num_jobs],
     )  # fmt: skip
 
 
@@ -124,15 +134,63 @@ def test_all_numbers_of_the_small_run():
     assert (lender.guarantee_gpus, borrower.guarantee_gpus) == (6, 2)
 
 
-def test_a_prediction_that_has_not_come_true_is_counted_apart():
-    error = measure(small_result()).prediction
-    assert (error.n, error.num_open) == (3, 1)
-    assert error.bias_s == pytest.approx((0 + 60 - 6) / 3)
+def test_a_foretold_start_that_has_not_come_is_counted_apart():
+    error = measure(small_result()).foretold
+    assert (error.n, error.num_open, error.num_unforeseen) == (3, 1, 1)
+    assert error.mean_s == pytest.approx((0 - 60 + 6) / 3)
     assert error.mae_s == pytest.approx((0 + 60 + 6) / 3)
     assert error.quantiles_s[3] == 0
-    nothing = measure(small_result()).reservation
+    assert error.quantiles_s[0] == pytest.approx(-60 + 0.02 * 60)
+    # Late by 6 s; all are within a minute.
+    assert (error.late_share, error.on_time_share) == (pytest.approx(1 / 3), 1)
+    assert error.ahead_p50_s == 0
+    nothing = measure(small_result(num_jobs=0)).foretold
     assert nothing.n == 0
     assert math.isnan(nothing.mae_s)
+
+
+def test_promises_are_scored_by_kind():
+    of = measure(small_result())
+    assert list(of.promised_by_kind) == ["reclaim", "reserved"]
+    reclaim, reserved = of.promised_by_kind.values()
+    assert (reclaim.n, reclaim.num_open, reclaim.mean_s, reclaim.ahead_p50_s) == (1, 0, 5, 65)
+    assert (reserved.n, reserved.num_open) == (0, 1)
+    assert (of.promised.n, of.promised.num_open) == (1, 1)
+
+
+def promised(*rows):
+    """Rows of (kind, made, promised, started), s."""
+    out = np.zeros(len(rows), PROMISE_DTYPE)
+    for row, (kind, *times_s) in zip(out, rows, strict=True):
+        row["kind"] = kind
+        row["made_ms"], row["promised_ms"], row["start_ms"] = (t if t == NEVER else t * 1000 for t in times_s)
+    return out
+
+
+@pytest.mark.parametrize(("made", "foretold", "start", "on_time"), [
+    (0, 0, 60, 1), (0, 0, 61, 0), (0, 100, 40, 1), (0, 100, 39, 0), (0, 6_000, 6_600, 1), (0, 6_000, 6_601, 0),
+    (0, 6_000, 5_400, 1), (0, 6_000, 5_399, 0), (5_000, 6_000, 6_100, 1), (5_000, 6_000, 6_101, 0),
+])  # fmt: skip
+def test_on_time_is_within_a_minute_or_a_tenth_of_the_time_ahead(made, foretold, start, on_time):
+    assert start_errors(promised((PROMISE_RECLAIM, made, foretold, start))).on_time_share == on_time
+
+
+def test_forecasts_are_told_apart_by_how_far_ahead_they_were():
+    hour, far = 3_600, 10 * 86_400
+    rows = [(PROMISE_FORECAST, 0, ahead, 7 * hour) for ahead in (600, 601, hour, hour + 1, far)]
+    found = by_horizon(promised(*rows, (PROMISE_RECLAIM, 0, 5, 7), (PROMISE_FORECAST, 0, NEVER, 9)))
+    assert {edge_s: of.n for edge_s, of in found.items()} == {600: 1, 3_600: 2, 21_600: 1, math.inf: 1}
+    assert found[math.inf].mean_s == 7 * hour - far
+    assert found[3_600].mean_s == pytest.approx(7 * hour - (601 + hour) / 2)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)), min_size=1, max_size=80))
+def test_errors_agree_with_numpy(rows):
+    found = start_errors(promised(*((PROMISE_RECLAIM, 0, *row) for row in rows)))
+    error = np.array([start - foretold for foretold, start in rows])
+    assert found.quantiles_s == pytest.approx(np.quantile(error, ERROR_QUANTILES))
+    assert (found.mean_s, found.mae_s) == pytest.approx((error.mean(), np.abs(error).mean()))
+    assert found.late_share == pytest.approx((error > 0).mean())
 
 
 def test_metrics_travel_between_processes():

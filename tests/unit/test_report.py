@@ -21,7 +21,7 @@ from dure.twin.metrics import measure
 from dure.twin.report import page, write_report
 from dure.twin.report.decimate import envelope, interval_means
 from dure.twin.report.words import WORDS, Text, count, duration, number, percent, word
-from dure.twin.result import Series, make_result_jobs
+from dure.twin.result import PROMISE_DTYPE, Series, make_result_jobs
 
 synthetic_result = runpy.run_path(str(Path(__file__).parents[1] / "synthetic_result.py"))["synthetic_result"]
 
@@ -78,7 +78,7 @@ def empty_of(result):
     return dataclasses.replace(
         result, trace=trace, jobs=make_result_jobs(0), series=none, lent_gpu_ms=np.zeros((6, 6), np.int64),
         used_gpu_ms=np.zeros(6, np.int64), lost_gpu_ms=np.zeros(6, np.int64), online_gpu_ms=0,
-        reclaim_latency_ms=np.zeros(0, np.int64), notes=(), versions={},
+        reclaim_latency_ms=np.zeros(0, np.int64), notes=(), versions={}, promises=result.promises[:0],
     )  # fmt: skip
 
 
@@ -101,9 +101,9 @@ def test_every_figure_has_a_drawing_place_a_caption_and_a_table(small, tmp_path)
     plots = {key.split("-")[1] for key in found.specs}
     assert plots == {
         "use", "members", "wait_size", "wait_member", "lending", "balance", "lent", "credits", "frag",
-        "power", "sites", "prediction",
+        "power", "sites", "start_error", "error_share",
     }  # fmt: skip
-    assert found.tags.count("figure") == found.tags.count("figcaption") == found.tags.count("details") == 12
+    assert found.tags.count("figure") == found.tags.count("figcaption") == found.tags.count("details") == 13
 
 
 def test_every_axis_of_a_number_says_what_it_counts(small, tmp_path):
@@ -143,6 +143,35 @@ def test_drawn_waits_are_the_metrics_and_the_rest_is_summed(tmp_path):
     assert spec["data"][3]["x"][0] == pytest.approx(max(1, p99_s), rel=1e-4)
     shown = sum(int(re.search(r"\(([\d,]+)\)$", label).group(1).replace(",", "")) for label in labels)
     assert shown == 5_000
+
+
+def test_drawn_errors_of_starts_are_the_metrics(small, tmp_path):
+    of = measure(small)
+    specs = Page(written([small], tmp_path)).specs
+    spec = specs["run0-start_error"]
+    rows = [*of.promised_by_kind.values(), *of.foretold_by_horizon.values()]
+    labels = spec["layout"]["yaxis"]["ticktext"]["en"]
+    assert [label.rsplit("(", 1)[1] for label in labels] == [f"{errors.n:,})" for errors in rows if errors.n]
+    medians = [trace["x"][0] for trace in spec["data"] if trace["mode"] == "markers" and len(trace["x"]) == 1]
+    drawn = [(10 ** abs(x) - 1) * 60 * np.sign(x) for x in medians if x is not None]
+    assert drawn == pytest.approx([errors.quantiles_s[3] for errors in rows if errors.n], rel=1e-3, abs=0.1)
+
+
+def test_classes_of_error_hold_every_scored_start_late_ones_first(small, tmp_path):
+    promises = np.zeros(11, PROMISE_DTYPE)
+    promises["promised_ms"] = 10**9
+    # The middle of each class, from the latest to the earliest.
+    off_s = [90_000, 30_000, 7_000, 1_000, 100, 0, -100, -1_000, -7_000, -30_000, -90_000]
+    promises["start_ms"] = 10**9 + np.array(off_s) * 1000
+    spec = Page(written([dataclasses.replace(small, promises=promises)], tmp_path)).specs["run0-error_share"]
+    (bars,) = spec["data"]
+    assert bars["x"] == pytest.approx([100 / 11] * 11, rel=1e-3)
+    promises["start_ms"] = 10**9 + 60_001
+    (bars,) = Page(written([dataclasses.replace(small, promises=promises)], tmp_path)).specs["run0-error_share"]["data"]
+    assert bars["x"].index(100) == spec["layout"]["yaxis"]["ticktext"]["en"].index("1 min – 10 min later")
+    promises["start_ms"] = 10**9 + np.where(np.arange(11) % 2, 60_000, -60_000)
+    (bars,) = Page(written([dataclasses.replace(small, promises=promises)], tmp_path)).specs["run0-error_share"]["data"]
+    assert bars["x"].index(100) == spec["layout"]["yaxis"]["ticktext"]["en"].index("within 1 min")
 
 
 def test_the_lending_matrix_keeps_every_gpu_hour(tmp_path):
@@ -287,10 +316,10 @@ def test_both_languages_say_the_same_things(key):
 
 
 def test_words_are_filled_in_each_language_with_its_own():
-    assert word("reservation_text", n="3", mae=duration(90), bias=duration(-7_200)) == Text(
-        "3 reservations: off by 1 min 30 s on average, bias −2 h.",
-        "예약 3건: 평균 오차 1분 30초, 치우침 −2시간.",
+    assert word("foretold_ahead", range=word("from_to", a=duration(90), b=duration(7_200))) == Text(
+        "foretold 1 min 30 s – 2 h ahead", "1분 30초~2시간 앞선 예측"
     )
+    assert word("promise_open", n="3").en == "3 whose jobs had not started when the run ended are not scored."
 
 
 @pytest.mark.parametrize(("seconds", "en", "ko"), [

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dure.cli.main import check_output, emit, progress
 from dure.model.errors import InputError
+
+if TYPE_CHECKING:
+    from dure.twin.forecast import ForecastRow
 
 
 def _trace_and_fleet(
@@ -53,18 +56,23 @@ def _fleet_options(command: Any) -> Any:
 @_fleet_options
 @click.option("--seed", default=0, type=click.IntRange(0), show_default=True, help="Seed of the faults.")
 @click.option("--faults", default="off", show_default=True, help="off, rsc1, rsc2 or llama3.")
+@click.option(
+    "--forecasts", "num_forecasts", default=0, type=click.IntRange(0, 10_000), show_default=True,
+    help="Forecast the starts of all waiting jobs at so many moments, and score them.",
+)  # fmt: skip
 @click.option("--html", type=click.Path(), help="Write the report here.")
 @click.option("--records", type=click.Path(), help="Write every job's record here, as Parquet.")
 @click.option("--json", "is_json", is_flag=True)
 def replay(
     path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, checkpoint_s: int, is_mapped: bool, policy: str,
-    seed: int, faults: str,
+    seed: int, faults: str, num_forecasts: int,
     html: str | None, records: str | None, is_json: bool,
 ) -> None:  # fmt: skip
     """Replay a trace on a fleet under a policy."""
     from dure.policy.config import named_policy
     from dure.twin.faults import generate_faults
-    from dure.twin.metrics import summary
+    from dure.twin.foresight import even_moments
+    from dure.twin.metrics import forecast_summary, summary
     from dure.twin.replay import replay as run
 
     chosen = named_policy(policy)
@@ -75,7 +83,7 @@ def replay(
     with progress("replay") as move:
         result = run(
             trace, found, chosen, terms, faults=generate_faults(found, faults, horizon_ms, seed), seed=seed,
-            progress=move,
+            forecast_at_ms=even_moments(trace, num_forecasts), progress=move,
         )  # fmt: skip
     if records:
         from dure.twin.records import write_records
@@ -85,7 +93,7 @@ def replay(
         from dure.twin.report import write_report
 
         write_report([result], html, f"{Path(path).name} · {policy}")
-    emit(summary(result), is_json)
+    emit(summary(result) | (forecast_summary(result) if num_forecasts else {}), is_json)
 
 
 @click.command()
@@ -125,10 +133,10 @@ def forecast(
     path: str, fleet: str | None, gpus: int | None, gpus_per_node: int, checkpoint_s: int, is_mapped: bool, policy: str,
     at_ms: int | None, job: str | None, is_json: bool,
 ) -> None:  # fmt: skip
-    """When will the jobs that wait at a moment start, by what is known then?
+    """When will the jobs that wait at a moment start, by what is known then, and why do they wait?
 
     Up to the moment the trace runs as it was; from then on with the run times that the policy predicts from the jobs
-    that have ended, and no job comes any more.
+    that have ended, and no job comes any more. The reasons are those of the moment itself.
     """
     from dure.policy.config import named_policy
     from dure.twin.forecast import forecast as ask
@@ -147,19 +155,57 @@ def forecast(
         if not rows and job not in trace.job_ids:
             raise InputError(f"no job {job!r}", path, field="--job")
     if is_json:
-        table = [
-            {"job_id": r.job_id, "member": r.member, "gpus": r.num_gpus, "waited_ms": r.waited_ms,
-             "expected_start_ms": None if r.expected_start_ms < 0 else r.expected_start_ms}
-            for r in rows
-        ]  # fmt: skip
-        emit({"at_ms": at_ms, "jobs": table}, True)
+        emit({"at_ms": at_ms, "jobs": [as_json(row) for row in rows]}, True)
         return
     if not rows:
         click.echo(f"nothing waits at {at_ms} ms" if job is None else f"job {job} does not wait at {at_ms} ms")
-    for r in rows:
-        wait_s = (r.expected_start_ms - at_ms) / 1000
-        when = "not foreseen" if r.expected_start_ms < 0 else f"in {wait_s:,.0f} s"
-        click.echo(f"{r.job_id:<24} {r.member:<16} {r.num_gpus:>6} GPUs  {when}")
+    for row in rows:
+        click.echo("\n".join(_as_lines(row, at_ms)))
+
+
+def as_json(row: ForecastRow) -> dict[str, Any]:
+    """A row of `dure forecast --json`."""
+    why = row.why
+    return {
+        "job_id": row.job_id, "member": row.member, "gpus": row.num_gpus, "waited_ms": row.waited_ms,
+        "expected_start_ms": _known(row.expected_start_ms), "reason": why.reason, "rule": why.rule,
+        "message": why.message, "promised_ms": _known(why.promised_ms),
+        "pools": [
+            {
+                "pool": found.pool, "reason": found.reason, "message": found.message, "facts": dict(found.facts),
+                "holders": [
+                    {"member": member, "used_milli": used, "borrowed_milli": borrowed}
+                    for member, used, borrowed in found.holders
+                ],
+            }
+            for found in why.pools
+        ],
+        "sooner": [
+            {"kind": change.kind, "pool": change.pool, "amount": change.amount, "message": change.message}
+            for change in why.sooner
+        ],
+    }  # fmt: skip
+
+
+def _known(at_ms: int) -> int | None:
+    return None if at_ms < 0 else at_ms
+
+
+def _as_lines(row: ForecastRow, at_ms: int) -> list[str]:
+    """When a job is expected to start; why it waits; what would start it now."""
+
+    def within(moment_ms: int) -> str:
+        return f"in {(moment_ms - at_ms) / 1000:,.0f} s"
+
+    when = "not foreseen" if row.expected_start_ms < 0 else within(row.expected_start_ms)
+    promise = f", promised {within(row.why.promised_ms)}" if row.why.promised_ms >= 0 else ""
+    lines = [
+        f"{row.job_id:<24} {row.member:<16} {row.num_gpus:>6} GPUs  {when}{promise}",
+        f"    rule {row.why.rule}: {row.why.message}",
+    ]
+    if row.why.sooner:
+        lines.append(f"    sooner: {'; '.join(change.message for change in row.why.sooner)}")
+    return lines
 
 
 @click.command("compile")

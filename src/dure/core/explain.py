@@ -5,6 +5,7 @@ Reads the state and changes nothing in it but the scratch arrays `pick` and `cos
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -17,8 +18,8 @@ from dure.policy.kernels import layout as k
 from dure.policy.kernels.admit import is_power_claimed, power_wanted_w
 from dure.policy.kernels.cycle import first_class
 from dure.policy.kernels.nodes import cpu_for, gpu_milli_on, mem_for, net_for
-from dure.policy.kernels.place import place, shape_on
-from dure.policy.kernels.quota import LOAN_NONE, LOAN_NOT_IN_FORCE, LOAN_OPEN, has_share, loan_state
+from dure.policy.kernels.place import place, power_needed_w, shape_on
+from dure.policy.kernels.quota import LOAN_NOT_IN_FORCE, LOAN_OPEN, has_share, loan_state
 
 #: Members named as holders of a pool's GPUs.
 HOLDERS_MAX = 5
@@ -47,11 +48,18 @@ RULE: dict[Reason, int] = {
     Reason.POWER_CAP: 8,
 }  # fmt: skip
 
+#: Rule behind each kind of hold.
+HOLD_RULE = {k.HOLD_RECLAIM: 1, k.HOLD_BACKFILL: 5, k.HOLD_RESERVED: 5, k.HOLD_RANK: RULE[Reason.HELD]}
+
 #: The nearer to a start, the earlier; the headline is the nearest of the pools' reasons.
 NEARNESS = (
-    Reason.RESERVED, Reason.HELD, Reason.POWER_CAP, Reason.CPU_OR_MEMORY, Reason.FRAGMENTED, Reason.GPUS_BUSY, Reason.BEHIND,
-    Reason.AGREEMENT_LIMIT, Reason.SHARE_USED, Reason.AGREEMENT_NOT_IN_FORCE, Reason.NEVER,
+    Reason.RESERVED, Reason.HELD, Reason.POWER_CAP, Reason.CPU_OR_MEMORY, Reason.FRAGMENTED, Reason.GPUS_BUSY,
+    Reason.SHARE_USED, Reason.BEHIND, Reason.AGREEMENT_LIMIT, Reason.AGREEMENT_NOT_IN_FORCE, Reason.NEVER,
 )  # fmt: skip
+
+
+def _gpus(milli: int) -> str:
+    return f"{milli / 1000:g} GPU{'' if milli == 1000 else 's'}"
 
 
 class NotWaitingError(DureError):
@@ -64,11 +72,13 @@ class PoolReason:
 
     Attributes
     ----------
-    facts : dict of str to int
-        What the reason rests on. gpus_busy, fragmented: ``needed_milli``, ``free_milli``. share_used: ``used_milli``
-        of ``guarantee_milli``. agreement_limit: ``used_milli`` of ``limit_milli``. agreement_not_in_force:
-        ``start_ms``, ``end_ms``. power_cap: ``power_w``, ``needed_w``, ``cap_w``. cpu_or_memory: ``cpu_milli``,
-        ``mem_mib``, ``net_mbps`` wanted on each of ``nodes`` nodes. reserved: ``begin_ms``. behind: ``job`` that stands first.
+    facts : mapping of str to int, and to str where it names a job
+        What the reason rests on. gpus_busy, fragmented: ``needed_milli``, ``free_milli``. share_used: the same, with
+        ``used_milli`` of ``guarantee_milli``. agreement_limit: ``needed_milli``, ``used_milli`` of ``limit_milli``.
+        agreement_not_in_force: ``start_ms``, ``end_ms``. power_cap: ``power_w`` drawn now, ``needed_w`` more for
+        the job, ``reserve_w`` that it must leave alone, ``cap_w``; where power is being taken back, ``job`` for which.
+        cpu_or_memory: ``cpu_milli``, ``mem_mib``, ``net_mbps`` wanted on each of ``nodes`` nodes. held:
+        ``missing_nodes`` of ``nodes``, ``promised_ms``. reserved: ``begin_ms``. behind: ``job`` that stands first.
     holders : tuple of (member, milli-GPUs in use, of these borrowed)
         Who uses the pool's GPUs, most first.
     """
@@ -76,7 +86,7 @@ class PoolReason:
     pool: str
     reason: Reason
     message: str
-    facts: dict[str, int] = field(default_factory=dict)
+    facts: Mapping[str, int | str] = field(default_factory=dict)
     holders: tuple[tuple[str, int, int], ...] = ()
 
 
@@ -118,11 +128,14 @@ class Explainer:
     ----------
     built : Built
         The state must be at rest: after a step, before the next.
+    job_ids : sequence of str, optional
+        What messages and facts call the jobs; without it, their indices.
     """
 
-    def __init__(self, built: Built) -> None:
-        self._built, self._state = built, built.state
+    def __init__(self, built: Built, job_ids: Sequence[str] | None = None) -> None:
+        self._built, self._state, self._job_ids = built, built.state, job_ids
         self._of_class: dict[int, tuple[tuple[PoolReason, ...], tuple[Change, ...]]] = {}
+        self._holders_of: dict[int, tuple[tuple[str, int, int], ...]] = {}
 
     def explain(self, job: int) -> Explanation:
         """Why job `job` (index into the job table) waits.
@@ -151,10 +164,15 @@ class Explainer:
         nearest = min(pools, key=lambda found: NEARNESS.index(found.reason))
         first = int(s.cls[c]["root"])
         if first != job:
-            message = f"job {first} of the same shape stands before it; that one waits because {nearest.message}"
+            before = f"job {self._called(first)} of the same shape stands before it"
+            message = f"{before}; that one waits because {nearest.message}"
             return Explanation(job, Reason.BEHIND, RULE[Reason.BEHIND], message, -1, pools, sooner)
-        message = f"{nearest.message} (pool {nearest.pool}, nearest of {len(pools)})"
+        where = nearest.pool if len(pools) == 1 else f"{nearest.pool}, nearest of {len(pools)}"
+        message = f"{nearest.message} (pool {where})"
         return Explanation(job, nearest.reason, RULE[nearest.reason], message, -1, pools, sooner)
+
+    def _called(self, job: int) -> int | str:
+        return job if self._job_ids is None else self._job_ids[job]
 
     def _pools_of(self, c: int) -> Any:
         cls = self._state.cls[c]
@@ -167,7 +185,7 @@ class Explainer:
         if h >= 0:
             hold = s.hold[h]
             facts |= {"nodes": int(hold["num"]), "missing_nodes": int(hold["missing"])}
-            message = f"{message}, {facts['nodes']} nodes are held for it"
+            message = f"{message}, nodes held for it: {facts['nodes']}"
         p = int(s.hold[h]["pool"]) if h >= 0 else int(self._pools_of(int(s.job[job]["cls"]))[0])
         pools = (PoolReason(self._built.terms.pools[p].name, Reason.RESERVED, message, facts),)
         return Explanation(job, Reason.RESERVED, RULE[Reason.RESERVED], message, begin, pools, ())
@@ -179,29 +197,46 @@ class Explainer:
         name = self._built.terms.pools[p].name
         missing, num = int(hold["missing"]), int(hold["num"])
         facts = {"missing_nodes": missing, "nodes": num, "promised_ms": int(hold["start_ms"])}
-        if missing > 0:
-            found = PoolReason(name, Reason.HELD, f"{num} nodes are held for it, {missing} still in use", facts,
-                               self._holders(p))  # fmt: skip
-        else:
-            site = s.site[s.pool[p]["site"]]
-            facts |= {"power_w": int(site["power_w"]), "cap_w": int(site["cap_w"])}
-            message = f"its {num} nodes are free, and the site's power cap of {facts['cap_w']} W is in the way"
-            found = PoolReason(name, Reason.POWER_CAP, message, facts)
-        rule = {k.HOLD_RECLAIM: 1, k.HOLD_BACKFILL: 5}.get(int(hold["kind"]), RULE[found.reason])
-        rule = RULE[Reason.POWER_CAP] if missing == 0 else rule
+        message = f"nodes held for it: {num}, of these still in use: {missing}"
+        found = PoolReason(name, Reason.HELD, message, facts, self._holders(p))
+        rule = HOLD_RULE[int(hold["kind"])]
+        power = self._power(p, self._pick_held(hold), False) if missing == 0 else None
+        if power:
+            reason, message, drawn = power
+            found = PoolReason(name, reason, f"the nodes held for it are free, but {message}", {**facts, **drawn})
+            rule = RULE[reason]
         return Explanation(
             job, found.reason, rule, f"{found.message} (pool {name})", facts["promised_ms"], (found,), ()
         )
 
+    def _pick_held(self, hold: Any) -> int:
+        """Pick the nodes of a hold; their number."""
+        s, n, num = self._state, int(hold["head"]), 0
+        while n >= 0:
+            s.pick[num] = n, int(hold["need"])
+            n, num = int(s.node[n]["hold_next"]), num + 1
+        return num
+
     def _holders(self, p: int) -> tuple[tuple[str, int, int], ...]:
-        cell = self._state.mp[:, p]
-        used = cell["use_g"] + cell["use_b"]
-        order = np.argsort(-used, kind="stable")[:HOLDERS_MAX]
-        names = self._built.terms.members
-        return tuple((names[m].name, int(used[m]), int(cell["use_b"][m])) for m in order if used[m] > 0)
+        if p not in self._holders_of:
+            s, names = self._state, self._built.terms.members
+            borrowed = s.mp[:, p]["use_b"]
+            used = s.mp[:, p]["use_g"] + borrowed
+            h = int(s.pool[p]["hold"])
+            while h >= 0:
+                hold = s.hold[h]
+                if hold["kind"] == k.HOLD_RECLAIM:
+                    # A claim counts to the share, and nothing runs on it yet.
+                    used[s.cls[s.job[hold["job"]]["cls"]]["member"]] -= hold["rem"] * 1000
+                h = int(hold["next"])
+            order = np.argsort(-used, kind="stable")[:HOLDERS_MAX]
+            self._holders_of[p] = tuple(
+                (names[m].name, int(used[m]), int(borrowed[m])) for m in order if used[m] > 0
+            )
+        return self._holders_of[p]
 
     def _refusal(self, c: int, p: int, milli: int) -> tuple[Reason, str, dict[str, int]] | None:
-        """Why the member may not use so much of the pool; None: it may."""
+        """Why the member may not use so much of a pool to which it has a right, by share or agreement; None: it may."""
         s = self._state
         m = int(s.cls[c]["member"])
         cell = s.mp[m, p]
@@ -210,16 +245,13 @@ class Explainer:
         state = int(loan_state(s, m, p, milli))
         if state == LOAN_OPEN:
             return None
-        if state == LOAN_NONE:
-            facts = {"used_milli": int(cell["use_g"]), "guarantee_milli": int(cell["guarantee"])}
-            return Reason.SHARE_USED, "the member has no share here", facts
         ag = s.ag[int(cell["agreement"])]
         name = self._built.terms.agreements[int(cell["agreement"])].name if s.g[0]["is_shares"] else "common"
         if state == LOAN_NOT_IN_FORCE:
             facts = {"start_ms": int(ag["start_ms"]), "end_ms": int(ag["end_ms"])}
             return Reason.AGREEMENT_NOT_IN_FORCE, f"agreement {name} is not in force", facts
         facts = {"used_milli": int(ag["used"]), "limit_milli": int(ag["limit"]), "needed_milli": milli}
-        message = f"agreement {name} lends {facts['limit_milli'] / 1000:g} GPUs, {facts['used_milli'] / 1000:g} are out"
+        message = f"agreement {name} lends {_gpus(facts['limit_milli'])}, out: {facts['used_milli'] / 1000:g}"
         return Reason.AGREEMENT_LIMIT, message, facts
 
     def _is_own(self, c: int, p: int, milli: int) -> bool:
@@ -227,21 +259,28 @@ class Explainer:
         m = int(self._state.cls[c]["member"])
         return bool(self._state.mp[m, p]["guarantee"] > 0 and has_share(self._state, m, p, milli))
 
-    def _power(self, c: int, p: int, num: int, gpus: int) -> dict[str, int] | None:
-        """Facts of a power cap that is in the way of the picked nodes; None: it is not."""
+    def _power(self, p: int, num: int, is_borrowed: bool) -> tuple[Reason, str, dict[str, int | str]] | None:
+        """The power cap, where it is in the way of the picked nodes; None: it is not."""
         s = self._state
         site_idx = int(s.pool[p]["site"])
         site = s.site[site_idx]
-        if site["cap_w"] <= 0:
-            return None
-        is_borrowed = int(not self._is_own(c, p, gpus * int(gpu_milli_on(s, c, p))))
-        needed = int(power_wanted_w(s, p, num, is_borrowed))
-        if s.g[0]["is_shares"] and is_borrowed and is_power_claimed(s, site_idx):
+        cap, power = int(site["cap_w"]), int(site["power_w"])
+        needed = int(power_needed_w(s, num))
+        reserve = int(power_wanted_w(s, p, num, is_borrowed)) - needed
+        is_claimed = bool(s.g[0]["is_shares"]) and is_borrowed and bool(is_power_claimed(s, site_idx))
+        if is_claimed:
             # To an owner that takes power back borrowers leave all of it.
-            needed = max(needed, int(site["cap_w"] - site["power_w"]) + 1)
-        if site["power_w"] + needed <= site["cap_w"]:
+            reserve = max(reserve, cap - power)
+        if cap <= 0 or (power + needed + reserve <= cap and not is_claimed):
             return None
-        return {"power_w": int(site["power_w"]), "needed_w": needed, "cap_w": int(site["cap_w"])}
+        facts: dict[str, int | str] = {"power_w": power, "needed_w": needed, "reserve_w": reserve, "cap_w": cap}
+        message = f"the site draws {power} W of {cap} W, it needs {needed} W more"
+        if is_claimed:
+            facts["job"] = self._called(int(site["claimant"]))
+            message += f", and power is being taken back for job {facts['job']}"
+        elif reserve > 0:
+            message += f" and must leave {reserve} W alone"
+        return Reason.POWER_CAP, message, facts
 
     def _in_pool(self, c: int, p: int) -> PoolReason:
         s = self._state
@@ -254,17 +293,21 @@ class Explainer:
             return PoolReason(name, *refusal)
         num = int(place(s, c, p, gpus))
         if num > 0:
-            power = self._power(c, p, num, gpus)
+            power = self._power(p, num, not self._is_own(c, p, milli))
             if power:
-                message = (
-                    f"the site draws {power['power_w']} W of {power['cap_w']} W and it needs {power['needed_w']} W"
-                )
-                return PoolReason(name, Reason.POWER_CAP, message, power)
-            first = int(s.cls[first_class(s, int(cls["member"]), p)]["root"])
+                return PoolReason(name, *power)
+            first = self._called(int(s.cls[first_class(s, int(cls["member"]), p)]["root"]))
             return PoolReason(name, Reason.BEHIND, f"job {first} stands before it", {"job": first})
         facts = {"needed_milli": milli, "free_milli": int(pool["free_milli"])}
         if pool["free_milli"] < milli:
-            message = f"{milli / 1000:g} GPUs are needed and {facts['free_milli'] / 1000:g} are free"
+            message = f"it needs {_gpus(milli)}, free: {facts['free_milli'] / 1000:g}"
+            cell = s.mp[int(cls["member"]), p]
+            # A member alone has no share to speak of: what it has is all there is.
+            is_shared = len(self._built.terms.members) > 1 and cell["guarantee"] > 0
+            if is_shared and not self._is_own(c, p, milli):
+                share = {"used_milli": int(cell["use_g"]), "guarantee_milli": int(cell["guarantee"])}
+                message += f"; of its share of {_gpus(share['guarantee_milli'])} {share['used_milli'] / 1000:g} in use"
+                return PoolReason(name, Reason.SHARE_USED, message, facts | share, self._holders(p))
             return PoolReason(name, Reason.GPUS_BUSY, message, facts, self._holders(p))
         parts, per_node, _ = (int(x) for x in shape_on(s, c, p, gpus)) if gpus else (1, 0, 0)
         nodes = s.node[int(pool["node0"]) : int(pool["node1"])]
@@ -286,13 +329,14 @@ class Explainer:
             return PoolReason(name, Reason.CPU_OR_MEMORY, message, facts, self._holders(p))
         facts |= {"nodes": parts, "gpus_per_node": per_node, "nodes_that_fit": int(has_rest.sum())}
         where = {1: "on one node", 2: "in one rack", 3: "in one block"}.get(int(cls["topology"]), "in the pool")
-        message = f"{facts['free_milli'] / 1000:g} GPUs are free, but not {parts} × {per_node} of them {where}"
+        message = f"{_gpus(facts['free_milli'])} free, but not {parts} × {per_node} of them {where}"
         return PoolReason(name, Reason.FRAGMENTED, message, facts, self._holders(p))
 
     def _has_room(self, c: int, p: int, gpus: int) -> bool:
         """Whether so many GPUs of the class's kind are free in the pool, with their power, whoever may use them."""
-        num = int(place(self._state, c, p, gpus))
-        return num > 0 and self._power(c, p, num, gpus) is None
+        s = self._state
+        num = int(place(s, c, p, gpus))
+        return num > 0 and self._power(p, num, not self._is_own(c, p, gpus * int(gpu_milli_on(s, c, p)))) is None
 
     def _first_that_fits(self, c: int, pools: Any, gpus: int) -> int:
         """The first of the pools in which so many GPUs could start at once; -1: none."""
@@ -316,7 +360,8 @@ class Explainer:
         while fewer >= 1 and not out:
             p = self._first_that_fits(c, mine, fewer)
             if p >= 0:
-                out.append(Change("fewer_gpus", names[p], fewer, f"{fewer} GPUs would start now in {names[p]}"))
+                message = f"with {_gpus(fewer * 1000)} it would start now in {names[p]}"
+                out.append(Change("fewer_gpus", names[p], fewer, message))
             fewer //= 2
         if cls["topology"] > 0:
             kept = int(cls["topology"])
@@ -326,16 +371,16 @@ class Explainer:
             finally:
                 cls["topology"] = kept
             if p >= 0:
-                out.append(Change("topology", names[p], 0, f"without its topology it would start in {names[p]}"))
+                out.append(Change("topology", names[p], 0, f"without its topology it would start now in {names[p]}"))
         is_barred = (s.need[c] == k.NEED_NEVER) & (s.mp[int(cls["member"])]["right"] > 0)
         p = self._first_that_fits(c, np.flatnonzero(is_barred & (s.pool["per_node"] >= cls["per_node"])), gpus)
         if p >= 0:
-            out.append(Change("pool", names[p], 0, f"its type or site allowed, {names[p]} would take it now"))
+            out.append(Change("pool", names[p], 0, f"were {names[p]} allowed to it, it would start there now"))
         for p in map(int, mine):
             refusal = self._refusal(c, p, gpus * 1000)
             if refusal and refusal[0] is Reason.AGREEMENT_LIMIT and self._has_room(c, p, gpus):
                 by = refusal[2]["used_milli"] + gpus * 1000 - refusal[2]["limit_milli"]
-                message = f"{by / 1000:g} GPUs more under the agreement would start it now in {names[p]}"
+                message = f"with {_gpus(by)} more under the agreement it would start now in {names[p]}"
                 out.append(Change("limit", names[p], by, message))
                 break
         return out

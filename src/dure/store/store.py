@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -278,11 +278,11 @@ class Store:
     # --- read models
 
     def rows(self, name: str, *, limit: int = PAGE_MAX, descending: bool = False, after: str | None = None,
-             **where: Any) -> list[dict[str, Any]]:  # fmt: skip
+             where: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:  # fmt: skip
         """Rows of a read model by equal columns (a list: any of them), in order of its key."""
         table = _table(name)
         key = table.c[self._keys[name]]
-        query = select(table).where(*self._conditions(table, where))
+        query = select(table).where(*self._conditions(table, where or {}))
         if after is not None:
             query = query.where(key < after if descending else key > after)
         query = query.order_by(key.desc() if descending else key).limit(limit)
@@ -291,21 +291,21 @@ class Store:
 
     def row(self, name: str, key: str) -> dict[str, Any] | None:
         """One row of a read model, or None."""
-        found = self.rows(name, limit=1, **{self._keys[name]: key})
+        found = self.rows(name, limit=1, where={self._keys[name]: key})
         return found[0] if found else None
 
-    def _conditions(self, table: Table, where: dict[str, Any]) -> list[Any]:
+    def _conditions(self, table: Table, where: Mapping[str, Any]) -> list[Any]:
         out = []
         for column, value in where.items():
             is_many = isinstance(value, list | tuple | set)
             out.append(table.c[column].in_(list(value)) if is_many else table.c[column] == value)
         return out
 
-    def count(self, name: str, **where: Any) -> int:
+    def count(self, name: str, where: Mapping[str, Any] | None = None) -> int:
         """How many rows of a read model."""
         table = _table(name)
         with self.engine.connect() as connection:
-            return int(connection.scalar(select(func.count()).select_from(table).where(*self._conditions(table, where))) or 0)
+            return int(connection.scalar(select(func.count()).select_from(table).where(*self._conditions(table, where or {}))) or 0)
 
     def ended_between(self, from_ms: int, to_ms: int) -> list[dict[str, Any]]:
         """Attempts of which a part lies in [from_ms, to_ms), those still open too."""

@@ -24,7 +24,7 @@ COMPARED: dict[str, Callable[[RunMetrics], float | None]] = {
     "guarantee_breaches": lambda m: m.summary["guarantee_breaches"],
     "lent_gpu_h": lambda m: m.lent_gpu_h,
     "reclaim_p99_s": lambda m: m.reclaim_s.p99,
-    "prediction_mae_s": lambda m: m.prediction.mae_s,
+    "promise_mae_s": lambda m: m.promised.mae_s,
     "energy_kwh": lambda m: sum(m.energy_kwh.values()),
 }
 

@@ -13,7 +13,10 @@ from dure.policy.kernels.cycle import cycle, next_rerank_ms, on_rerank
 from dure.policy.kernels.layout import (
     DOWN,
     GROW,
+    HOLD,
+    HOLD_RESERVED,
     NEVER_MS,
+    PENDING,
     QUARANTINE,
     RESERVED,
     REVOKING,
@@ -23,12 +26,16 @@ from dure.policy.kernels.layout import (
     VACATE,
     State,
 )
-from dure.policy.kernels.leases import on_cancel, on_end, on_node_down, on_node_up, on_vacated
+from dure.policy.kernels.leases import on_cancel, on_end, on_node_down, on_node_up, on_vacated, progress_ms
+from dure.policy.kernels.queue import predict_rest_ms
 from dure.policy.kernels.quota import look_again, settle
 from dure.policy.kernels.reserve import next_due_ms, on_reservation_due, on_submit
+from dure.twin.result import PROMISE_DTYPE
 
 # Kinds of timed events; at one moment they are taken in this order.
 END, VACATED, RERANK, RELEASE, DUE = 0, 1, 2, 3, 4
+# Kinds of events of nodes.
+FAILURE, REPAIR, DELIVERY = 0, 1, 2
 
 #: Columns of a row of `samples`: time, then fleet totals; power of each site and members' columns follow.
 NUM_TOTALS = 7
@@ -41,12 +48,15 @@ class World(ArrayBundle):
     ----------
     truth_ms : int64, shape (J,): run time of each job on num_gpus GPUs of speed 1.
     at_ms, what, version : the event heap (4-ary): time, kind × 2^32 + id, version of the job when it was set.
-    fault_at_ms, fault_node, fault_kind : sorted events of nodes; kind 0 down, 1 up, 2 delivered.
+    fault_at_ms, fault_node, fault_kind : sorted events of nodes: FAILURE, REPAIR, DELIVERY.
     wake_ms : sorted moments at which terms change and every pool must be looked at again.
     samples : int64, shape (T, NUM_TOTALS + sites + 5 × members), filled up to `w[1]`.
     latency_ms : int64, demand to GPUs in hand of each completed reclaim, filled up to `w[2]`.
+    promise : PROMISE_DTYPE, starts that were promised or foretold, filled up to `w[13]`.
+    last_promise : int64, shape (J,): place in `promise` of the job's latest that has not come to pass; -1: none.
     w : int64 counters: 0 heap size, 1 samples, 2 latencies, 3 next job, 4 next fault, 5 next wake, 6 events,
-        7 digest, 8 next sample, 9 decisions, 10 jobs ended, 11 status.
+        7 digest, 8 next sample, 9 decisions, 10 jobs ended, 11 status, 12 step of the samples, 13 promises,
+        14 promises that found no room.
     """
 
     truth_ms: NDArray[Any]
@@ -59,6 +69,8 @@ class World(ArrayBundle):
     wake_ms: NDArray[Any]
     samples: NDArray[Any]
     latency_ms: NDArray[Any]
+    promise: NDArray[Any]
+    last_promise: NDArray[Any]
     w: NDArray[Any]
 
     FIELDS = {
@@ -72,6 +84,8 @@ class World(ArrayBundle):
         "wake_ms": (np.int64, 1),
         "samples": (np.int64, 2),
         "latency_ms": (np.int64, 1),
+        "promise": (PROMISE_DTYPE, 1),
+        "last_promise": (np.int64, 1),
         "w": (np.int64, 1),
     }
 
@@ -157,6 +171,30 @@ def mix(W: World, x: int) -> None:
 
 
 @kernel
+def note_promise(W: World, j: int, kind: int, made_ms: int, promised_ms: int) -> None:
+    """Write down that a start was promised to job j, or foretold; `w[14]` counts those for which there is no room."""
+    i = W.w[13]
+    if i >= W.promise.shape[0]:
+        W.w[14] += 1
+        return
+    W.w[13] += 1
+    row = W.promise[i]
+    row.job, row.kind, row.made_ms, row.promised_ms, row.start_ms = j, kind, made_ms, promised_ms, -1
+    row.before = W.last_promise[j]
+    W.last_promise[j] = i
+
+
+@kernel
+def keep_promises(W: World, j: int, start_ms: int) -> None:
+    """Job j starts: whatever was promised for this start has come to pass."""
+    i = W.last_promise[j]
+    while i >= 0:
+        W.promise[i].start_ms = start_ms
+        i = W.promise[i].before
+    W.last_promise[j] = -1
+
+
+@kernel
 def carry_out(S: State, W: World) -> None:
     """Do what the cycle decided, as an executor would."""
     g = S.g[0]
@@ -174,10 +212,14 @@ def carry_out(S: State, W: World) -> None:
                     W.latency_ms[W.w[2]] = g.now_ms - job.claim_from_ms
                     W.w[2] += 1
                 job.claim_from_ms = -1
+            keep_promises(W, j, g.now_ms)
             schedule(W, end_at_ms(S, W, j), END, j, job.version)
             at = next_rerank_ms(S, j)
             if at < NEVER_MS:
                 schedule(W, at, RERANK, j, job.version)
+        elif d.kind == HOLD:
+            if d.cause != HOLD_RESERVED:
+                note_promise(W, j, d.cause, g.now_ms, d.at_ms)
         elif d.kind == VACATE:
             schedule(W, d.at_ms, VACATED, j, S.job[j].version)
         elif d.kind == SHRINK or d.kind == GROW:
@@ -262,9 +304,9 @@ def happen(S: State, W: World, t: int) -> None:
         n, kind = W.fault_node[W.w[4]], W.fault_kind[W.w[4]]
         W.w[4] += 1
         W.w[6] += 1
-        if kind == 0:
+        if kind == FAILURE:
             on_node_down(S, n, 1)
-        elif S.node[n].state == DOWN or kind == 2:
+        elif S.node[n].state == DOWN or kind == DELIVERY:
             on_node_up(S, n, 0)
     while W.w[5] < W.wake_ms.shape[0] and W.wake_ms[W.w[5]] == t:
         W.w[5] += 1
@@ -272,6 +314,8 @@ def happen(S: State, W: World, t: int) -> None:
     while W.w[3] < S.g[0].num_jobs and S.job[W.w[3]].submit_ms == t:
         if W.truth_ms[W.w[3]] >= 0:
             on_submit(S, W.w[3])
+            if S.job[W.w[3]].state == RESERVED:
+                note_promise(W, W.w[3], HOLD_RESERVED, t, S.job[W.w[3]].begin_ms)
             schedule_due(S, W, W.w[3])
         W.w[3] += 1
         W.w[6] += 1
@@ -314,11 +358,27 @@ def run_until(S: State, W: World, stop_ms: int, sample_ms: int, events_max: int)
 
 
 @kernel
+def expect(S: State, W: World) -> None:
+    """Give every job that runs or waits the run time that the policy predicts for it now, never its true one."""
+    g = S.g[0]
+    for j in range(g.num_jobs):
+        job = S.job[j]
+        is_running = job.state == RUNNING or job.state == REVOKING
+        if not is_running and job.state != PENDING and job.state != RESERVED:
+            continue
+        banked = job.done_ms
+        if is_running:
+            job.done_ms += progress_ms(S, j)
+        W.truth_ms[j] = job.done_ms + predict_rest_ms(S, j)
+        job.done_ms = banked
+        if is_running:
+            retime(S, W, j)
+
+
+@kernel
 def retime(S: State, W: World, j: int) -> None:
-    """Set the timers of a job anew after its truth was changed (a forecast's)."""
+    """Set the timers of a running job anew after its truth was changed."""
     job = S.job[j]
-    if job.state != RUNNING and job.state != REVOKING:
-        return
     job.version += 1
     schedule(W, max(end_at_ms(S, W, j), S.g[0].now_ms), END, j, job.version)
     if job.state == REVOKING:

@@ -10,7 +10,7 @@ Definitions, the same in ``dure replay --json``, the report and the tables of th
 - goodput: the same, less the GPU-time whose work was lost to preemption and failure.
 - Jain's index (Jain, Chiu and Hawe, DEC-TR-301, 1984): ``(Σx)² / (n Σx²)`` over members, where x is the share
   of the member's jobs' time in the system that they ran, not waited.
-- prediction error: foretold start less actual first start; positive: the job started earlier than foretold.
+- error of a start: actual less promised or foretold start; positive: later (`dure.twin.start_errors`).
 - quantiles interpolate linearly between order statistics.
 """
 
@@ -25,6 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dure.twin.result import NEVER, OUTCOME_FINISHED, OUTCOMES, Counters, RunResult
+from dure.twin.start_errors import (
+    ERROR_QUANTILES,
+    StartErrors,
+    by_horizon,
+    by_kind,
+    forecasts,
+    policy_promises,
+    start_errors,
+)
 
 #: Useful run times below this count as this in the bounded slowdown.
 SLOWDOWN_BOUND_MS = 10_000
@@ -41,9 +50,6 @@ SIZE_CLASSES = (
     (4_096_000, "513–4,096"),
     (1 << 62, "> 4,096"),
 )
-
-#: Quantiles kept of every prediction error.
-ERROR_QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 MS_PER_HOUR = 3_600_000
 
@@ -96,29 +102,6 @@ class LendingRow:
 
 
 @dataclass(frozen=True)
-class PredictionError:
-    """Foretold start less actual first start, in seconds; nan where ``n`` is 0.
-
-    Attributes
-    ----------
-    n : int
-        Jobs with a foretold start that did start.
-    num_open : int
-        Jobs with a foretold start that had not started when the run ended.
-    bias_s, mae_s : float
-        Mean error and mean absolute error.
-    quantiles_s : tuple of float
-        At ERROR_QUANTILES.
-    """
-
-    n: int
-    num_open: int
-    bias_s: float
-    mae_s: float
-    quantiles_s: tuple[float, ...]
-
-
-@dataclass(frozen=True)
 class RunMetrics:
     """All numbers of one run; small, and cheap to send between processes.
 
@@ -146,8 +129,14 @@ class RunMetrics:
         Sum over all lenders.
     reclaim_s : Spread
         From an owner's demand to its GPUs being in its hands.
-    prediction, reservation : PredictionError
-        Of the start foretold at submission, and of the first reservation's.
+    promised : StartErrors
+        Of all starts that the policy promised.
+    promised_by_kind : dict of str to StartErrors
+        Kinds that occur: backfill, reclaim, rank, reserved.
+    foretold : StartErrors
+        Of all forecasts of the twin; empty unless the replay was told to make some.
+    foretold_by_horizon : dict of float to StartErrors
+        The same by how far ahead: upper edge in seconds.
     goodput : float
         0..1.
     energy_kwh : dict of str to float
@@ -172,8 +161,10 @@ class RunMetrics:
     lending: tuple[LendingRow, ...]
     lent_gpu_h: float
     reclaim_s: Spread
-    prediction: PredictionError
-    reservation: PredictionError
+    promised: StartErrors
+    promised_by_kind: dict[str, StartErrors]
+    foretold: StartErrors
+    foretold_by_horizon: dict[float, StartErrors]
     goodput: float
     energy_kwh: dict[str, float]
     counters: Counters
@@ -236,8 +227,10 @@ def measure(result: RunResult) -> RunMetrics:
         lending=_lending_rows(result),
         lent_gpu_h=float(result.lent_gpu_ms.sum()) / MS_PER_HOUR,
         reclaim_s=spread(np.sort(result.reclaim_latency_ms) / 1000),
-        prediction=_prediction_error(jobs, "predicted_start_ms"),
-        reservation=_prediction_error(jobs, "reserved_start_ms"),
+        promised=start_errors(policy_promises(result.promises)),
+        promised_by_kind=by_kind(result.promises),
+        foretold=start_errors(forecasts(result.promises)),
+        foretold_by_horizon=by_horizon(result.promises),
         goodput=_ratio(used_ms - lost_ms, result.online_gpu_ms),
         energy_kwh={
             site.name: float(wh) / 1000 for site, wh in zip(result.fleet.sites, result.energy_wh, strict=True)
@@ -340,22 +333,29 @@ def _lending_rows(result: RunResult) -> tuple[LendingRow, ...]:
     )
 
 
-def prediction_error_s(jobs: NDArray[Any], column: str) -> NDArray[Any]:
-    """Foretold less actual first start in seconds, of the jobs (RESULT_JOB_DTYPE) that have both."""
-    has_both = (jobs[column] != NEVER) & (jobs["first_start_ms"] != NEVER)
-    error: NDArray[Any] = (jobs[column][has_both] - jobs["first_start_ms"][has_both]) / 1000
-    return error
+def forecast_summary(result: RunResult) -> dict[str, Any]:
+    """What ``dure replay --forecasts`` adds to the summary.
 
-
-def _prediction_error(jobs: NDArray[Any], column: str) -> PredictionError:
-    error_s = np.sort(prediction_error_s(jobs, column))
-    num_open = int(((jobs[column] != NEVER) & (jobs["first_start_ms"] == NEVER)).sum())
-    if len(error_s) == 0:
-        return PredictionError(0, num_open, math.nan, math.nan, (math.nan,) * len(ERROR_QUANTILES))
-    quantiles = tuple(_quantile_of_sorted(error_s, q) for q in ERROR_QUANTILES)
-    return PredictionError(
-        len(error_s), num_open, float(error_s.mean()), float(np.abs(error_s).mean()), quantiles
-    )
+    Returns
+    -------
+    dict
+        ``forecasts`` (int: scored), ``forecasts_open``, ``forecasts_unforeseen`` (int), ``forecast_error_mean_s``,
+        ``forecast_error_p5_s``, ``forecast_error_p50_s``, ``forecast_error_p95_s`` (float, positive: later than
+        foretold), ``forecast_late_share``, ``forecast_on_time_share`` (0..1); nan over no forecast.
+    """
+    of = start_errors(forecasts(result.promises))
+    quantile_s = dict(zip(ERROR_QUANTILES, of.quantiles_s, strict=True))
+    return {
+        "forecasts": of.n,
+        "forecasts_open": of.num_open,
+        "forecasts_unforeseen": of.num_unforeseen,
+        "forecast_error_mean_s": of.mean_s,
+        "forecast_error_p5_s": quantile_s[0.05],
+        "forecast_error_p50_s": quantile_s[0.5],
+        "forecast_error_p95_s": quantile_s[0.95],
+        "forecast_late_share": of.late_share,
+        "forecast_on_time_share": of.on_time_share,
+    }
 
 
 def _quantile_of_sorted(ascending: NDArray[Any], q: float) -> float:

@@ -6,7 +6,7 @@ import hashlib
 import platform
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -21,7 +21,8 @@ from dure.model.jobs import Trace
 from dure.model.terms import Terms
 from dure.policy.config import Policy
 from dure.policy.kernels import layout as k
-from dure.twin.loop import NUM_TOTALS, World, run_until
+from dure.twin.foresight import CHUNK, expected_starts
+from dure.twin.loop import DELIVERY, FAILURE, NUM_TOTALS, World, note_promise, run_until
 from dure.twin.result import (
     NEVER,
     OUTCOME_CANCELLED,
@@ -29,6 +30,8 @@ from dure.twin.result import (
     OUTCOME_REJECTED,
     OUTCOME_RUNNING,
     OUTCOME_WAITING,
+    PROMISE_DTYPE,
+    PROMISE_FORECAST,
     Counters,
     RunResult,
     Series,
@@ -37,10 +40,10 @@ from dure.twin.result import (
 
 #: Samples that a run keeps at most.
 NUM_SAMPLES = 1500
-#: Events between two reports of progress.
-CHUNK = 200_000
+#: Room for the policy's promised starts, for each job of the trace; memory is taken only where it is written.
+PROMISES_A_JOB = 4
 
-#: Structure of node faults given to a replay: kind 0 down, 1 up.
+#: Structure of node faults given to a replay: kind FAILURE or REPAIR.
 FAULT_DTYPE = np.dtype([("at_ms", np.int64), ("node", np.int32), ("kind", np.int8)], align=True)
 
 
@@ -58,17 +61,24 @@ def replay(
     seed: int = 0,
     horizon_ms: int = NEVER,
     is_rejecting: bool = False,
+    forecast_at_ms: Sequence[int] = (),
+    is_told: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> RunResult:
     """Run a trace to its end (or to a horizon).
 
     Parameters
     ----------
-    faults : ndarray with fields at_ms, node, kind (0 down, 1 up), sorted by at_ms, optional
+    faults : ndarray with fields at_ms, node, kind (FAILURE, REPAIR), sorted by at_ms, optional
     seed : int
         Recorded in the result; the replay itself draws nothing.
     is_rejecting : bool
         Reject jobs that fit nowhere instead of refusing the whole trace.
+    forecast_at_ms : sequence of int
+        Moments at which the starts of all waiting jobs are forecast by what is known then (`expected_starts`); the
+        result's promises say what came of it. The run itself is the same with and without.
+    is_told : bool
+        Yardstick: these forecasts are told the true run times of the jobs that have come by then.
     progress : callable(done, total), optional
         Called every CHUNK events with jobs ended and jobs in all.
 
@@ -87,30 +97,45 @@ def replay(
             f"for member {trace.members[int(trace.jobs['member'][i])]!r}; {len(large)} such job(s)",
             trace.source, field="num_gpus",
         )  # fmt: skip
+    check_run_times(trace)
+    world = make_world(trace, fleet, built, horizon_ms, faults, large, len(forecast_at_ms))
+    stop_ms = horizon_ms if horizon_ms != NEVER else k.NEVER_MS - 1
+    wall, cpu = 0.0, 0.0
+    for at_ms in (*sorted(at for at in forecast_at_ms if at < stop_ms), stop_ms):
+        wall, cpu = wall - time.perf_counter(), cpu - time.process_time()
+        while run_until(built.state, world, at_ms, int(world.w[12]), CHUNK):
+            if progress:
+                progress(int(world.w[10]), len(trace.jobs))
+        wall, cpu = wall + time.perf_counter(), cpu + time.process_time()
+        if at_ms < stop_ms:
+            for job, start_ms in zip(*expected_starts(built.state, world, at_ms, is_told=is_told), strict=True):
+                note_promise(world, job, PROMISE_FORECAST, at_ms, start_ms)
+    if built.state.g[0]["status"] or world.w[11]:
+        raise CapacityError(f"state tables too small: {built.state.g[0]['status']}, {world.w[11]}")
+    return _result(trace, fleet, built, policy, world, seed, horizon_ms, large, wall, cpu)
+
+
+def check_run_times(trace: Trace) -> None:
+    """Refuse a load in which a job has no run time.
+
+    Raises
+    ------
+    InputError
+        Naming the first such job.
+    """
     unknown = np.flatnonzero(trace.jobs["duration_ms"] < 0)
     if len(unknown):
         raise InputError(
             f"job {trace.job_ids[int(unknown[0])]!r} has no run time; a replay needs one", trace.source,
             field="duration_ms",
         )  # fmt: skip
-    world = make_world(trace, fleet, built, horizon_ms, faults, large)
-    stop_ms = horizon_ms if horizon_ms != NEVER else k.NEVER_MS - 1
-    span = int(world.w[12])
-    wall, cpu = time.perf_counter(), time.process_time()
-    while run_until(built.state, world, stop_ms, span, CHUNK):
-        if progress:
-            progress(int(world.w[10]), len(trace.jobs))
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    if built.state.g[0]["status"] or world.w[11]:
-        raise CapacityError(f"state tables too small: {built.state.g[0]['status']}, {world.w[11]}")
-    return _result(trace, fleet, built, policy, world, seed, horizon_ms, large, wall, cpu)
 
 
 def make_world(
     trace: Trace, fleet: Fleet, built: Built, horizon_ms: int, faults: NDArray[Any] | None = None,
-    large: NDArray[Any] | None = None,
+    large: NDArray[Any] | None = None, num_forecasts: int = 0,
 ) -> World:  # fmt: skip
-    """The twin's own tables for a run: truth, timers, room for the samples."""
+    """The twin's own tables for a run: truth, timers, room for the samples and promises."""
     jobs = trace.jobs
     truth = jobs["duration_ms"].astype(np.int64)
     if large is not None and len(large):
@@ -119,7 +144,7 @@ def make_world(
     late = np.flatnonzero(fleet.nodes["online_ms"] > 0)
     events = np.zeros(len(late) + (0 if faults is None else len(faults)), FAULT_DTYPE)
     events["at_ms"][: len(late)] = fleet.nodes["online_ms"][late]
-    events["node"][: len(late)], events["kind"][: len(late)] = late, 2
+    events["node"][: len(late)], events["kind"][: len(late)] = late, DELIVERY
     if faults is not None:
         for name in ("at_ms", "node", "kind"):
             events[name][len(late) :] = faults[name]
@@ -135,6 +160,7 @@ def make_world(
     w[7] = -3750763034362895579
     w[8] = first
     w[12] = max((rough - first) // NUM_SAMPLES, 1000)
+    promises = (PROMISES_A_JOB + num_forecasts) * len(jobs) + 1024
     heap = 4 * fleet.num_gpus + 8 * len(fleet.nodes) + 2 * len(jobs) + 1024
     return World(
         truth_ms=truth, at_ms=np.zeros(heap, np.int64), what=np.zeros(heap, np.int64),
@@ -142,7 +168,8 @@ def make_world(
         fault_node=events["node"].astype(np.int64),
         fault_kind=events["kind"].astype(np.int64), wake_ms=wakes.astype(np.int64),
         samples=np.zeros((2 * NUM_SAMPLES, NUM_TOTALS + num_sites + 5 * num_members), np.int64),
-        latency_ms=np.zeros(len(jobs) + 1, np.int64), w=w,
+        latency_ms=np.zeros(len(jobs) + 1, np.int64), promise=np.zeros(promises, PROMISE_DTYPE),
+        last_promise=np.full(len(jobs), -1, np.int64), w=w,
     )  # fmt: skip
 
 
@@ -165,7 +192,10 @@ def _result(
                  "failures", "pool"):  # fmt: skip
         out[name] = job[name]
     out["attempts"] = np.where(job["first_start_ms"] >= 0, job["attempt"] + (job["state"] != k.PENDING), 0)
-    out["reserved_start_ms"] = job["promise_ms"]
+    promises = world.promise[: world.w[13]].copy()
+    is_forecast = promises["kind"] == PROMISE_FORECAST
+    out["predicted_start_ms"] = _first_promised_ms(promises[is_forecast], out["first_start_ms"])
+    out["reserved_start_ms"] = _first_promised_ms(promises[~is_forecast], out["first_start_ms"])
     waiting = job["state"] == k.PENDING
     out["wait_ms"][waiting] += now - job["queued_ms"][waiting]
     active = (job["state"] == k.RUNNING) | (job["state"] == k.REVOKING)
@@ -203,7 +233,7 @@ def _result(
     counters = Counters(
         num_events=int(world.w[6]), num_decisions=int(world.w[9]), num_preemptions=int(g["preemptions"]),
         num_reclaims=int(g["reclaims"]), num_guarantee_breaches=int(g["breaches"]),
-        num_backfilled=int(g["backfilled"]), num_node_failures=int((world.fault_kind[: world.w[4]] == 0).sum()),
+        num_backfilled=int(g["backfilled"]), num_node_failures=int((world.fault_kind[: world.w[4]] == FAILURE).sum()),
         num_job_failures=int(g["failures"]), num_quarantined=int(g["quarantined"]),
         num_resizes=int(g["shrinks"] + g["grows"]),
     )  # fmt: skip
@@ -217,8 +247,21 @@ def _result(
         cpu_s=cpu, peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, digest=sha.hexdigest(),
         horizon_ms=horizon_ms,
         versions={"dure": version("dure"), "python": platform.python_version(), "numba": version("numba")},
-        notes=tuple(built.notes),
+        notes=tuple(built.notes) + _unwritten(int(world.w[14])), promises=promises,
     )  # fmt: skip
+
+
+def _first_promised_ms(promises: NDArray[Any], first_start_ms: NDArray[Any]) -> NDArray[Any]:
+    """What was promised first of each job's first start; NEVER: nothing."""
+    out = np.full(len(first_start_ms), NEVER, np.int64)
+    of_first = promises[promises["start_ms"] == first_start_ms[promises["job"]]]
+    # The last write stands: from the latest to the earliest.
+    out[of_first["job"][::-1]] = of_first["promised_ms"][::-1]
+    return out
+
+
+def _unwritten(num: int) -> tuple[str, ...]:
+    return (f"{num:,} promised starts found no room in the record and are not scored.",) if num else ()
 
 
 def _with_queues(trace: Trace, built: Built) -> Trace:

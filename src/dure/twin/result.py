@@ -28,13 +28,32 @@ RESULT_JOB_DTYPE = np.dtype(
         ("lost_ms", np.int64),  # part of run_ms whose work was lost to preemption and failure
         ("borrowed_ms", np.int64),  # part of run_ms on GPUs beyond the member's own guarantee
         ("guarantee_wait_ms", np.int64),  # part of wait_ms in which the job was within its member's guarantee
-        ("predicted_start_ms", np.int64),  # first start foretold at submission; NEVER: none foretold
-        ("reserved_start_ms", np.int64),  # start of its first reservation; NEVER: none made
+        ("predicted_start_ms", np.int64),  # by the first forecast that found it waiting for its first start; NEVER
+        ("reserved_start_ms", np.int64),  # by the first promise of its first start; NEVER: none made
         ("attempts", np.int32),
         ("preemptions", np.int32),
         ("failures", np.int32),
         ("pool", np.int32),  # pool of the last attempt, index into Terms.pools; NEVER: never started
         ("outcome", np.int8),  # OUTCOME_*
+    ],
+    align=True,
+)
+
+
+#: Kinds of promised start; the index is the code. The first four are the policy's kinds of hold (rules 5, 1, 6, 5), the
+#: last is the twin's own forecast, which binds nobody.
+PROMISES = ("backfill", "reclaim", "rank", "reserved", "forecast")
+PROMISE_BACKFILL, PROMISE_RECLAIM, PROMISE_RANK, PROMISE_RESERVED, PROMISE_FORECAST = range(5)
+
+#: A start that was promised to a job or foretold, and what came of it.
+PROMISE_DTYPE = np.dtype(
+    [
+        ("job", np.int64),  # index into the jobs
+        ("kind", np.int64),  # PROMISE_*
+        ("made_ms", np.int64),  # when: at the claim, the submission (reserved) or the forecast
+        ("promised_ms", np.int64),  # NEVER: the forecast saw no start
+        ("start_ms", np.int64),  # the job's next start after it was made; NEVER: none before the end of the run
+        ("before", np.int64),  # row of the job's promise before this one for the same start; NEVER
     ],
     align=True,
 )
@@ -192,6 +211,8 @@ class RunResult:
         Program and library names → versions.
     notes : tuple of str
         What the reader must know about the data and what was assumed; printed in the report.
+    promises : ndarray of PROMISE_DTYPE, shape (P,)
+        Promised and foretold starts, in the order in which they were made.
     """
 
     trace: Trace
@@ -217,6 +238,7 @@ class RunResult:
     label: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    promises: NDArray[Any] = field(default_factory=lambda: np.zeros(0, PROMISE_DTYPE))
 
     @property
     def name(self) -> str:

@@ -30,6 +30,7 @@ CONTENT_POLICY = (
 
 DEFINED = (
     "wait", "jct", "slowdown", "utilisation", "goodput", "jain", "guarantee", "lent", "reclaim", "preemption",
+    "start",
 )  # fmt: skip
 
 

@@ -7,17 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from dure.twin.metrics import MS_PER_HOUR, RunMetrics
-from dure.twin.report import balances, over_time, waits
+from dure.twin.report import balances, over_time, starts, waits
 from dure.twin.report.figure import Plot, Table, count_cell, name_cell, number_cell, seconds_cell
 from dure.twin.report.markup import facts, figure, paragraph, section, table_html
 from dure.twin.report.words import Text, count, duration, joined, number, percent, same, word
 from dure.twin.result import RunResult
+from dure.twin.start_errors import ERROR_QUANTILES
 
 #: Keys of the sections about a run, in order.
 SECTIONS = (
-    "sec_use", "sec_wait", "sec_lending", "sec_frag", "sec_power", "sec_prediction", "sec_members",
+    "sec_use", "sec_wait", "sec_lending", "sec_frag", "sec_power", "sec_starts", "sec_members",
     "sec_provenance",
 )  # fmt: skip
+
+#: Place of the median among the quantiles of errors.
+MEDIAN = ERROR_QUANTILES.index(0.5)
 
 #: Columns of the table of members.
 MEMBER_COLUMNS = (
@@ -57,7 +61,7 @@ class ShownRun:
 
 def run_sections(run: ShownRun) -> str:
     """All sections of SECTIONS."""
-    bodies = (_use, _waiting, _lending, _fragmentation, _power, _prediction, _members, _provenance)
+    bodies = (_use, _waiting, _lending, _fragmentation, _power, _starts, _members, _provenance)
     return "".join(section(key, body(run), run.key) for key, body in zip(SECTIONS, bodies, strict=True))
 
 
@@ -137,19 +141,24 @@ def _cap_text(result: RunResult) -> Text:
     return word("cap_broken", n=count(num_over)) if num_over else word("cap_kept")
 
 
-def _prediction(run: ShownRun) -> str:
+def _starts(run: ShownRun) -> str:
     of = run.metrics
     texts = [
-        word(key, n=count(error.n), mae=duration(error.mae_s), bias=duration(error.bias_s))
-        for key, error in (("prediction_text", of.prediction), ("reservation_text", of.reservation))
-        if error.n
-    ]
-    if of.prediction.num_open:
-        texts.append(word("prediction_open", n=count(of.prediction.num_open)))
+        word(
+            key, n=count(errors.n), on_time=percent(errors.on_time_share), late=percent(errors.late_share),
+            p50=duration(errors.quantiles_s[MEDIAN]),
+        )
+        for key, errors in (("promised_text", of.promised), ("foretold_text", of.foretold))
+        if errors.n
+    ]  # fmt: skip
+    if of.promised.num_open + of.foretold.num_open:
+        texts.append(word("promise_open", n=count(of.promised.num_open + of.foretold.num_open)))
+    if of.foretold.num_unforeseen:
+        texts.append(word("unforeseen", n=count(of.foretold.num_unforeseen)))
     if not texts:
-        return paragraph(word("prediction_none"))
-    plot = run.figures(waits.prediction_plot(run.result, of)) if of.prediction.n else ""
-    return paragraph(joined(*texts)) + plot
+        return paragraph(word("promise_none"))
+    plots = (starts.start_error_plot(of), starts.error_share_plot(run.result))
+    return paragraph(joined(*texts)) + (run.figures(*plots) if of.promised.n + of.foretold.n else "")
 
 
 def _members(run: ShownRun) -> str:

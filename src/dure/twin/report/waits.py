@@ -1,27 +1,23 @@
-"""Plots of how long jobs waited, and of how well their starts were foretold."""
+"""Plots of how long jobs waited."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from dure.twin.metrics import (
-    ERROR_QUANTILES,
     SIZE_CLASSES,
     GroupRow,
     RunMetrics,
     group_rows,
-    prediction_error_s,
     started_wait_s,
 )
 from dure.twin.report.figure import (
     Plot,
     Table,
     axis_title,
-    cell,
     colour,
     compact,
     count_cell,
@@ -34,14 +30,11 @@ from dure.twin.report.figure import (
     time_axis,
     top_and_rest,
 )
-from dure.twin.report.words import Text, count, duration, percent, same, word
+from dure.twin.report.words import Text, count, duration, same, word
 from dure.twin.result import RunResult
 
 #: Most members that a plot names; the rest stand together.
 TOP_ROWS = 12
-
-#: Edges between the classes of the prediction error, in seconds; mirrored around 0.
-ERROR_EDGES_S = (60, 600, 3_600, 21_600, 86_400)
 
 
 def ecdf_plot(results: Sequence[RunResult]) -> Plot:
@@ -183,54 +176,3 @@ def _counted(text: Text, num: int) -> Text:
 
 def _at_least_1(seconds: float) -> float | int | None:
     return compact(max(1.0, seconds))
-
-
-def prediction_plot(result: RunResult, metrics: RunMetrics) -> Plot:
-    """Share of jobs by class of prediction error, late at the top."""
-    error_s = prediction_error_s(result.jobs, "predicted_start_ms")
-    inner = [-edge for edge in reversed(ERROR_EDGES_S)] + list(ERROR_EDGES_S)
-    counts = np.bincount(np.searchsorted(inner, error_s, side="right"), minlength=len(inner) + 1)
-    shares = counts / max(1, len(error_s)) * 100
-    spans = [word("from_to", a=duration(a), b=duration(b)) for a, b in pairwise(ERROR_EDGES_S)]
-    spans.append(word("more_than", a=duration(ERROR_EDGES_S[-1])))
-    labels = [word("late", range=span) for span in reversed(spans)] + [word("on_time")]
-    labels += [word("early", range=span) for span in spans]
-    colours = ["@c1"] * len(spans) + ["@c2"] + ["@c0"] * len(spans)
-    y = list(range(len(labels)))
-    data = [
-        {
-            "type": "bar",
-            "orientation": "h",
-            "x": rounded(shares),
-            "y": y,
-            "marker": {"color": colours},
-            "text": [f"{share:.1f}%" if share >= 0.05 else "" for share in shares],
-            "textposition": "outside",
-            "cliponaxis": False,
-            "hovertemplate": "%{x:.2f}%<extra></extra>",
-            "showlegend": False,
-        }
-    ]
-    layout = {
-        "bargap": 0.25,
-        "hovermode": "closest",
-        "xaxis": {
-            "title": axis_title("share_axis"),
-            "ticksuffix": "%",
-            "range": [0, float(shares.max(initial=1)) * 1.15],
-        },
-        "yaxis": {
-            "tickvals": y,
-            "ticktext": in_languages(labels),
-            "range": [len(y) - 0.4, -0.6],
-            "showgrid": False,
-        },
-    }
-    table = Table(
-        [word("quantile"), word("error")],
-        [
-            [cell(percent(q), q), seconds_cell(value)]
-            for q, value in zip(ERROR_QUANTILES, metrics.prediction.quantiles_s, strict=True)
-        ],
-    )
-    return Plot("prediction", word("fig_prediction"), word("cap_prediction"), 400, data, layout, table)

@@ -181,7 +181,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "sec_lending": ("Lending", "빌려주고 빌리기"),
     "sec_frag": ("Fragmentation", "조각난 GPU"),
     "sec_power": ("Power and energy", "전력과 에너지"),
-    "sec_prediction": ("Foretold starts", "시작 예측"),
+    "sec_starts": ("Promised and foretold starts", "약속하고 예측한 시작"),
     "sec_members": ("Every member", "모든 기관"),
     "sec_definitions": ("What the figures mean", "수치의 뜻"),
     "sec_notes": ("Data and assumptions", "자료와 가정"),
@@ -351,35 +351,64 @@ WORDS: dict[str, tuple[str, str]] = {
     "cap_absent": ("No site has a cap.", "상한이 있는 사이트가 없습니다."),
     "power_none": ("Power was not modelled in this run.", "이 실행에서는 전력을 모사하지 않았습니다."),
     "site": ("site", "사이트"),
-    # Foretold starts
-    "fig_prediction": ("Foretold start less actual start", "예측한 시작과 실제 시작의 차이"),
-    "cap_prediction": (
-        "Share of started jobs by how far off the start foretold at submission was. Above the middle: "
-        "started later than foretold; below: earlier.",
-        "제출 때 예측한 시작 시각이 실제와 얼마나 달랐는지에 따른 작업 비율. 가운데보다 위는 예측보다 "
-        "늦게, 아래는 일찍 시작한 작업입니다.",
+    # Promised and foretold starts
+    "fig_start_error": ("Actual less promised start", "실제 시작과 약속한 시작의 차이"),
+    "cap_start_error": (
+        "Left: earlier than promised; right: later. Circle: median; thick bar: the middle half; thin bar: 5% to 95%; "
+        "outer ticks: 1% and 99%. Promises scored in brackets. Logarithmic to both sides, even within a minute of 0.",
+        "왼쪽은 약속보다 이른 시작, 오른쪽은 늦은 시작. 동그라미는 중앙값, 굵은 막대는 가운데 절반, 가는 막대는 "
+        "5~95%, 바깥 눈금은 1%와 99%. 괄호는 채점한 약속 수. 양쪽 모두 로그 눈금이며 0에서 1분 안은 고른 눈금입니다.",
     ),
-    "prediction_text": (
-        "{n} starts foretold at submission: off by {mae} on average, bias {bias} (positive: started "
-        "earlier than foretold).",
-        "제출 때 예측한 시작 {n}건: 평균 오차 {mae}, 치우침 {bias}(양수: 예측보다 일찍 시작).",
+    "fig_error_share": ("How many starts were how far off", "얼마나 많은 시작이 얼마나 어긋났나"),
+    "cap_error_share": (
+        "Share of promised and of foretold starts by how far off they were, later ones at the top.",
+        "약속한 시작과 예측한 시작이 실제와 어긋난 정도별 비율. 위쪽이 늦게 시작한 것입니다.",
     ),
-    "reservation_text": (
-        "{n} reservations: off by {mae} on average, bias {bias}.",
-        "예약 {n}건: 평균 오차 {mae}, 치우침 {bias}.",
+    "promised_text": (
+        "The policy promised {n} starts: {on_time} came within a minute or a tenth of the time ahead, {late} came late "
+        "(be it by a moment), the median error is {p50}.",
+        "정책이 약속한 시작 {n}건: {on_time}는 1분 또는 남은 시간의 10분의 1 안에 시작했고, {late}는 조금이라도 "
+        "늦었으며, 오차의 중앙값은 {p50}입니다.",
     ),
-    "prediction_none": ("No start was foretold in this run.", "이 실행에서는 시작을 예측하지 않았습니다."),
-    "prediction_open": (
-        "{n} jobs with a foretold start had not started when the run ended; they are not counted.",
-        "예측이 있으나 끝날 때까지 시작하지 못한 작업 {n}개는 세지 않았습니다.",
+    "foretold_text": (
+        "The twin foretold {n} starts of waiting jobs by what was known then, while further jobs still came: {on_time} "
+        "came as near, {late} later than foretold, the median error is {p50}.",
+        "대기 작업의 시작을 그때 아는 것만으로 예측한 것 {n}건(그 뒤에도 작업은 계속 들어옴): {on_time}는 그만큼 "
+        "가까웠고, {late}는 예측보다 늦었으며, 오차의 중앙값은 {p50}입니다.",
     ),
+    "promise_none": (
+        "No start was promised or foretold in this run.",
+        "이 실행에서는 시작을 약속하거나 예측하지 않았습니다.",
+    ),
+    "promise_open": (
+        "{n} whose jobs had not started when the run ended are not scored.",
+        "끝날 때까지 시작하지 못한 작업의 {n}건은 채점하지 않았습니다.",
+    ),
+    "unforeseen": ("For {n} no start was foreseen.", "{n}건은 시작이 내다보이지 않았습니다."),
+    "promise": ("Promise", "약속"),
+    "promise_backfill": ("held for a blocked gang", "막힌 묶음을 위한 확보"),
+    "promise_reclaim": ("taken back for a guarantee", "보장 몫의 회수"),
+    "promise_rank": ("room made by rank", "순위에 따른 자리"),
+    "promise_reserved": ("reserved in advance", "미리 한 예약"),
+    "promised": ("promised by the policy", "정책의 약속"),
+    "foretold": ("foretold by the twin", "트윈의 예측"),
+    "foretold_ahead": ("foretold {range} ahead", "{range} 앞선 예측"),
+    "of_quantile": ("{q}: {error}", "{q}: {error}"),
+    "col_scored": ("Scored", "채점"),
+    "col_open": ("Open", "미결"),
+    "col_ahead": ("Ahead, median", "앞선 시간(중앙값)"),
+    "col_mean_error": ("Mean error", "평균 오차"),
+    "col_late": ("Late", "늦음"),
+    "col_on_time": ("On time", "제때"),
+    "error_axis": ("actual − promised start", "실제 시작 − 약속한 시작"),
+    "start_share_axis": ("share of starts", "시작의 비율"),
     "late": ("{range} later", "{range} 늦음"),
     "early": ("{range} earlier", "{range} 이름"),
     "on_time": ("within 1 min", "1분 이내"),
     "more_than": ("> {a}", "{a} 넘게"),
     "from_to": ("{a} – {b}", "{a}~{b}"),
-    "quantile": ("quantile", "분위"),
-    "error": ("foretold − actual", "예측 − 실제"),
+    "up_to": ("up to {a}", "{a} 이하"),
+    "error": ("Actual − promised", "실제 − 약속"),
     # The table of members
     "members_text": (
         "Press a heading to sort. Times are waiting times.",
@@ -414,7 +443,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "guarantee_breaches": ("Guarantees met late", "늦게 지킨 보장"),
     "lent_gpu_h": ("GPU-hours lent", "빌려준 GPU-시간"),
     "reclaim_p99_s": ("Reclaim, 99th percentile", "회수 99백분위"),
-    "prediction_mae_s": ("Error of foretold starts", "시작 예측 오차"),
+    "promise_mae_s": ("Error of promised starts", "약속한 시작의 오차"),
     "energy_kwh": ("Energy (MWh)", "에너지(MWh)"),
     # Definitions
     "def_wait": ("Wait", "대기 시간"),
@@ -465,6 +494,13 @@ WORDS: dict[str, tuple[str, str]] = {
     "def_preemption_text": (
         "A running job, whole gang, stopped by a decision; failures are not counted.",
         "실행 중인 작업(묶음 전체)을 결정에 따라 멈춘 것. 고장은 세지 않습니다.",
+    ),
+    "def_start": ("On time", "제때"),
+    "def_start_text": (
+        "A start within a minute of the promised one, or within a tenth of the time that it was promised ahead, "
+        "whichever is more. Errors are actual less promised start; each promise is scored by the job's next start.",
+        "약속한 시각에서 1분, 또는 앞서 약속한 시간의 10분의 1 가운데 큰 쪽 안의 시작. 오차는 실제 시작에서 약속한 "
+        "시작을 뺀 것이며, 약속마다 작업의 다음 시작으로 채점합니다.",
     ),
     # Notes and provenance
     "notes_language": ("Notes stand as the run recorded them.", "주석은 실행이 기록한 그대로입니다."),
