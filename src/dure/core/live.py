@@ -26,6 +26,7 @@ from dure.model.events import (
     JobRequest,
     LeaseLost,
     NodeDown,
+    NodeSilent,
     NodeUp,
     Placement,
     Quarantined,
@@ -100,7 +101,7 @@ class Alliance:
         self.start_ms = start_ms
         self._now = 0
         self._core = Core(self.fleet, terms, self._trace([]), policy)
-        self._names = fleet.node_names or [f"n{i}" for i in range(len(nodes))]
+        self._names = fleet.node_names or _names_of(fleet)
         self._node = {name: i for i, name in enumerate(self._names)}
         self.jobs: dict[str, LiveJob] = {}
         self._by_row: list[str] = []
@@ -140,6 +141,16 @@ class Alliance:
     def job_at(self, row: int) -> str:
         """Id of the job in a row of the policy's table."""
         return self._by_row[row]
+
+    def is_array(self, name: str) -> bool:
+        """Whether an array has that id."""
+        return name in self._arrays
+
+    def tasks_of(self, name: str) -> list[str]:
+        """The jobs that an id names: itself, or an array's; none where there is no such."""
+        if name in self.jobs:
+            return [name]
+        return list(self._arrays.get(name, ()))
 
     def next_due_ms(self) -> int | None:
         """Epoch ms at which the next timer is due, if nothing else happens; None: there is none."""
@@ -191,7 +202,7 @@ class Alliance:
                 raise UnknownJobError(f"job {s.job.job_id!r} has been submitted before")
             if isinstance(s, Cancel | Exited | LeaseLost) and s.job_id not in self.jobs and s.job_id not in coming:
                 raise UnknownJobError(f"no job {s.job_id!r}")
-            if isinstance(s, NodeUp | NodeDown):
+            if isinstance(s, NodeUp | NodeDown | NodeSilent):
                 self.node_index(s.node)
 
     def _take(self, stimulus: Stimulus) -> None:
@@ -210,6 +221,8 @@ class Alliance:
                 self._tell(core.NodeUp(self._node[name]))
             case NodeDown(name, is_failure):
                 self._node_down(self._node[name], is_failure)
+            case NodeSilent(name):
+                self._tell(core.NodeSilent(self._node[name]))
             case Tick():
                 pass
             case _:
@@ -484,6 +497,15 @@ class Alliance:
         at = self._core.next_rank_ms(row)
         if at < k.NEVER_MS:
             heapq.heappush(self._timers, (at, _RANK, row, int(self._core.state.job[row]["version"])))
+
+
+def _names_of(fleet: Fleet) -> list[str]:
+    """Names of nodes that have none: their cluster's, and their number in it."""
+    names, seen = [], [0] * max(len(fleet.clusters), 1)
+    for cluster in fleet.nodes["cluster"].tolist():
+        names.append(f"{fleet.clusters[cluster]}-{seen[cluster]}")
+        seen[cluster] += 1
+    return names
 
 
 def _is_met(when: str, outcome: str) -> bool:

@@ -17,7 +17,7 @@ from dure.policy.config import Policy
 from dure.policy.kernels import layout as k
 from dure.policy.kernels.cycle import cycle, next_rerank_ms, on_rerank
 from dure.policy.kernels.layout import State
-from dure.policy.kernels.leases import fail_job, on_cancel, on_end, on_node_down, on_node_up, on_vacated
+from dure.policy.kernels.leases import fail_job, on_cancel, on_end, on_node_down, on_node_silent, on_node_up, on_vacated
 from dure.policy.kernels.quota import look_again
 from dure.policy.kernels.reserve import next_due_ms, on_reservation_due, on_submit
 
@@ -88,11 +88,18 @@ class NodeUp:
 
 
 @dataclass(frozen=True)
+class NodeSilent:
+    """A node is not heard: its jobs go on, nothing new starts there until it is up again."""
+
+    node: int
+
+
+@dataclass(frozen=True)
 class TermsDue:
     """An agreement has come into force or run out."""
 
 
-Stimulus = Submitted | Ended | Vacated | Failed | Cancelled | RankDue | ReservationDue | NodeDown | NodeUp | TermsDue
+Stimulus = Submitted | Ended | Vacated | Failed | Cancelled | RankDue | ReservationDue | NodeDown | NodeUp | NodeSilent | TermsDue
 
 
 class DecisionKind(IntEnum):
@@ -236,6 +243,8 @@ class Core:
                 on_node_down(s, node, int(is_failure))
             case NodeUp(node, is_release):
                 on_node_up(s, node, int(is_release))
+            case NodeSilent(node):
+                on_node_silent(s, node)
             case TermsDue():
                 look_again(s)
             case _:

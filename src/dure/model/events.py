@@ -126,11 +126,18 @@ class NodeDown:
 
 
 @dataclass(frozen=True)
+class NodeSilent:
+    """A node's agent is not heard: what runs there goes on, nothing new starts there until it is up again."""
+
+    node: str
+
+
+@dataclass(frozen=True)
 class Tick:
     """Nothing but time has passed: what was due by now is due."""
 
 
-Stimulus = Submit | Cancel | Exited | LeaseLost | NodeUp | NodeDown | Tick
+Stimulus = Submit | Cancel | Exited | LeaseLost | NodeUp | NodeDown | NodeSilent | Tick
 
 
 @dataclass(frozen=True)
@@ -251,7 +258,7 @@ class Quarantined:
 Effect = Start | Vacate | Resize | Stop | Held | Changed | Released | Quarantined
 
 STIMULI: dict[str, type[Any]] = {
-    t.__name__: t for t in (Submit, Cancel, Exited, LeaseLost, NodeUp, NodeDown, Tick)
+    t.__name__: t for t in (Submit, Cancel, Exited, LeaseLost, NodeUp, NodeDown, NodeSilent, Tick)
 }
 EFFECTS: dict[str, type[Any]] = {
     t.__name__: t for t in (Start, Vacate, Resize, Stop, Held, Changed, Released, Quarantined)

@@ -126,7 +126,7 @@ WHEN = {"afterok": AFTER_OK, "afterany": AFTER_ANY, "afternotok": AFTER_NOT_OK}
 PRIORITY = {"best-effort": 0, "normal": 1, "high": 2}
 
 
-def _check_pipeline(pipeline: Pipeline) -> Iterator[tuple[Loc, str]]:
+def check_pipeline(pipeline: Pipeline) -> Iterator[tuple[Loc, str]]:
     """What a schema cannot say: every `needs` and input is a job of the file, and none waits for itself."""
     for name, job in pipeline.jobs.items():
         for i, before in enumerate(job.needs):
@@ -162,4 +162,4 @@ def load_job(text: str, path: str = "") -> JobSpec:
 
 def load_pipeline(text: str, path: str = "") -> Pipeline:
     """The pipeline in a file's text; raises InputError with path, line and field."""
-    return load_model(Pipeline, text, path, _check_pipeline)
+    return load_model(Pipeline, text, path, check_pipeline)

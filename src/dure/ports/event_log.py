@@ -25,7 +25,7 @@ class EventLog(Protocol):
         ...
 
     def append(self, step: Step) -> None:
-        """Write a step whose ``seq`` and ``prev_hash`` follow the last one, with its read models, or nothing at all.
+        """Write a sealed step whose ``seq`` and ``prev_hash`` follow the last one, or nothing at all.
 
         Raises
         ------

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -209,8 +209,17 @@ class Store:
             found = connection.scalar(select(tables.fact.c.value).where(tables.fact.c.key == "document"))
         return 0, hashlib.sha256((found or "").encode()).hexdigest(), 0
 
-    def append(self, step: Step, changes: Changes | None = None) -> Step:
-        """Write a step and what it changes, or nothing; the step with its hash.
+    @staticmethod
+    def sealed(step: Step) -> Step:
+        """The step with its hash."""
+        return replace(step, hash=seal(step.seq, step.prev_hash, body_of(step)))
+
+    def append(self, step: Step, changes: Changes | None = None) -> None:
+        """Write a sealed step and what it changes, or nothing; see `append_all`."""
+        self.append_all([(step, changes or Changes())])
+
+    def append_all(self, steps: Sequence[tuple[Step, Changes]]) -> None:
+        """Write steps, in order, with what each changes, in one transaction; a step of seq 0 only brings changes.
 
         Raises
         ------
@@ -219,21 +228,25 @@ class Store:
         LogUnwritableError
             The database refused (a full disk, a lost connection).
         """
-        body = body_of(step)
-        row = {"seq": step.seq, "at_ms": step.at_ms, "actor": step.actor, "body": body, "prev_hash": step.prev_hash,
-               "hash": seal(step.seq, step.prev_hash, body)}  # fmt: skip
+        rows = [
+            {"seq": s.seq, "at_ms": s.at_ms, "actor": s.actor, "body": body_of(s), "prev_hash": s.prev_hash, "hash": s.hash}
+            for s, _ in steps if s.seq
+        ]  # fmt: skip
+        if not steps:
+            return
         try:
             with self.engine.begin() as connection:
-                connection.execute(insert(tables.event), row)
-                if changes is not None:
+                if rows:
+                    before = connection.scalar(select(func.max(tables.event.c.seq))) or 0
+                    if before + 1 != rows[0]["seq"]:
+                        raise LogConflictError(f"step {rows[0]['seq']} does not follow step {before}")
+                    connection.execute(insert(tables.event), rows)
+                for _, changes in steps:
                     self._write(connection, changes)
         except IntegrityError as error:
-            if "event" in str(error.orig):
-                raise LogConflictError(f"step {step.seq} was written by another service") from None
-            raise
+            raise LogConflictError(f"another service has written: {_said(error)}") from None
         except DBAPIError as error:
             raise LogUnwritableError(f"the log cannot be written: {_said(error)}") from None
-        return Step(step.seq, step.at_ms, step.actor, step.stimuli, step.effects, step.facts, step.prev_hash, row["hash"])  # type: ignore[arg-type]
 
     def _write(self, connection: Connection, changes: Changes) -> None:
         for name, rows in changes.new.items():

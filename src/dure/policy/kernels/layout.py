@@ -22,7 +22,7 @@ NEVER_MS = 1 << 60
 # Job states (design §4; SUSPENDED and COMPLETING are the executor's; RESERVED is PENDING before its time).
 NEW, PENDING, RUNNING, REVOKING, ENDED, CANCELLED, RESERVED = 0, 1, 2, 3, 4, 5, 6
 # Node states.
-UP, DOWN, QUARANTINED, SPARE, OFFLINE = 0, 1, 2, 3, 4
+UP, DOWN, QUARANTINED, SPARE, OFFLINE, UNKNOWN = 0, 1, 2, 3, 4, 5
 # Queue orders (rule 3) and the named baselines.
 FIFO, SJF, SRTF, FAIR, LAS, DURE, SRSF = 0, 1, 2, 3, 4, 5, 6
 # Backfill (rule 5).

@@ -22,6 +22,7 @@ from dure.policy.kernels.layout import (
     SHRINK,
     SPARE,
     START,
+    UNKNOWN,
     UP,
     VACATE,
     State,
@@ -378,7 +379,7 @@ def on_node_down(S: State, n: int, is_failure: int) -> None:
     """A node is lost (or, with is_failure 0, taken out of service): its gangs fail whole."""
     g = S.g[0]
     node = S.node[n]
-    if node.state not in (UP, SPARE):
+    if node.state not in (UP, SPARE, UNKNOWN):
         return
     pool = S.pool[node.pool]
     was_spare = node.state == SPARE
@@ -422,6 +423,10 @@ def on_node_up(S: State, n: int, is_release: int) -> None:
     """A node is back: to the spares where those are short, to quarantine where it keeps failing (rule 7)."""
     g = S.g[0]
     node = S.node[n]
+    if node.state == UNKNOWN:
+        # It was there all the time, with its jobs.
+        back_in_service(S, n)
+        return
     if node.state not in (DOWN, QUARANTINED, OFFLINE):
         return
     if not is_release and node.state != OFFLINE and g.quarantine_fails > 0 and node.fails >= g.quarantine_fails:
@@ -436,11 +441,27 @@ def on_node_up(S: State, n: int, is_release: int) -> None:
         node.state = SPARE
         pool.spares += 1
         return
-    node.state = UP
+    back_in_service(S, n)
+
+
+@kernel
+def back_in_service(S: State, n: int) -> None:
+    """A node takes work from now on."""
+    S.node[n].state = UP
     index(S, n)
     note_gain(S, n)
     count_clear(S, n)
-    mark_dirty(S, node.pool)
+    check_hold(S, n)
+    mark_dirty(S, S.node[n].pool)
+
+
+@kernel
+def on_node_silent(S: State, n: int) -> None:
+    """A node is not heard: its jobs go on, and nothing new is placed there."""
+    if S.node[n].state == UP:
+        unindex(S, n)
+        S.node[n].state = UNKNOWN
+        count_clear(S, n)
 
 
 @kernel

@@ -1,0 +1,59 @@
+"""What routes need of a request: the service and the caller."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any, cast
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from dure.service.app import Service
+from dure.service.errors import Problem, forbidden
+from dure.service.identity import Principal, hash_of, principal_of
+from dure.service.writer import Command
+
+_bearer = HTTPBearer(auto_error=False, description="A token of Dure's, or of a job.")
+
+
+def service_of(request: Request) -> Service:
+    """The running service."""
+    return cast(Service, request.app.state.service)
+
+
+def caller_of(
+    request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)] = None
+) -> Principal:
+    """Whose token came with the request.
+
+    Raises
+    ------
+    Problem
+        401: none, or not a good one.
+    """
+    service = service_of(request)
+    if given is None:
+        raise Problem(401, "Unauthorized", "send a token: `Authorization: Bearer …`", headers={"WWW-Authenticate": "Bearer"})
+    rows = service.store.rows("token", limit=1, where={"hash": hash_of(given.credentials)})
+    return principal_of(rows[0] if rows else None, service.writer.now_ms())
+
+
+Running = Annotated[Service, Depends(service_of)]
+Caller = Annotated[Principal, Depends(caller_of)]
+
+
+async def carry_out(service: Service, command: Command, who: Principal) -> Any:
+    """Give a command to the writer and wait until it is durable."""
+    return await asyncio.wrap_future(service.writer.do(command, who.actor))
+
+
+def need(who: Principal, *roles: str) -> None:
+    """Raise 403 unless the caller has one of the roles."""
+    if not who.has(*roles):
+        raise forbidden(f"this needs a token of role {' or '.join(roles)}")
+
+
+def need_state(service: Service) -> None:
+    """Raise 503 while this service has no live state (it follows, or is starting)."""
+    if not service.writer.is_leading:
+        raise Problem(503, "Service unavailable", "this service does not lead; ask again", headers={"Retry-After": "1"})

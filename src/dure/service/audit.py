@@ -1,0 +1,77 @@
+"""The audit: every entry's seal is checked and every decision made again from the log alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from dure.model.errors import DureError
+from dure.model.events import stimulus_from_json, to_json
+from dure.service.writer import alliance_of
+from dure.store.store import Store, canonical, check_chain
+
+#: Mismatches that are told in full.
+SHOWN_MAX = 100
+
+
+@dataclass
+class AuditResult:
+    """What was found.
+
+    Attributes
+    ----------
+    events, decisions, verified : int
+        Entries, decisions in them, decisions that came out the same.
+    mismatches : list of dict
+        ``seq``, ``what``, and where a decision differs ``logged`` and ``again``.
+    """
+
+    events: int = 0
+    decisions: int = 0
+    verified: int = 0
+    mismatches: list[dict[str, Any]] = field(default_factory=list)
+
+
+def audit(store: Store) -> AuditResult:
+    """Prove a log.
+
+    Raises
+    ------
+    DureError
+        The log has not begun.
+    """
+    document = store.document()
+    if document is None:
+        raise DureError("the log has not begun: there is nothing to prove")
+    result = AuditResult()
+    alliance = alliance_of(document)
+    first = hashlib.sha256(canonical(document).encode()).hexdigest()
+    entries = list(store.entries())
+    for row, (seq, wrong) in zip(entries, check_chain(iter(entries), first), strict=True):
+        result.events += 1
+        for reason in wrong:
+            _note(result, seq, reason)
+        try:
+            body = json.loads(row["body"])
+            stimuli = [stimulus_from_json(s) for s in body["stimuli"]]
+            again = [to_json(e) for e in alliance.apply(int(body["at_ms"]), stimuli)] if stimuli else []
+        except (KeyError, TypeError, ValueError, DureError) as error:
+            _note(result, seq, f"cannot be replayed: {error}")
+            continue
+        logged = body["effects"]
+        result.decisions += len(logged)
+        for i in range(max(len(logged), len(again))):
+            mine = json.loads(canonical(again[i])) if i < len(again) else None
+            theirs = logged[i] if i < len(logged) else None
+            if mine == theirs:
+                result.verified += 1
+            else:
+                _note(result, seq, "another decision", logged=theirs, again=mine)
+    return result
+
+
+def _note(result: AuditResult, seq: int, what: str, **more: Any) -> None:
+    if len(result.mismatches) < SHOWN_MAX:
+        result.mismatches.append({"seq": seq, "what": what, **more})

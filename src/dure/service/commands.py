@@ -1,0 +1,343 @@
+"""What people and agents may have done: commands for the writer. Each checks the caller's rights against the state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from dure.core.live import ENDED
+from dure.model.events import Cancel, Exited, JobRequest, LeaseLost, NodeDown, NodeSilent, NodeUp, Stimulus, Submit
+from dure.model.job_file import PRIORITY, WHEN, JobSpec, Pipeline, pipeline_order
+from dure.policy.kernels import layout as k
+from dure.service.errors import Problem, forbidden, invalid, not_found
+from dure.service.identity import Grant, Principal, check_grant, hash_of, new_secret
+from dure.service.projection import new_job_row
+from dure.service.schemas import NewProject, NewToken, Sync
+from dure.service.writer import Command, Plan, Writer
+
+#: Jobs of one array or pipeline, and of one batch, in all.
+TASKS_MAX = 10_000
+
+
+def _project(writer: Writer, who: Principal, named: str) -> tuple[str, str]:
+    """(project, member) that a job is for.
+
+    Raises
+    ------
+    Problem
+        422: none named and none meant; 404: there is none; 403: not the caller's.
+    """
+    known = writer.projects
+    name = named or who.default_project(sorted(known))
+    if not name:
+        raise invalid("name a project: `member/project`", "project")
+    if name not in known:
+        raise invalid(f"there is no project {name!r}", "project")
+    if not who.may_submit(name, known[name]):
+        raise forbidden(f"{who.user} may not submit to {name}")
+    return name, known[name]
+
+
+def request_of(spec: JobSpec, job_id: str, member: str, project: str, user: str, *, array_id: str = "",
+               depends_on: Sequence[tuple[str, str]] = ()) -> JobRequest:  # fmt: skip
+    """What the policy must know of a job file.
+
+    Raises
+    ------
+    Problem
+        422: `begin` is not a moment.
+    """
+    r = spec.resources
+    begin_ms = -1
+    if spec.begin:
+        try:
+            moment = datetime.fromisoformat(spec.begin)
+        except ValueError:
+            raise invalid(f"{spec.begin!r} is not an ISO 8601 moment", "begin") from None
+        if moment.tzinfo is None:
+            raise invalid("give the offset from UTC, as in 2026-12-01T09:00:00+09:00", "begin")
+        begin_ms = int(moment.timestamp() * 1000)
+    return JobRequest(
+        job_id, member, project, user, gpus=r.gpus, gpus_per_node=r.gpus_per_node, gpu_milli=r.gpu_milli,
+        min_gpus=r.min_gpus, max_gpus=r.max_gpus, gpu_types=r.gpu_types, sites=r.sites, cpu_milli=round(r.cpus * 1000),
+        mem_mib=round(r.mem_gib * 1024), net_mbps=round(r.net_gbps * 1000), topology=r.topology,
+        priority=PRIORITY[spec.priority], limit_ms=-1 if spec.time_limit is None else spec.time_limit,
+        checkpoint_ms=spec.checkpoint.every, begin_ms=begin_ms, is_reserved=spec.reserve,
+        depends_on=(*depends_on, *((d.job, WHEN[d.when]) for d in spec.depends_on)), array_id=array_id,
+        array_limit=spec.array.limit if spec.array else 0, retries=spec.retries, grace_ms=spec.checkpoint.grace,
+    )  # fmt: skip
+
+
+def _check(writer: Writer, requests: Sequence[JobRequest]) -> None:
+    """Names that exist, and sizes that some pool could ever give.
+
+    Raises
+    ------
+    Problem
+        422, with the job's name of the field.
+    """
+    alliance = writer.alliance
+    types = {t.name.lower() for t in alliance.fleet.gpu_types}
+    sites = {s.name for s in alliance.fleet.sites}
+    coming = {r.job_id for r in requests} | {r.array_id for r in requests}
+    for r in requests:
+        for t in r.gpu_types:
+            if t.lower() not in types:
+                raise invalid(f"no GPU type {t!r}; there are {', '.join(sorted(x.name for x in alliance.fleet.gpu_types))}",
+                              "resources.gpu_types")  # fmt: skip
+        for site in r.sites:
+            if site not in sites:
+                raise invalid(f"no site {site!r}", "resources.sites")
+        for before, _ in r.depends_on:
+            if before not in alliance.jobs and before not in coming and not alliance.is_array(before):
+                raise invalid(f"no job {before!r}", "depends_on")
+    for r, is_possible in zip(requests, alliance.could_run(requests), strict=True):
+        if not is_possible:
+            raise invalid(
+                f"no pool that {r.member} may use could ever give {r.gpus} GPUs of that type, site and topology", "resources"
+            )
+
+
+def submit(specs: Sequence[JobSpec], who: Principal) -> Command:
+    """Take jobs in, all or none; the result: for each its ids (several of an array)."""
+
+    def command(writer: Writer) -> Plan:
+        plan = Plan()
+        requests: list[JobRequest] = []
+        ids: list[tuple[str, list[str]]] = []
+        at_ms = writer.now_ms()
+        for spec in specs:
+            project, member = _project(writer, who, spec.project)
+            job_id = writer.new_id()
+            indices: Sequence[int | None] = spec.array.indices if spec.array else (None,)
+            names = [job_id if index is None else f"{job_id}_{index}" for index in indices]
+            if len(requests) + len(names) > TASKS_MAX:
+                raise invalid(f"more than {TASKS_MAX} jobs at a time", "array")
+            for name, index in zip(names, indices, strict=True):
+                array_id = job_id if spec.array else ""
+                requests.append(request_of(spec, name, member, project, who.user, array_id=array_id))
+                plan.changes.add("job", new_job_row(name, spec, member, project, who.user, at_ms, array_id, index))
+            ids.append((job_id, names))
+        _check(writer, requests)
+        plan.stimuli, plan.result = [Submit(r) for r in requests], ids
+        return plan
+
+    return command
+
+
+def submit_pipeline(pipeline: Pipeline, who: Principal) -> Command:
+    """Take a pipeline's jobs in; the result: its id and the jobs' ids by name."""
+
+    def command(writer: Writer) -> Plan:
+        plan = Plan()
+        requests: list[JobRequest] = []
+        ids: dict[str, str] = {}
+        at_ms, pipeline_id = writer.now_ms(), writer.new_id()
+        for name in pipeline_order(pipeline):
+            spec = pipeline.jobs[name]
+            if spec.array is not None:
+                raise invalid("a job of a pipeline cannot be an array", f"jobs.{name}.array")
+            project, member = _project(writer, who, spec.project or pipeline.project)
+            ids[name] = writer.new_id()
+            before = [(ids[other], "afterok") for other in spec.needs]
+            requests.append(request_of(spec, ids[name], member, project, who.user, depends_on=before))
+            # Files of others are found by the ids of the jobs that made them.
+            found = tuple(f"{ids[path.partition('/')[0]]}/{path.partition('/')[2]}" for path in spec.inputs)
+            kept = JobSpec.model_validate(
+                spec.model_copy(update={"inputs": found, "name": spec.name if spec.name != "job" else name})
+                .model_dump(exclude={"needs"})
+            )  # fmt: skip
+            plan.changes.add(
+                "job", new_job_row(ids[name], kept, member, project, who.user, at_ms, "", None, pipeline_id, name)
+            )
+        _check(writer, requests)
+        plan.stimuli, plan.result = [Submit(r) for r in requests], (pipeline_id, ids)
+        return plan
+
+    return command
+
+
+def cancel(job_id: str, who: Principal) -> Command:
+    """Take a job back, or all jobs of an array."""
+
+    def command(writer: Writer) -> Plan:
+        alliance = writer.alliance
+        names = alliance.tasks_of(job_id)
+        stimuli: list[Stimulus] = []
+        for name in names:
+            request = alliance.jobs[name].request
+            if not who.may_see(request.project, request.member):
+                raise not_found("job", job_id)
+            if not who.may_change(request.project, request.member, request.user):
+                raise forbidden(f"{who.user} may not cancel jobs of {request.user}")
+            if alliance.jobs[name].state != ENDED:
+                stimuli.append(Cancel(name, who.user))
+        if not names:
+            raise not_found("job", job_id)
+        return Plan(stimuli, result=names)
+
+    return command
+
+
+def make_project(new: NewProject, who: Principal) -> Command:
+    """Make a project of a member."""
+
+    def command(writer: Writer) -> Plan:
+        if new.member not in writer.member_names:
+            raise not_found("member", new.member)
+        if not who.may_administer(new.member):
+            raise forbidden(f"{who.user} does not administer {new.member}")
+        name = f"{new.member}/{new.name}"
+        if name in writer.projects:
+            raise Problem(409, "Conflict", f"there is a project {name!r}")
+        row = {"project": name, "member": new.member, "weight": new.weight, "made_ms": writer.now_ms()}
+        plan = Plan(facts=[{"fact": "project", **row}], result=row)
+        plan.changes.add("project", row)
+        writer.projects[name] = new.member
+        return plan
+
+    return command
+
+
+def make_token(new: NewToken, who: Principal | None) -> Command:
+    """Make a token; the result: its id, its text and when it ends. `who` None: the service itself."""
+
+    def command(writer: Writer) -> Plan:
+        member = new.member or writer.projects.get(new.project, "")
+        grant = Grant(new.role, member, new.project, new.site)
+        if who is not None:
+            check_grant(who, grant)
+        if new.project and new.project not in writer.projects:
+            raise not_found("project", new.project)
+        if member and member not in writer.member_names:
+            raise not_found("member", member)
+        if new.project and writer.projects[new.project] != member:
+            raise invalid(f"project {new.project!r} is not {member}'s", "member")
+        wanted = {"member_admin": "member", "project_lead": "project", "agent": "site"}.get(new.role)
+        if wanted and not getattr(grant, wanted):
+            raise invalid(f"a token of role {new.role} names a {wanted}", wanted)
+        if new.role == "user" and not member:
+            raise invalid("a token of role user names a project or a member", "project")
+        if new.site and new.site not in {s.name for s in writer.alliance.fleet.sites}:
+            raise not_found("site", new.site)
+        secret, token_id, now = new_secret(), writer.new_id(), writer.now_ms()
+        row = {
+            "token_id": token_id, "hash": hash_of(secret), "name": new.name, "user": new.user, "role": new.role,
+            "member": member, "project": new.project, "site": new.site, "made_ms": now,
+            "expires_ms": now + new.expires_in_s * 1000, "is_revoked": False,
+        }  # fmt: skip
+        plan = Plan(facts=[{"fact": "token", **{x: y for x, y in row.items() if x != "hash"}}])
+        plan.changes.add("token", row)
+        plan.result = (token_id, secret, row["expires_ms"])
+        return plan
+
+    return command
+
+
+def revoke_token(token_id: str, who: Principal) -> Command:
+    """End a token."""
+
+    def command(writer: Writer) -> Plan:
+        row = writer.store.row("token", token_id)
+        if row is None or not (who.is_operator or who.user == row["user"] or who.may_administer(row["member"])):
+            raise not_found("token", token_id)
+        plan = Plan(facts=[{"fact": "token revoked", "token_id": token_id}])
+        plan.changes.change("token", token_id, is_revoked=True)
+        return plan
+
+    return command
+
+
+def report_progress(job_id: str, progress: dict[str, Any], who: Principal) -> Command:
+    """What a job says of itself."""
+
+    def command(writer: Writer) -> Plan:
+        job = writer.alliance.jobs.get(job_id)
+        if job is None or not who.may_see(job.request.project, job.request.member):
+            raise not_found("job", job_id)
+        if not who.may_change(job.request.project, job.request.member, job.request.user):
+            raise forbidden(f"{who.user} may not report for jobs of {job.request.user}")
+        plan = Plan(is_quiet=True)
+        plan.changes.change("job", job_id, progress=json.dumps(progress))
+        return plan
+
+    return command
+
+
+def take_sync(site: str, sync: Sync) -> Command:
+    """An agent's picture: what has ended is told to the core, nodes that are new are offered, the rest is noted."""
+
+    def command(writer: Writer) -> Plan:
+        alliance, desk = writer.alliance, writer.desk
+        plan, now = Plan(), writer.now_ms()
+        stimuli: list[Stimulus] = []
+        here = {s.name: i for i, s in enumerate(alliance.fleet.sites)}[site]
+        state = alliance.policy_core.state
+        offered = set()
+        for node in sync.nodes:
+            n = alliance.node_index(node.name)
+            if int(state.pool[int(state.node[n]["pool"])]["site"]) != here:
+                raise invalid(f"node {node.name!r} is not of site {site!r}", "nodes")
+            if node.gpus < int(state.node[n]["num"]):
+                raise invalid(f"node {node.name!r} has {int(state.node[n]['num'])} GPUs in the alliance, not {node.gpus}", "nodes")
+            offered.add(node.name)
+            if int(state.node[n]["state"]) in (k.DOWN, k.OFFLINE, k.UNKNOWN):
+                stimuli.append(NodeUp(node.name))
+        before = writer.offered.get(site, set())
+        stimuli += [NodeDown(name, is_failure=False) for name in sorted(before - offered)]
+        for run in sync.runs:
+            lease = desk.leases.get(run.lease_id)
+            if lease is None or lease.site != site:
+                continue
+            if run.fence and run.fence != lease.fence:
+                continue
+            if run.state == "exited":
+                stimuli.append(Exited(lease.job_id, lease.attempt, run.exit_code))
+            elif run.state == "lost":
+                stimuli.append(LeaseLost(lease.job_id, lease.attempt))
+            elif not lease.is_started and run.started_ms >= 0:
+                lease.is_started = True
+                plan.changes.change("attempt", lease.lease_id, state="running", started_ms=now)
+                plan.changes.change("job", lease.job_id, state="RUNNING", started_ms=now)
+            if run.progress is not None:
+                plan.changes.change("job", lease.job_id, progress=json.dumps(run.progress))
+            if run.gpu_energy_mj >= 0:
+                plan.changes.change("attempt", lease.lease_id, energy_mj=run.gpu_energy_mj)
+        row = {"agent_id": sync.agent_id, "boot": sync.boot, "seen_ms": now,
+               "nodes": json.dumps([n.model_dump() for n in sync.nodes])}  # fmt: skip
+        if site in writer.offered:
+            plan.changes.change("agent", site, **row)
+        else:
+            plan.changes.add("agent", {"site": site, **row})
+        writer.offered[site] = offered
+        plan.stimuli, plan.is_quiet = stimuli, not stimuli
+        return plan
+
+    return command
+
+
+def expire_silent(silent_ms: int, ttl_ms: int, margin_ms: int) -> Command:
+    """Agents not heard: their nodes take no new work; past the time to live of their leases, all on them is lost.
+
+    An agent that hears nothing stops its jobs itself when `ttl_ms` has passed, so that they may start elsewhere after
+    the margin and nothing runs twice.
+    """
+
+    def command(writer: Writer) -> Plan:
+        stimuli: list[Stimulus] = []
+        state, now = writer.alliance.policy_core.state, writer.now_ms()
+        for row in writer.store.rows("agent", limit=10**9):
+            silent = now - row["seen_ms"]
+            if silent < silent_ms:
+                continue
+            for name in sorted(writer.offered.get(row["site"], ())):
+                at = int(state.node[writer.alliance.node_index(name)]["state"])
+                if silent >= ttl_ms + margin_ms and at in (k.UP, k.SPARE, k.UNKNOWN):
+                    stimuli.append(NodeDown(name))
+                elif at == k.UP and silent < ttl_ms + margin_ms:
+                    stimuli.append(NodeSilent(name))
+        return Plan(stimuli, is_quiet=not stimuli)
+
+    return command

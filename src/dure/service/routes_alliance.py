@@ -1,0 +1,81 @@
+"""Routes of what everybody shares: members, sites, nodes, usage; health and metrics."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Response
+
+from dure.service.access import Caller, Running, need, need_state
+from dure.service.app import described
+from dure.service.errors import Problem, invalid
+from dure.service.schemas import AgentView, Health, MemberView, NodeView, SiteView, Usage
+
+router = APIRouter(tags=["alliance"])
+
+
+@router.get("/api/v1/members", responses=described(401, 503))
+def list_members(service: Running, who: Caller) -> list[MemberView]:
+    """Members: shares, use, borrowing and lending now."""
+    need_state(service)
+    return service.views.members()
+
+
+@router.get("/api/v1/sites", responses=described(401, 503))
+def list_sites(service: Running, who: Caller) -> list[SiteView]:
+    """Sites: what is there, what is online, what is in use."""
+    need_state(service)
+    return service.views.sites(service.writer.now_ms())
+
+
+@router.get("/api/v1/nodes", responses=described(401, 403, 503))
+def list_nodes(service: Running, who: Caller) -> list[NodeView]:
+    """Nodes that agents offer, with the jobs on them."""
+    need(who, "operator", "auditor", "member_admin", "project_lead", "user")
+    need_state(service)
+    return service.views.nodes()
+
+
+@router.get("/api/v1/agents", responses=described(401, 403, 503))
+def list_agents(service: Running, who: Caller) -> list[AgentView]:
+    """Agents and when they were last heard."""
+    need(who, "operator", "auditor", "member_admin")
+    need_state(service)
+    return service.views.agents(service.writer.now_ms())
+
+
+@router.get("/api/v1/usage", responses=described(401, 422, 503))
+def get_usage(
+    service: Running, who: Caller, by: Literal["member", "project", "user"] = "member",
+    month: Annotated[str | None, Query(pattern=r"^[0-9]{4}-[0-9]{2}$", description="Default: this month (UTC).")] = None,
+) -> Usage:  # fmt: skip
+    """GPU time of a month by member, project or user, borrowed and lent beside each other."""
+    need_state(service)
+    now_ms = service.writer.now_ms()
+    asked = month or datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y-%m")
+    year, number = int(asked[:4]), int(asked[5:])
+    if not (1970 <= year <= 9998 and 1 <= number <= 12):
+        raise invalid(f"{asked} is not a month", "month")
+    return service.views.usage(by, asked, now_ms, who)
+
+
+@router.get("/healthz", tags=["operation"])
+def health(service: Running) -> Health:
+    """The process lives."""
+    return Health(status="ok", seq=service.writer.seq)
+
+
+@router.get("/readyz", tags=["operation"], responses=described(503))
+def ready(service: Running) -> Health:
+    """The service leads and writes; a follower answers 503."""
+    if not service.writer.is_leading:
+        raise Problem(503, "Service unavailable", "this service follows")
+    return Health(status="ok", seq=service.writer.seq)
+
+
+@router.get("/metrics", tags=["operation"], response_class=Response,
+            responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics."}})  # fmt: skip
+def metrics(service: Running) -> Response:
+    """Prometheus' exposition format."""
+    return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

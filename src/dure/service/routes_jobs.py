@@ -1,0 +1,184 @@
+"""Routes of jobs and pipelines."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Path, Query, Response
+
+from dure.model.job_file import check_pipeline
+from dure.service import commands
+from dure.service.access import Caller, Running, carry_out, need_state
+from dure.service.app import described
+from dure.service.errors import Problem, invalid, not_found
+from dure.service.identity import Principal
+from dure.service.projection import lease_id_of
+from dure.service.schemas import (
+    Batch,
+    BatchSubmitted,
+    ExplanationForm,
+    JobBody,
+    JobDetail,
+    JobList,
+    JobView,
+    PipelineBody,
+    PipelineSubmitted,
+    Submitted,
+)
+
+router = APIRouter(prefix="/api/v1", tags=["jobs"])
+
+State = Literal["PENDING", "ADMITTED", "RUNNING", "SUSPENDED", "COMPLETING", "ENDED"]
+JobName = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[0-9a-z_]+$", examples=["34hd08m0n0000"])]
+_EXAMPLE = {
+    "train": {
+        "summary": "Eight GPUs for at most two hours, saving every ten minutes",
+        "value": {
+            "name": "train", "project": "kaist/vision", "command": ["python", "train.py"], "resources": {"gpus": 8},
+            "time_limit": "2h", "checkpoint": {"every": "10m", "signal": "USR1"},
+        },
+    }
+}  # fmt: skip
+_PIPELINE = {
+    "two": {
+        "summary": "One job after another, with a file handed on",
+        "value": {
+            "name": "two", "project": "kaist/vision",
+            "jobs": {
+                "make": {"command": ["sh", "-c", "date > $DURE_OUTPUT_DIR/when"], "outputs": ["when"]},
+                "use": {"command": ["sh", "-c", "cat $DURE_INPUT_DIR/make/when"], "needs": ["make"], "inputs": ["make/when"]},
+            },
+        },
+    }
+}  # fmt: skip
+
+
+def _row(service: Any, who: Principal, job_id: str) -> dict[str, Any]:
+    """A job's row, if the caller may see it."""
+    row = service.store.row("job", job_id)
+    if row is None or not who.may_see(row["project"], row["member"]):
+        raise not_found("job", job_id)
+    found: dict[str, Any] = row
+    return found
+
+
+@router.post("/jobs", status_code=201, responses=described(401, 403, 413, 422, 503))
+async def submit_job(
+    service: Running, who: Caller, spec: Annotated[JobBody, Body(openapi_examples=_EXAMPLE)]
+) -> Submitted:
+    """Submit a job, or an array of jobs."""
+    ids = await carry_out(service, commands.submit([spec], who), who)
+    return Submitted(job_id=ids[0][0], job_ids=ids[0][1])
+
+
+@router.post("/jobs/batch", status_code=201, responses=described(401, 403, 413, 422, 503))
+async def submit_batch(service: Running, who: Caller, batch: Batch) -> BatchSubmitted:
+    """Submit many jobs at once: all are taken in, or none."""
+    ids = await carry_out(service, commands.submit(batch.jobs, who), who)
+    return BatchSubmitted(job_ids=[job_id for job_id, _ in ids])
+
+
+@router.get("/jobs", responses=described(401, 422, 503))
+def list_jobs(
+    service: Running, who: Caller,
+    state: Annotated[list[State] | None, Query(description="Only jobs in one of these states.")] = None,
+    member: Annotated[str | None, Query(max_length=64)] = None,
+    project: Annotated[str | None, Query(max_length=129)] = None,
+    user: Annotated[str | None, Query(max_length=200)] = None,
+    array: Annotated[str | None, Query(max_length=64)] = None,
+    name: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
+) -> JobList:  # fmt: skip
+    """Jobs that the caller may see, newest first."""
+    need_state(service)
+    where: dict[str, Any] = {
+        key: value
+        for key, value in (("state", state), ("member", member), ("project", project), ("user", user),
+                           ("array_id", array), ("name", name))
+        if value is not None
+    }  # fmt: skip
+    return service.views.jobs(who, limit, after, where)
+
+
+@router.get("/jobs/{job_id}", responses=described(401, 404, 422, 503))
+def get_job(service: Running, who: Caller, job_id: JobName) -> JobDetail:
+    """A job with its file, attempts and timeline."""
+    need_state(service)
+    return service.views.detail(_row(service, who, job_id))
+
+
+@router.post("/jobs/{job_id}/cancel", responses=described(401, 403, 404, 422, 503))
+async def cancel_job(service: Running, who: Caller, job_id: JobName) -> JobView:
+    """Take a job back (or all jobs of an array; the answer is the first one's)."""
+    names = await carry_out(service, commands.cancel(job_id, who), who)
+    return await asyncio.to_thread(lambda: service.views.job(_row(service, who, names[0])))
+
+
+@router.get("/jobs/{job_id}/explain", responses=described(401, 404, 422, 503))
+def explain_job(service: Running, who: Caller, job_id: JobName) -> ExplanationForm:
+    """Why a job waits, who holds what it needs, when it is to start, what would make it start sooner."""
+    need_state(service)
+    return service.views.explanation(_row(service, who, job_id))
+
+
+@router.post("/jobs/{job_id}/progress", status_code=204, responses=described(401, 403, 404, 422, 503))
+async def report_progress(service: Running, who: Caller, job_id: JobName, progress: dict[str, Any]) -> None:
+    """Keep what a job says of itself; the last word counts."""
+    if len(str(progress)) > 10_000:
+        raise invalid("progress has at most 10,000 characters", "progress")
+    await carry_out(service, commands.report_progress(job_id, progress, who), who)
+
+
+_LOG_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Bytes of the output. `Dure-Next-Offset`: where to go on; `Dure-Log-Ended: 1`: no more will come.",
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    }
+}
+
+
+@router.get("/jobs/{job_id}/logs", response_class=Response, responses={**_LOG_RESPONSES, **described(401, 404, 422, 503)})
+async def read_log(
+    service: Running, who: Caller, job_id: JobName,
+    attempt: Annotated[int | None, Query(ge=1, le=10**9, description="Default: the last.")] = None,
+    rank: Annotated[int, Query(ge=0, le=131_072)] = 0,
+    offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    wait_s: Annotated[float, Query(ge=0, le=30, description="Wait so long for more.")] = 0,
+) -> Response:  # fmt: skip
+    """A job's output from an offset on."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        data, is_ended = await asyncio.to_thread(_log_part, service, who, job_id, attempt, rank, offset)
+        if data or is_ended or time.monotonic() >= deadline:
+            headers = {"Dure-Next-Offset": str(offset + len(data)), "Dure-Log-Ended": "1" if is_ended else "0"}
+            return Response(data, media_type="text/plain; charset=utf-8", headers=headers)
+        await asyncio.sleep(0.2)
+
+
+def _log_part(
+    service: Any, who: Principal, job_id: str, attempt: int | None, rank: int, offset: int
+) -> tuple[bytes, bool]:
+    row = _row(service, who, job_id)
+    number = attempt if attempt is not None else row["attempt"]
+    if number == 0:
+        return b"", row["state"] == "ENDED"
+    lease = service.store.row("attempt", lease_id_of(job_id, number))
+    if lease is None:
+        raise not_found("attempt", str(number))
+    data = service.logs.read(lease["lease_id"], rank, offset)
+    return data, lease["ended_ms"] is not None and not data and (attempt is not None or row["state"] == "ENDED")
+
+
+@router.post("/pipelines", status_code=201, responses=described(401, 403, 413, 422, 503))
+async def submit_pipeline(
+    service: Running, who: Caller, pipeline: Annotated[PipelineBody, Body(openapi_examples=_PIPELINE)]
+) -> PipelineSubmitted:
+    """Submit jobs that follow one another."""
+    errors = [{"field": ".".join(map(str, loc)), "message": words} for loc, words in check_pipeline(pipeline)]
+    if errors:
+        raise Problem(422, "Invalid request", errors[0]["message"], errors)
+    pipeline_id, ids = await carry_out(service, commands.submit_pipeline(pipeline, who), who)
+    return PipelineSubmitted(pipeline_id=pipeline_id, job_ids=ids)

@@ -1,0 +1,402 @@
+"""Forms of the API's answers and of requests that are not files."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from dure.model.job_file import JobSpec, Pipeline
+from dure.service.identity import Role
+
+#: Jobs of one batch.
+BATCH_JOBS_MAX = 10_000
+
+
+def as_file(value: Any) -> Any:
+    """JSON's arrays as the tuples that a file's models want."""
+    if isinstance(value, list):
+        return tuple(as_file(part) for part in value)
+    if isinstance(value, dict):
+        return {key: as_file(part) for key, part in value.items()}
+    return value
+
+
+JobBody = Annotated[JobSpec, BeforeValidator(as_file)]
+PipelineBody = Annotated[Pipeline, BeforeValidator(as_file)]
+
+
+class Answer(BaseModel):
+    """Base of answers."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Request(BaseModel):
+    """Base of requests: unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ProblemForm(Answer):
+    """Why a request was refused (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str = ""
+    errors: list[dict[str, str]] = []
+
+
+class Submitted(Answer):
+    """Ids of new jobs; of an array, `job_id` names all of it."""
+
+    job_id: str
+    job_ids: list[str]
+
+
+class Batch(Request):
+    """Jobs that are taken in together, or not at all."""
+
+    jobs: list[JobBody] = Field(min_length=1, max_length=BATCH_JOBS_MAX)
+
+
+class BatchSubmitted(Answer):
+    """Ids, one for each job of the batch in order (an array's own id for an array)."""
+
+    job_ids: list[str]
+
+
+class PipelineSubmitted(Answer):
+    """Ids by the jobs' names."""
+
+    pipeline_id: str
+    job_ids: dict[str, str]
+
+
+class JobView(Answer):
+    """A job as lists show it. Moments are ISO 8601 in UTC."""
+
+    job_id: str
+    name: str
+    project: str
+    member: str
+    user: str
+    state: str
+    reason: str | None = Field(description="Why it waits (rule 11), where it does.")
+    expected_start: str | None
+    attempt: int
+    gpus: int
+    gpu_type: str
+    site: str
+    submitted_at: str
+    started_at: str | None
+    ended_at: str | None
+    exit_code: int | None
+    outcome: str
+    array_id: str
+    array_index: int | None
+    pipeline_id: str
+    progress: dict[str, Any] | None
+
+
+class AttemptView(Answer):
+    """One lease of a job: whose GPUs, on what terms, how long."""
+
+    lease_id: str
+    attempt: int
+    state: str
+    cause: str
+    site: str
+    owner: str
+    agreement: str
+    gpu_type: str
+    gpus: float
+    placements: list[dict[str, Any]]
+    leased_at: str
+    started_at: str | None
+    ended_at: str | None
+    run_s: float | None
+    borrowed_s: float | None
+    exit_code: int | None
+    energy_kwh: float | None
+
+
+class TimelineEntry(Answer):
+    """Something that happened to a job."""
+
+    at: str
+    what: str
+    detail: str
+
+
+class JobDetail(JobView):
+    """A job with its file, its attempts and what happened to it."""
+
+    spec: dict[str, Any]
+    attempts: list[AttemptView]
+    timeline: list[TimelineEntry]
+
+
+class JobList(Answer):
+    """A page of jobs, newest first; `next` is the cursor of the page after it."""
+
+    jobs: list[JobView]
+    next: str | None
+
+
+class ExplanationForm(Answer):
+    """Why a job waits, who holds what it needs, when it is to start and what would make it start sooner."""
+
+    job_id: str
+    state: str
+    reason: str | None
+    rule: int | None
+    message: str
+    missing: dict[str, int]
+    held_by: list[dict[str, Any]]
+    expected_start: str | None
+    would_start_if: list[dict[str, Any]]
+    pools: list[dict[str, Any]]
+
+
+class UsageRow(Answer):
+    """What was used under one key: GPU-seconds by type. Lent: of the key's own GPUs, by others."""
+
+    key: str
+    gpu_type: str
+    gpu_seconds: float
+    own_gpu_seconds: float
+    borrowed_gpu_seconds: float
+    lent_gpu_seconds: float
+    energy_kwh: float | None
+    attempts: int
+
+
+class Usage(Answer):
+    """Usage of a month, attempts that still run counted up to now."""
+
+    month: str
+    by: str
+    rows: list[UsageRow]
+
+
+class MemberView(Answer):
+    """A member: what it is guaranteed, uses, borrows and lends now, in GPUs."""
+
+    name: str
+    kind: str
+    guarantee_gpus: float
+    online_gpus: float
+    used_gpus: float
+    borrowed_gpus: float
+    lent_gpus: float
+    waiting_jobs: int
+    credits: float
+
+
+class SiteView(Answer):
+    """A site: its GPUs, those that an agent offers, those in use; its agent."""
+
+    name: str
+    gpus: int
+    online_gpus: int
+    used_gpus: float
+    power_w: int
+    cap_w: int
+    agent: str
+    seen_at: str | None
+
+
+class NodeView(Answer):
+    """A node that was ever offered by an agent."""
+
+    name: str
+    site: str
+    pool: str
+    gpu_type: str
+    gpus: int
+    used_gpus: float
+    state: str
+    jobs: list[str]
+
+
+class AgentView(Answer):
+    """An agent and when it was last heard."""
+
+    site: str
+    agent_id: str
+    seen_at: str
+    is_connected: bool
+    nodes: list[str]
+    leases: int
+
+
+class ProjectView(Answer):
+    """A project of a member."""
+
+    name: str
+    member: str
+    weight: float
+
+
+class NewProject(Request):
+    """A project to make; its full name is `member/name`."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s,#/]+$")]
+    member: Annotated[str, Field(min_length=1, max_length=64)]
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+
+
+class NewToken(Request):
+    """A token to make."""
+
+    user: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\s\x00-\x1f]+$")]
+    role: Role
+    member: Annotated[str, Field(max_length=64)] = ""
+    project: Annotated[str, Field(max_length=129)] = ""
+    site: Annotated[str, Field(max_length=64)] = ""
+    name: Annotated[str, Field(max_length=200)] = ""
+    expires_in_s: Annotated[int, Field(ge=60, le=366 * 86_400)] = 30 * 86_400
+
+
+class TokenMade(Answer):
+    """A new token; its text is shown this once."""
+
+    token_id: str
+    token: str
+    expires_at: str
+
+
+class TokenView(Answer):
+    """A token without its text."""
+
+    token_id: str
+    name: str
+    user: str
+    role: str
+    member: str
+    project: str
+    site: str
+    made_at: str
+    expires_at: str
+    is_revoked: bool
+
+
+class WhoAmI(Answer):
+    """The caller."""
+
+    user: str
+    roles: list[dict[str, str]]
+    default_project: str
+    expires_at: str
+
+
+class AuditForm(Answer):
+    """What the audit found; `mismatches` is empty where all is proved."""
+
+    events: int
+    decisions: int
+    verified: int
+    mismatches: list[dict[str, Any]]
+
+
+class EventForm(Answer):
+    """An entry of the log."""
+
+    seq: int
+    at: str
+    actor: str
+    hash: str
+    body: dict[str, Any]
+
+
+class EventPage(Answer):
+    """Entries in order; `next` is the last one's place."""
+
+    events: list[EventForm]
+    next: int
+
+
+class Health(Answer):
+    """Whether the service lives, or is ready to write."""
+
+    status: Literal["ok", "starting", "follower"]
+    seq: int
+
+
+class AgentNode(Request):
+    """A node as an agent offers it."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    gpus: Annotated[int, Field(ge=0, le=16)]
+    gpu_type: Annotated[str, Field(max_length=64)] = ""
+    gpu_uuids: list[Annotated[str, Field(max_length=100)]] = Field(default=[], max_length=112)
+    cpu_milli: Annotated[int, Field(ge=0, le=10**9)] = 0
+    mem_mib: Annotated[int, Field(ge=0, le=10**9)] = 0
+
+
+class AgentRun(Request):
+    """An attempt as its agent sees it."""
+
+    lease_id: Annotated[str, Field(min_length=1, max_length=80)]
+    fence: Annotated[int, Field(ge=0, le=2**62)] = 0
+    state: Literal["starting", "running", "stopping", "exited", "lost"]
+    exit_code: Annotated[int, Field(ge=-1, le=255)] = -1
+    started_ms: Annotated[int, Field(ge=-1, le=2**53)] = -1
+    ended_ms: Annotated[int, Field(ge=-1, le=2**53)] = -1
+    progress: dict[str, Any] | None = None
+    gpu_energy_mj: Annotated[int, Field(ge=-1, le=2**62)] = -1
+
+
+class Sync(Request):
+    """An agent's whole picture."""
+
+    agent_id: Annotated[str, Field(min_length=1, max_length=64)]
+    boot: Annotated[str, Field(min_length=1, max_length=64)]
+    seq: Annotated[int, Field(ge=0, le=2**62)]
+    nodes: list[AgentNode] = Field(max_length=4096)
+    runs: list[AgentRun] = Field(max_length=100_000)
+    wait_s: Annotated[float, Field(ge=0, le=30)] = 0
+
+
+class LaunchForm(Answer):
+    """What the agent must know to start an attempt."""
+
+    argv: list[str]
+    env: dict[str, str]
+    setup: str
+    cwd: str
+    tasks_per_node: int
+    limit_ms: int
+    cpu_milli: int
+    mem_mib: int
+    checkpoint_key: str
+    array_index: int | None
+    inputs: list[str]
+    outputs: list[str]
+    project: str
+
+
+class LeaseForm(Answer):
+    """A lease that the agent should have now."""
+
+    lease_id: str
+    fence: int
+    job_id: str
+    attempt: int
+    action: Literal["run", "vacate", "stop"]
+    deadline_ms: int
+    signal: str
+    grace_ms: int
+    launch: LaunchForm
+    placements: list[dict[str, Any]]
+
+
+class SyncAnswer(Answer):
+    """All leases that the agent should have now."""
+
+    now_ms: int
+    ttl_ms: int
+    seq: int
+    leases: list[LeaseForm]

@@ -1,0 +1,365 @@
+"""Reading: from the read models and the live state to the API's answers. Called by routes and by the console alike."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from dure.core.explain import Explainer, Explanation, NotWaitingError
+from dure.model.jobs import Trace, make_jobs
+from dure.policy.kernels import layout as k
+from dure.service.identity import Principal
+from dure.service.schemas import (
+    AgentView,
+    AttemptView,
+    ExplanationForm,
+    JobDetail,
+    JobList,
+    JobView,
+    MemberView,
+    NodeView,
+    SiteView,
+    TimelineEntry,
+    Usage,
+    UsageRow,
+)
+from dure.service.writer import Writer
+from dure.store.store import Store
+from dure.twin.foresight import expected_starts
+from dure.twin.replay import make_world
+
+#: An agent not heard for so long is not connected.
+SILENT_MS = 60_000
+
+
+def iso(ms: int | None) -> str | None:
+    """Epoch ms as ISO 8601 in UTC; None stays None."""
+    return None if ms is None or ms < 0 else datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _at(ms: int) -> str:
+    return iso(ms) or ""
+
+
+class Foresight:
+    """Reasons and expected starts of the jobs that wait, from the twin run on the live state; kept until it changes."""
+
+    def __init__(self, writer: Writer, clock_s: Callable[[], float]) -> None:
+        self._writer, self._clock_s = writer, clock_s
+        self._seq, self._made_s = -1, -1e9
+        self._starts: dict[str, int] = {}
+        self._explainer: Explainer | None = None
+        self._explained_seq = -1
+
+    def explain(self, job_id: str) -> Explanation | None:
+        """Why a job waits; None: it does not, or the policy has not seen it."""
+        alliance = self._writer.alliance
+        with self._writer.lock:
+            job = alliance.jobs.get(job_id)
+            if job is None or job.row < 0:
+                return None
+            if self._explainer is None or self._explained_seq != self._writer.seq:
+                self._explainer = Explainer(alliance.policy_core.built, _Names(alliance))
+                self._explained_seq = self._writer.seq
+            try:
+                return self._explainer.explain(job.row)
+            except NotWaitingError:
+                return None
+
+    def expected_start_ms(self, job_id: str, max_age_s: float = 10.0) -> int | None:
+        """When a waiting job is expected to start, epoch ms; None: not foreseen."""
+        if self._seq != self._writer.seq and self._clock_s() - self._made_s > max_age_s:
+            self._foresee()
+        return self._starts.get(job_id)
+
+    def _foresee(self) -> None:
+        writer, alliance = self._writer, self._writer.alliance
+        with writer.lock:
+            built = alliance.policy_core.built
+            num = int(built.state.g[0]["num_jobs"])
+            jobs = make_jobs(num)
+            jobs["submit_ms"] = built.state.job["submit_ms"][:num]
+            jobs["duration_ms"] = 0
+            trace = Trace(jobs, [], [], [], [], [], "live")
+            at_ms = max(writer.now_ms() - alliance.start_ms, alliance.policy_core.now_ms)
+            world = make_world(trace, alliance.fleet, built, at_ms)
+            rows, starts = expected_starts(built.state, world, at_ms)
+            names = [alliance.job_at(int(j)) for j in rows]
+            self._seq, self._made_s = writer.seq, self._clock_s()
+        self._starts = {
+            name: int(at) + alliance.start_ms for name, at in zip(names, starts, strict=True) if at >= 0
+        }
+
+
+class _Names(Sequence[str]):
+    """Ids of jobs by their rows, as the explainer wants them."""
+
+    def __init__(self, alliance: Any) -> None:
+        self._alliance = alliance
+
+    def __len__(self) -> int:
+        return int(self._alliance.policy_core.state.g[0]["num_jobs"])
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._alliance.job_at(int(row))
+
+
+class Views:
+    """All that can be read.
+
+    Parameters
+    ----------
+    clock_s : callable
+        Seconds of a clock that only goes forward.
+    """
+
+    def __init__(self, store: Store, writer: Writer, clock_s: Callable[[], float]) -> None:
+        self.store, self.writer = store, writer
+        self.foresight = Foresight(writer, clock_s)
+
+    # --- jobs
+
+    def job(self, row: dict[str, Any]) -> JobView:
+        """A row of the read model as lists show it."""
+        reason = expected = None
+        if row["state"] == "PENDING" and self.writer.alliance is not None:
+            found = self.foresight.explain(row["job_id"])
+            reason = self._reason(row["job_id"], found)
+            expected = row["promised_ms"]
+        return JobView(
+            **{name: row[name] for name in ("job_id", "name", "project", "member", "user", "state", "attempt", "gpus",
+                                            "gpu_type", "site", "exit_code", "outcome", "array_id", "array_index",
+                                            "pipeline_id")},
+            reason=reason, expected_start=iso(expected), submitted_at=_at(row["submitted_ms"]),
+            started_at=iso(row["started_ms"]), ended_at=iso(row["ended_ms"]),
+            progress=json.loads(row["progress"]) if row["progress"] else None,
+        )  # fmt: skip
+
+    def _reason(self, job_id: str, found: Explanation | None) -> str | None:
+        if found is not None:
+            return found.reason.value
+        job = self.writer.alliance.jobs.get(job_id)
+        if job is None or job.row >= 0:
+            return None
+        if job.unmet:
+            return "dependency"
+        return "array_limit" if job.request.array_limit else "begin_time"
+
+    def jobs(self, who: Principal, limit: int, after: str | None, where: dict[str, Any]) -> JobList:
+        """A page of the jobs that the caller may see."""
+        seen = who.visible()
+        rows: list[dict[str, Any]] = []
+        if seen is None:
+            rows = self.store.rows("job", limit=limit, descending=True, after=after, where=where)
+        else:
+            members, projects = seen
+            for column, allowed in (("member", members), ("project", projects)):
+                if not allowed:
+                    continue
+                asked = where.get(column)
+                values = [v for v in allowed if asked is None or v == asked]
+                rows += self.store.rows("job", limit=limit, descending=True, after=after, where={**where, column: values})
+            found = {row["job_id"]: row for row in rows}
+            rows = [found[job_id] for job_id in sorted(found, reverse=True)[:limit]]
+        following = rows[-1]["job_id"] if len(rows) == limit else None
+        return JobList(jobs=[self.job(row) for row in rows], next=following)
+
+    def detail(self, row: dict[str, Any]) -> JobDetail:
+        """A job with its attempts and its timeline."""
+        attempts = self.store.rows("attempt", where={"job_id": row["job_id"]})
+        attempts.sort(key=lambda a: a["attempt"])
+        return JobDetail(
+            **self.job(row).model_dump(), spec=json.loads(row["spec"]), attempts=[_attempt(a) for a in attempts],
+            timeline=_timeline(row, attempts),
+        )  # fmt: skip
+
+    def explanation(self, row: dict[str, Any]) -> ExplanationForm:
+        """Rule 11 for one job."""
+        job_id = row["job_id"]
+        found = self.foresight.explain(job_id) if row["state"] == "PENDING" else None
+        expected = self.foresight.expected_start_ms(job_id) if row["state"] == "PENDING" else None
+        if row["promised_ms"]:
+            expected = row["promised_ms"]
+        if found is None:
+            reason = self._reason(job_id, None) if row["state"] == "PENDING" else None
+            words = {
+                "dependency": "it waits for other jobs: " + ", ".join(sorted(self.writer.alliance.jobs[job_id].unmet)),
+                "array_limit": "as many jobs of its array run as may", "begin_time": "its moment has not come",
+            } if reason else {}  # fmt: skip
+            message = words.get(reason or "", f"it does not wait: it is {row['state'].lower()}")
+            return ExplanationForm(
+                job_id=job_id, state=row["state"], reason=reason, rule=None, message=message, missing={}, held_by=[],
+                expected_start=None, would_start_if=[], pools=[],
+            )  # fmt: skip
+        pools: list[dict[str, Any]] = [
+            {"pool": p.pool, "reason": p.reason.value, "message": p.message, "facts": dict(p.facts),
+             "holders": [{"member": m, "gpus": used / 1000, "borrowed_gpus": borrowed / 1000} for m, used, borrowed in p.holders]}
+            for p in found.pools
+        ]  # fmt: skip
+        nearest = next((p for p in pools if p["reason"] == found.reason.value), pools[0] if pools else None)
+        return ExplanationForm(
+            job_id=job_id, state=row["state"], reason=found.reason.value, rule=found.rule, message=found.message,
+            missing={key: value for key, value in (nearest["facts"] if nearest else {}).items() if isinstance(value, int)},
+            held_by=nearest["holders"] if nearest else [], expected_start=iso(expected),
+            would_start_if=[{"kind": c.kind, "pool": c.pool, "amount": c.amount, "message": c.message} for c in found.sooner],
+            pools=pools,
+        )  # fmt: skip
+
+    # --- the alliance
+
+    def members(self) -> list[MemberView]:
+        """Shares, use and lending now."""
+        alliance = self.writer.alliance
+        with self.writer.lock:
+            built = alliance.policy_core.built
+            s = built.state
+            online = np.zeros(len(s.pool), np.int64)
+            up = s.node["state"] == k.UP
+            np.add.at(online, s.node["pool"][up], s.node["num"][up])
+            home = s.pool["home"]
+            mp, member = s.mp.copy(), s.member.copy()
+        out = []
+        for m, spec in enumerate(built.terms.members):
+            used = int(mp[m]["use_g"].sum() + mp[m]["use_b"].sum())
+            out.append(
+                MemberView(
+                    name=spec.name, kind=spec.kind, guarantee_gpus=float(mp[m]["guarantee"].sum()) / 1000,
+                    online_gpus=float(online[home == m].sum()), used_gpus=used / 1000,
+                    borrowed_gpus=float(member[m]["borrowed_milli"]) / 1000,
+                    lent_gpus=float(member[m]["lent_milli"]) / 1000, waiting_jobs=int(member[m]["pending"]),
+                    credits=float(member[m]["credit_milli_ms"]) / 3.6e9,
+                )
+            )  # fmt: skip
+        return out
+
+    def sites(self, now_ms: int) -> list[SiteView]:
+        """Sites with what is online and in use."""
+        alliance = self.writer.alliance
+        agents = {row["site"]: row for row in self.store.rows("agent")}
+        with self.writer.lock:
+            s = alliance.policy_core.state
+            node_site = s.pool["site"][s.node["pool"]]
+            up = s.node["state"] == k.UP
+            out = []
+            for i, site in enumerate(alliance.fleet.sites):
+                here = node_site == i
+                row = agents.get(site.name)
+                is_live = row is not None and now_ms - row["seen_ms"] < SILENT_MS
+                out.append(
+                    SiteView(
+                        name=site.name, gpus=int(s.node["num"][here].sum()), online_gpus=int(s.node["num"][here & up].sum()),
+                        used_gpus=float(s.node["used_milli"][here].sum()) / 1000, power_w=int(s.site[i]["power_w"]),
+                        cap_w=int(s.site[i]["cap_w"]), agent="" if row is None else "connected" if is_live else "silent",
+                        seen_at=iso(row["seen_ms"]) if row else None,
+                    )
+                )  # fmt: skip
+        return out
+
+    def nodes(self) -> list[NodeView]:
+        """Nodes that an agent offers or has offered."""
+        alliance = self.writer.alliance
+        names = {0: "UP", 1: "DOWN", 2: "QUARANTINED", 3: "SPARE", 4: "OFFLINE"}
+        offered = [n["name"] for row in self.store.rows("agent") for n in json.loads(row["nodes"])]
+        out = []
+        with self.writer.lock:
+            built = alliance.policy_core.built
+            s = built.state
+            for name in sorted(set(offered)):
+                n = alliance.node_index(name)
+                node, jobs, seg = s.node[n], set(), int(s.node[n]["seg"])
+                while seg >= 0:
+                    jobs.add(alliance.job_at(int(s.seg[seg]["job"])))
+                    seg = int(s.seg[seg]["node_next"])
+                pool = s.pool[int(node["pool"])]
+                out.append(
+                    NodeView(
+                        name=name, site=alliance.fleet.sites[int(pool["site"])].name, pool=built.terms.pools[int(node["pool"])].name,
+                        gpu_type=alliance.fleet.gpu_types[max(int(pool["gpu_type"]), 0)].name, gpus=int(node["num"]),
+                        used_gpus=int(node["used_milli"]) / 1000, state=names[int(node["state"])], jobs=sorted(jobs),
+                    )
+                )  # fmt: skip
+        return out
+
+    def agents(self, now_ms: int) -> list[AgentView]:
+        """Agents, and whether they are heard."""
+        return [
+            AgentView(
+                site=row["site"], agent_id=row["agent_id"], seen_at=_at(row["seen_ms"]),
+                is_connected=now_ms - row["seen_ms"] < SILENT_MS, nodes=[n["name"] for n in json.loads(row["nodes"])],
+                leases=len(self.writer.desk.by_site.get(row["site"], {})),
+            )
+            for row in self.store.rows("agent")
+        ]  # fmt: skip
+
+    # --- metering
+
+    def usage(self, by: str, month: str, now_ms: int, who: Principal) -> Usage:
+        """GPU time of a calendar month (UTC), by member, project or user.
+
+        An attempt counts for the part of its time that lies in the month; its borrowed time in proportion.
+        """
+        first = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC)
+        following = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
+        from_ms, to_ms = (int(moment.timestamp() * 1000) for moment in (first, following))
+        seen = who.visible()
+        table: dict[tuple[str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        has_energy: dict[tuple[str, str], bool] = defaultdict(bool)
+        for row in self.store.ended_between(from_ms, to_ms):
+            begin, end = row["leased_ms"], row["ended_ms"] if row["ended_ms"] is not None else now_ms
+            inside = max(min(end, to_ms) - max(begin, from_ms), 0)
+            gpu_s = inside * row["gpu_milli"] / 1e6
+            whole = max(end - begin, 1)
+            borrowed_ms = row["borrowed_ms"] if row["borrowed_ms"] is not None else (whole if row["agreement"] else 0)
+            borrowed_s = gpu_s * min(borrowed_ms / whole, 1.0)
+            if seen is None or row["member"] in seen[0] or row["project"] in seen[1]:
+                cell = table[row[by], row["gpu_type"]]
+                cell["gpu_seconds"] += gpu_s
+                cell["borrowed_gpu_seconds"] += borrowed_s
+                cell["own_gpu_seconds"] += gpu_s - borrowed_s
+                cell["attempts"] += 1
+                if row["energy_mj"] is not None:
+                    has_energy[row[by], row["gpu_type"]] = True
+                    cell["energy_kwh"] += row["energy_mj"] / 3.6e9 * inside / whole
+            if by == "member" and borrowed_s > 0 and row["owner"] != row["member"] and (seen is None or row["owner"] in seen[0]):
+                table[row["owner"], row["gpu_type"]]["lent_gpu_seconds"] += borrowed_s
+        rows = [
+            UsageRow(
+                key=key, gpu_type=gpu_type, gpu_seconds=cell["gpu_seconds"], own_gpu_seconds=cell["own_gpu_seconds"],
+                borrowed_gpu_seconds=cell["borrowed_gpu_seconds"], lent_gpu_seconds=cell["lent_gpu_seconds"],
+                energy_kwh=cell["energy_kwh"] if has_energy[key, gpu_type] else None, attempts=int(cell["attempts"]),
+            )
+            for (key, gpu_type), cell in sorted(table.items())
+        ]  # fmt: skip
+        return Usage(month=month, by=by, rows=rows)
+
+
+def _attempt(a: dict[str, Any]) -> AttemptView:
+    return AttemptView(
+        **{name: a[name] for name in ("lease_id", "attempt", "state", "cause", "site", "owner", "agreement", "gpu_type",
+                                      "exit_code")},
+        gpus=a["gpu_milli"] / 1000, placements=json.loads(a["placements"]), leased_at=_at(a["leased_ms"]),
+        started_at=iso(a["started_ms"]), ended_at=iso(a["ended_ms"]),
+        run_s=None if a["run_ms"] is None else a["run_ms"] / 1000,
+        borrowed_s=None if a["borrowed_ms"] is None else a["borrowed_ms"] / 1000,
+        energy_kwh=None if a["energy_mj"] is None else a["energy_mj"] / 3.6e9,
+    )  # fmt: skip
+
+
+def _timeline(row: dict[str, Any], attempts: list[dict[str, Any]]) -> list[TimelineEntry]:
+    found = [(row["submitted_ms"], "submitted", f"by {row['user']}")]
+    for a in attempts:
+        owner = f"on {a['owner']}'s GPUs" + (f" under {a['agreement']}" if a["agreement"] else "")
+        found.append((a["leased_ms"], "leased", f"attempt {a['attempt']}, {a['gpu_milli'] / 1000:g} GPUs at {a['site']}, {owner}"))
+        if a["started_ms"] is not None:
+            found.append((a["started_ms"], "started", f"attempt {a['attempt']}"))
+        if a["ended_ms"] is not None:
+            code = "" if a["exit_code"] is None else f", exit code {a['exit_code']}"
+            found.append((a["ended_ms"], a["state"], f"attempt {a['attempt']}{code}"))
+    if row["ended_ms"] is not None:
+        found.append((row["ended_ms"], "ended", row["outcome"]))
+    return [TimelineEntry(at=_at(ms), what=what, detail=detail) for ms, what, detail in sorted(found, key=lambda x: x[0])]
