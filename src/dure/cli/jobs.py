@@ -149,8 +149,8 @@ def checked(model: type[JobSpec], values: dict[str, Any], option: Callable[[str]
         raise InputError(f"{message[0].lower()}{message[1:]}", field=option(key) if key else "") from None
 
 
-def attend(dure: Client, job_id: str) -> int:
-    """Follow a job to its end: its log to standard output, what becomes of it to standard error.
+def attend(dure: Client, job_id: str, is_quiet: bool = False) -> int:
+    """Follow a job to its end: its log to standard output, what becomes of it to standard error; quietly: neither.
 
     Returns
     -------
@@ -159,10 +159,12 @@ def attend(dure: Client, job_id: str) -> int:
     """
     try:
         for found in dure.changes(job_id):
+            if is_quiet:
+                continue
             if found.state not in ("PENDING", "ADMITTED"):
+                copy(dure.follow(job_id))
                 break
             _tell(found)
-        copy(dure.follow(job_id))
         return exit_code_of(dure.job(job_id))
     except KeyboardInterrupt:
         dure.cancel(job_id)

@@ -74,6 +74,10 @@ class JobView(View):
         Of the latest attempt; 128 + n: by signal n.
     progress : dict or None
         What the job last said of itself.
+    nodes : tuple of str
+        Where its latest attempt runs or ran.
+    limit_s : float or None
+        Time limit of an attempt, in s; None: none, or (see `is_limit_known`) not said.
     """
 
     job_id: str
@@ -97,6 +101,13 @@ class JobView(View):
     array_index: int | None = None
     pipeline_id: str | None = None
     progress: dict[str, Any] | None = None
+    nodes: tuple[str, ...] = ()
+    limit_s: float | None = None
+
+    @property
+    def is_limit_known(self) -> bool:
+        """Whether the service has said the limit."""
+        return "limit_s" in self.model_fields_set
 
     @property
     def is_ended(self) -> bool:
