@@ -20,13 +20,35 @@ from dure.model.errors import DureError, InputError
 #: Command → (module, attribute): a module is imported when its command is called, so that `--help` is fast.
 _COMMANDS = {
     "alliance": ("dure.cli.alliance", "alliance", "Read and check an alliance file."),
+    "audit": ("dure.cli.shared", "audit", "Replay the service's log and prove every decision again."),
     "bench": ("dure.cli.bench", "bench", "Measure placement and scale."),
+    "cancel": ("dure.cli.jobs", "cancel", "Take jobs back."),
     "compare": ("dure.cli.twin", "compare", "Compare policies or alliances in a scenario."),
     "compile": ("dure.cli.twin", "compile_kernels", "Compile every kernel once."),
+    "explain": ("dure.cli.jobs", "explain", "Why does a job wait, and until when?"),
     "forecast": ("dure.cli.twin", "forecast", "When will the waiting jobs start?"),
+    "jobs": ("dure.cli.jobs", "jobs", "List jobs."),
+    "logs": ("dure.cli.jobs", "logs", "What a job has written."),
+    "members": ("dure.cli.shared", "members", "Shares, use and loans of the members."),
+    "nodes": ("dure.cli.shared", "nodes", "The machines, and how busy they are."),
+    "pipeline": ("dure.cli.jobs", "pipeline", "Check a pipeline file; show a pipeline's jobs."),
+    "project": ("dure.cli.shared", "project", "List and make projects."),
     "replay": ("dure.cli.twin", "replay", "Replay a trace on a fleet under a policy."),
+    "run": ("dure.cli.jobs", "run", "Run a command as a job and follow it."),
+    "sacct": ("dure.cli.slurm.commands", "sacct", "Slurm's sacct: jobs that have run."),
+    "sbatch": ("dure.cli.slurm.commands", "sbatch", "Slurm's sbatch: hand in a batch script."),
+    "scancel": ("dure.cli.slurm.commands", "scancel", "Slurm's scancel: cancel jobs."),
+    "sinfo": ("dure.cli.slurm.commands", "sinfo", "Slurm's sinfo: sites and nodes."),
+    "squeue": ("dure.cli.slurm.commands", "squeue", "Slurm's squeue: jobs not ended."),
+    "srun": ("dure.cli.slurm.commands", "srun", "Slurm's srun: run tasks and follow them."),
+    "sshare": ("dure.cli.slurm.commands", "sshare", "Slurm's sshare: shares and use."),
+    "submit": ("dure.cli.jobs", "submit", "Hand in a job file or a pipeline file."),
+    "token": ("dure.cli.shared", "token", "List, make and revoke tokens."),
+    "top": ("dure.cli.top", "top", "The alliance at a glance, live."),
     "tour": ("dure.cli.tour", "tour", "A trace and a day of the reference alliance, with reports."),
     "trace": ("dure.cli.trace", "trace", "Look into recorded load."),
+    "usage": ("dure.cli.shared", "usage", "GPU time and energy by member, project or user."),
+    "whoami": ("dure.cli.shared", "whoami", "Whose token is this, and what may it do?"),
 }
 
 
@@ -82,11 +104,16 @@ def _fail(message: str) -> None:
 def emit(data: dict[str, Any], is_json: bool) -> None:
     """Print a result: as JSON, or a key a line. What is not a number (nan) is null in JSON."""
     if is_json:
-        click.echo(json.dumps(_finite(data), ensure_ascii=False, allow_nan=False))
+        echo_json(data)
         return
     width = max((len(key) for key in data), default=0)
     for key, value in data.items():
         click.echo(f"{key:<{width}}  {f'{value:,.3f}' if isinstance(value, float) else value}")
+
+
+def echo_json(value: Any) -> None:
+    """Print a value as one line of JSON; what is not a number (nan) is null."""
+    click.echo(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:

@@ -96,6 +96,8 @@ def _default(value: dict[str, Any]) -> str:
     default = value.get("default")
     if default in ("", None) or isinstance(default, list | dict):
         return ""
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
     return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
 
 
@@ -115,6 +117,8 @@ def _form(value: dict[str, Any]) -> str:
             return f"list of {_plural(value.get('items') or {})}"
         case "object":
             return "mapping"
+        case "boolean":
+            return "`true` \\| `false`"
         case "integer" | "number":
             return ("whole number" if value["type"] == "integer" else "number") + _range(value)
         case "string" if value.get("format") == "date":

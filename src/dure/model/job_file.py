@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from dure.model.alliance import Name
+from dure.model.errors import InputError
 from dure.model.events import AFTER_ANY, AFTER_NOT_OK, AFTER_OK
 from dure.model.fleet import GPUS_PER_NODE_MAX
-from dure.model.yaml_file import DurationMs, FileModel, Loc, check_names, load_model
+from dure.model.yaml_file import (
+    DurationMs,
+    FileModel,
+    Loc,
+    check_names,
+    load_model,
+    model_from,
+    parse_yaml,
+    with_value,
+)
 
 #: GPUs of one job, tasks of one array, jobs of one pipeline.
 JOB_GPUS_MAX, ARRAY_MAX, PIPELINE_MAX = 131_072, 10_000, 1_000
@@ -163,3 +174,30 @@ def load_job(text: str, path: str = "") -> JobSpec:
 def load_pipeline(text: str, path: str = "") -> Pipeline:
     """The pipeline in a file's text; raises InputError with path, line and field."""
     return load_model(Pipeline, text, path, check_pipeline)
+
+
+def load_work(text: str, path: str = "", settings: Sequence[str] = ()) -> JobSpec | Pipeline:
+    """The job or the pipeline (it has the key `jobs`) in a file's text.
+
+    Parameters
+    ----------
+    settings : sequence of str
+        ``dotted.key=value`` (the value in YAML) that take the place of what the file says.
+
+    Raises
+    ------
+    InputError
+        With path, line and field of what is wrong; a setting has its key and no line.
+    """
+    root = parse_yaml(text, path)
+    for setting in settings:
+        key, found, value = setting.partition("=")
+        if not found or not all(key.split(".")):
+            raise InputError(f"must be KEY=VALUE such as resources.gpus=2, not {setting!r}", field="--set")
+        try:
+            root = with_value(root, key.split("."), replace(parse_yaml(value), line=0))
+        except InputError as error:
+            raise InputError(error.message, path, error.line, f"--set {key}") from None
+    if isinstance(root.value, dict) and "jobs" in root.value:
+        return model_from(Pipeline, root, path, check_pipeline)
+    return model_from(JobSpec, root, path)

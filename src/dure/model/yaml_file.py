@@ -8,14 +8,22 @@ exhaust anything.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import ErrorDetails
 
 from dure.model.errors import InputError
@@ -236,6 +244,22 @@ def plain(node: Node) -> Any:
             return scalar
 
 
+def with_value(root: Node, keys: Sequence[str], value: Node) -> Node:
+    """The tree with another value at a path of keys; mappings on the way to it are made where there are none.
+
+    Raises
+    ------
+    InputError
+        Something on the way is no mapping.
+    """
+    if not keys:
+        return value
+    if not isinstance(root.value, dict):
+        raise InputError(f"is no mapping, so it has no key {keys[0]!r}", line=root.line)
+    line, inner = root.value.get(keys[0], (0, Node(0, {})))
+    return replace(root, value={**root.value, keys[0]: (line, with_value(inner, keys[1:], value))})
+
+
 def locate(node: Node, loc: Loc) -> tuple[int, str]:
     """Line and dotted name of ``loc``.
 
@@ -281,7 +305,11 @@ def load_model(model: type[ModelT], text: str, path: str, check: Check[ModelT] |
     InputError
         With path, line and dotted field of the first thing that is wrong.
     """
-    root = parse_yaml(text, path)
+    return model_from(model, parse_yaml(text, path), path, check)
+
+
+def model_from(model: type[ModelT], root: Node, path: str, check: Check[ModelT] | None = None) -> ModelT:
+    """A tree as a ``model``, checked; raises as `load_model` does."""
     if not isinstance(root.value, dict):
         keys = ", ".join(sorted(model.model_fields))
         raise InputError(f"must be a mapping with the keys {keys}", path, root.line)
@@ -391,16 +419,22 @@ def parse_duration(value: object) -> int:
     raise ValueError(f"must be a duration with its unit, such as 120s, 5m, 1h30m or 30d, not {_shown(value)}")
 
 
+def duration_text(duration_ms: int) -> str:
+    """A duration as a file may say it; `parse_duration` reads it."""
+    return f"{duration_ms}ms" if duration_ms % 1000 else f"{duration_ms // 1000}s"
+
+
 def _check_scalar(value: object) -> object:
     if not isinstance(value, str | int | float | bool):
         raise ValueError(f"must be one text, number or true/false, not {_shown(value)}")
     return value
 
 
-#: A duration: milliseconds in the program, text with its unit in the file.
+#: A duration: milliseconds in the program, text with its unit in the file and in JSON.
 DurationMs = Annotated[
     int,
     BeforeValidator(parse_duration),
+    PlainSerializer(duration_text, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w) *)+$",
                     "examples": ["120s", "5m", "1h30m", "30d"]}),
 ]

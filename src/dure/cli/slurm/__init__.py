@@ -1,0 +1,1 @@
+"""Slurm's commands over Dure, for hands and scripts that know them."""
