@@ -29,7 +29,7 @@ JOB_GPUS_MAX, ARRAY_MAX, PIPELINE_MAX = 131_072, 10_000, 1_000
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=200)]
 EnvValue = Annotated[str, Field(max_length=32_000)]
 Word = Annotated[str, Field(max_length=32_000)]
-ProjectName = Annotated[str, Field(min_length=1, max_length=129, pattern=r"^[^\s,#]+$")]
+ProjectName = Annotated[str, Field(max_length=129, pattern=r"^[^\s,#]*$")]
 
 
 class Resources(FileModel):
@@ -82,7 +82,7 @@ class JobSpec(FileModel):
     """One job (or, with `array`, many of one kind)."""
 
     name: str = Field(default="job", min_length=1, max_length=200, description="For people; need not be unique.")
-    project: ProjectName = Field(default="", validate_default=False, description="Who pays: `member/project`; default: the caller's.")
+    project: ProjectName = Field(default="", description="Who pays: `member/project`; default: the caller's.")
     command: tuple[Word, ...] = Field(min_length=1, max_length=1000, description="Program and arguments.")
     setup: str = Field(default="", max_length=100_000, description="Shell script that runs before it on each node.")
     env: dict[EnvName, EnvValue] = Field(default={}, max_length=1000, description="Environment variables.")
@@ -129,7 +129,7 @@ class Pipeline(FileModel):
     """Jobs that follow one another, with files handed on."""
 
     name: str = Field(default="pipeline", min_length=1, max_length=200, description="For people.")
-    project: ProjectName = Field(default="", validate_default=False, description="Project of all jobs that name none.")
+    project: ProjectName = Field(default="", description="Project of all jobs that name none.")
     jobs: dict[Name, PipelineJob] = Field(min_length=1, max_length=PIPELINE_MAX, description="The jobs by name.")
 
 

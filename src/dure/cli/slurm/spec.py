@@ -282,9 +282,9 @@ def _depends_on(given: Given | None) -> tuple[dict[str, str], ...]:
     found = []
     for part in given.value.split(","):
         kind, *jobs = part.strip().split(":")
-        if not jobs and kind and kind not in ("singleton", "expand"):
+        if not jobs and kind.isascii() and not kind.isalpha():
             kind, jobs = "afterany", [kind]
-        if kind not in ("afterok", "afterany", "afternotok") or "?" in part:
+        if kind not in ("afterok", "afterany", "afternotok") or not jobs or "?" in part:
             raise given.wrong("must be afterok:JOB[:JOB…], afterany:… or afternotok:…, with commas between them")
         if not all(jobs) or any("+" in job for job in jobs):
             raise given.wrong(f"names no job: {part[:60]!r}")
