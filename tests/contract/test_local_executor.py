@@ -223,14 +223,12 @@ class TestOnlyLocal(ExecutorScenes):
             "asyncio.run(main())\n"
         )
         for turn in range(6):
-            child = subprocess.Popen(
+            with subprocess.Popen(
                 [sys.executable, "-c", source, str(tmp_path), str(turn * 500)], stdout=subprocess.PIPE
-            )
-            assert child.stdout.readline() == b"up\n"
-            time.sleep(0.05 + 0.037 * turn)
-            child.kill()
-            child.wait()
-            child.stdout.close()
+            ) as child:
+                assert any(line == b"up\n" for line in child.stdout)
+                time.sleep(0.05 + 0.037 * turn)
+                child.kill()
 
         async def scene():
             async with self.opened(tmp_path) as executor:
