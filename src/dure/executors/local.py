@@ -240,7 +240,12 @@ class LocalExecutor:
         lease_id = attempt.launch.lease_id
         supervisor = asyncio.create_task(self._supervised(attempt), name=f"supervise {lease_id}")
         self._supervisors[lease_id] = supervisor
-        supervisor.add_done_callback(lambda _: self._supervisors.pop(lease_id, None))
+        supervisor.add_done_callback(lambda done: self._on_supervised(lease_id, done))
+
+    def _on_supervised(self, lease_id: str, done: asyncio.Task[None]) -> None:
+        self._supervisors.pop(lease_id, None)
+        if not done.cancelled() and done.exception() is not None:
+            _log.error("an attempt is not looked after any more", lease=lease_id, exc_info=done.exception())
 
     async def _supervised(self, attempt: Attempt) -> None:
         while attempt.running:
