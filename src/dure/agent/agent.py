@@ -143,7 +143,7 @@ class Agent:
             is_out = False
             backoff.reset()
             await self._apply(answer)
-            if not self._is_moved:
+            if not (self._is_moved or self._is_news):
                 # Whatever the service has to say, there is nothing to do about it now: it is not asked in a hurry.
                 await self._pause(_IDLE_S)
 
@@ -155,7 +155,7 @@ class Agent:
         """One report and its answer; None: something has changed meanwhile, so that another report is due."""
         runs = await self._picture()
         body = self._report(runs)
-        is_news = self._key(body) != self._reported
+        self._is_news = is_news = self._key(body) != self._reported
         body["wait_s"] = 0.0 if is_news else WAIT_S
         sent_ms = self._clock.boot_ms()
         asking = asyncio.create_task(self._service.sync(body))
