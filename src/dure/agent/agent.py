@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, assert_never
@@ -27,7 +28,9 @@ from dure.ports.executor import Executor, Launch, LaunchError, Run, RunState
 
 #: The longest that the service may hold a report back.
 WAIT_S = 25.0
-#: At least so long from an answer that changed nothing to the next report.
+#: So often within the time to live, however short it is.
+_ASKED_IN_TTL = 4
+#: Two reports of one picture are at least so far apart.
 _IDLE_S = 0.02
 #: Ends within this time go into one report.
 _GATHER_S = 0.01
@@ -95,7 +98,7 @@ class Agent:
         self._shipper = LogShipper(self._folders, self._service.post_log, self._clock, Backoff(self._chance))
         now_ms = self._clock.boot_ms()
         self._contact = Contact(*(self._state.last_contact(self._machine_boot) or (now_ms,)))
-        self._noted_ms = self._contact.last_boot_ms
+        self._noted_ms: int | None = None
         _log.info("agent up", site=self._config.site, agent=self._state.agent_id, runs=len(await self._take_up()))
         try:
             async with asyncio.TaskGroup() as group:
@@ -127,6 +130,7 @@ class Agent:
         backoff = Backoff(self._chance)
         is_out = False
         while not self._is_stopping.is_set():
+            began_s = time.monotonic()
             try:
                 answer = await self._ask()
             except NoAnswerError as error:
@@ -143,11 +147,13 @@ class Agent:
             is_out = False
             backoff.reset()
             await self._apply(answer)
-            if not (self._is_moved or self._is_news):
-                # Whatever the service has to say, there is nothing to do about it now: it is not asked in a hurry.
-                await self._pause(_IDLE_S)
+            if not self._is_news:
+                # A service that is not content with a picture it has seen before is not asked in a hurry.
+                await self._pause(_IDLE_S - (time.monotonic() - began_s))
 
     async def _pause(self, pause_s: float) -> None:
+        if pause_s <= 0:
+            return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._is_stopping.wait(), pause_s)
 
@@ -156,7 +162,7 @@ class Agent:
         runs = await self._picture()
         body = self._report(runs)
         self._is_news = is_news = self._key(body) != self._reported
-        body["wait_s"] = 0.0 if is_news else WAIT_S
+        body["wait_s"] = 0.0 if is_news else min(WAIT_S, self._contact.ttl_ms / 1000 / _ASKED_IN_TTL)
         sent_ms = self._clock.boot_ms()
         asking = asyncio.create_task(self._service.sync(body))
         # A report of news is answered at once and never given up: however fast things change, contact is kept.
@@ -207,7 +213,7 @@ class Agent:
 
     def _note_contact(self, sent_ms: int, ttl_ms: int) -> None:
         self._contact.answered(sent_ms, ttl_ms)
-        if sent_ms - self._noted_ms < _NOTE_CONTACT_EVERY_MS:
+        if self._noted_ms is not None and sent_ms - self._noted_ms < _NOTE_CONTACT_EVERY_MS:
             return
         self._noted_ms = sent_ms
         try:
@@ -221,26 +227,22 @@ class Agent:
         wanted = {lease.lease_id for lease in answer.leases}
         self._refused = {lease: run for lease, run in self._refused.items() if lease in wanted}
         actions = reconcile.reconcile(answer.leases, runs, self._state.seen, answer.now_ms)
-        launches = self._fenced([action.lease for action in actions if isinstance(action, reconcile.Launch)])
-        work = [self._launch(lease) for lease in launches]
-        self._is_moved = bool(actions)
+        launches: list[wire.LeaseOrder] = []
+        ends: list[str] = []
         for action in actions:
             match action:
                 case reconcile.Launch():
-                    continue
+                    launches.append(action.lease)
                 case reconcile.Refuse():
                     self._refuse(action.lease, action.why)
                 case reconcile.Stop():
-                    work.append(self._stop(action))
+                    await self._stop(action)
                 case reconcile.Forget():
-                    work.append(self._forget(action.lease_id))
+                    ends.append(action.lease_id)
                 case _:
                     assert_never(action)
-        await asyncio.gather(*work)
-        there = {run.lease_id for run in await self._executor.runs()}
-        for lease in launches:
-            if lease.lease_id not in there and lease.lease_id not in self._refused:
-                self._refuse(lease, "it was launched and forgotten before")
+        await self._forget(ends, wanted)
+        await self._launch(launches)
 
     def _fenced(self, leases: Sequence[wire.LeaseOrder]) -> Sequence[wire.LeaseOrder]:
         """Those that may be launched now that their fences are noted."""
@@ -257,15 +259,25 @@ class Agent:
         now_ms = self._clock.wall_ms()
         self._refused[lease.lease_id] = Run(lease.lease_id, lease.fence, RunState.LOST, ended_ms=now_ms)
 
-    async def _launch(self, lease: wire.LeaseOrder) -> None:
+    async def _launch(self, leases: Sequence[wire.LeaseOrder]) -> None:
+        if not leases:
+            return
+        leases = self._fenced(leases)
+        await asyncio.gather(*(self._launch_one(lease) for lease in leases))
+        there = {run.lease_id for run in await self._executor.runs()}
+        for lease in leases:
+            if lease.lease_id in there:
+                _log.info("launched", lease=lease.lease_id, fence=lease.fence)
+                self._follow(lease.lease_id, is_fresh=True)
+            elif lease.lease_id not in self._refused:
+                self._refuse(lease, "it was launched and forgotten before")
+
+    async def _launch_one(self, lease: wire.LeaseOrder) -> None:
         try:
             self._folders.prepare(lease)
             await self._executor.launch(self._launch_of(lease))
         except LaunchError as error:
             self._refuse(lease, str(error))
-            return
-        _log.info("launched", lease=lease.lease_id, fence=lease.fence)
-        self._follow(lease.lease_id, is_fresh=True)
 
     def _launch_of(self, lease: wire.LeaseOrder) -> Launch:
         given = lease.launch
@@ -294,13 +306,18 @@ class Agent:
         _log.info("stop", lease=stop.lease_id, signal=stop.signal, grace_ms=stop.grace_ms, why=stop.why)
         await self._executor.stop(stop.lease_id, signal=stop.signal, grace_ms=stop.grace_ms)
 
-    async def _forget(self, lease_id: str) -> None:
-        self._shipper.end(lease_id)
-        await self._executor.forget(lease_id)
-        self._progress.pop(lease_id, None)
-        self._log_bytes.pop(lease_id, None)
-        self._told.pop(lease_id, None)
-        self._folders.remove_empty(lease_id)
+    async def _forget(self, leases: Sequence[str], wanted: Collection[str]) -> None:
+        if not leases:
+            return
+        await asyncio.gather(*(self._executor.forget(lease_id) for lease_id in leases))
+        there = {run.lease_id for run in await self._executor.runs()}
+        in_use = {reconcile.job_of(lease_id) for lease_id in {*there, *wanted}}
+        for lease_id in set(leases) - there:
+            self._progress.pop(lease_id, None)
+            self._log_bytes.pop(lease_id, None)
+            self._told.pop(lease_id, None)
+            if reconcile.job_of(lease_id) not in in_use:
+                self._folders.remove_empty(reconcile.job_of(lease_id))
 
     async def _guard(self) -> None:
         """Stop what runs when the service has not been heard of for too long: it may restart it elsewhere."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from dure.agent.reconcile import job_of
 from dure.agent.wire import InputFile, LeaseOrder
 from dure.model.errors import DureError
 from dure.ports.executor import LaunchError
@@ -96,9 +95,8 @@ class Folders:
         with contextlib.suppress(FileExistsError):
             target.symlink_to(source)
 
-    def remove_empty(self, lease_id: str) -> None:
-        """Of a job that has left nothing there."""
-        job_id = job_of(lease_id)
+    def remove_empty(self, job_id: str) -> None:
+        """The folders of a job that has left nothing in them."""
         for folder in (self.checkpoint(job_id), self.outputs(job_id), self.inputs(job_id), self.work(job_id)):
             with contextlib.suppress(OSError):
                 folder.rmdir()
