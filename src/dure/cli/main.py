@@ -19,6 +19,7 @@ from dure.model.errors import DureError, InputError
 
 #: Command → (module, attribute): a module is imported when its command is called, so that `--help` is fast.
 _COMMANDS = {
+    "agent": ("dure.cli.agent", "agent", "Run a site's leases on this machine."),
     "alliance": ("dure.cli.alliance", "alliance", "Read and check an alliance file."),
     "audit": ("dure.cli.shared", "audit", "Replay the service's log and prove every decision again."),
     "bench": ("dure.cli.bench", "bench", "Measure placement and scale."),

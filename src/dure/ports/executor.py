@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from dure.model.errors import DureError
 from dure.model.events import Placement
+
+
+class LaunchError(DureError):
+    """An attempt could not be started, and nothing of it runs."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,8 @@ class Executor(Protocol):
         Raises
         ------
         LaunchError
-            It cannot be started; it is reported as EXITED with code 127 (not found) or 126 (not permitted).
+            Nothing of it was started (a full disk, no process to be had), and it is not among `runs`. A command that
+            does not exist or may not be run is no such error: it is EXITED with code 127 or 126.
         """
         ...
 
@@ -119,6 +125,10 @@ class Executor(Protocol):
 
     async def runs(self) -> list[Run]:
         """Every attempt not yet forgotten."""
+        ...
+
+    async def changed(self) -> None:
+        """Return once some attempt is in another state than when `runs` was last called."""
         ...
 
     async def forget(self, lease_id: str) -> None:

@@ -1,0 +1,1 @@
+"""The agent of a site: asks the service which leases it should have, and makes it so with an executor."""

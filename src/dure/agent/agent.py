@@ -1,0 +1,337 @@
+"""The loop of an agent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, assert_never
+
+import structlog
+
+from dure.agent import reconcile, wire
+from dure.agent.contact import Backoff, Contact
+from dure.agent.folders import Folders
+from dure.agent.logs import LogShipper
+from dure.agent.progress import ProgressReader
+from dure.agent.service import NoAnswerError, Service
+from dure.agent.state import AgentState, StateUnwritableError
+from dure.executors.clock import Clock
+from dure.executors.process import boot_id
+from dure.model.events import Placement
+from dure.ports.executor import Executor, Launch, LaunchError, Run, RunState
+
+#: The longest that the service may hold a report back.
+WAIT_S = 25.0
+#: So often within the time to live, however short it is.
+_ASKED_IN_TTL = 4
+#: Two reports of one picture are at least so far apart.
+_IDLE_S = 0.02
+#: Ends within this time go into one report.
+_GATHER_S = 0.01
+_PROGRESS_EVERY_S = 1.0
+_NOTE_CONTACT_EVERY_MS = 1_000
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Who the agent is, and where the service is."""
+
+    site: str
+    url: str
+    token: str
+    data_dir: Path
+
+
+class Agent:
+    """Keeps what runs equal to what the service says should run, whatever dies in between.
+
+    Parameters
+    ----------
+    executor : Executor
+        Not yet open; with its logs below `Folders.logs`.
+    clock : Clock
+        Nothing is decided by its wall clock.
+    """
+
+    def __init__(self, config: AgentConfig, executor: Executor, *, clock: Clock | None = None) -> None:
+        self._config = config
+        self._executor = executor
+        self._clock = clock or Clock()
+        self._folders = Folders(config.data_dir.resolve())
+        self._chance = random.Random()
+        self._boot = str(uuid.uuid4())
+        self._machine_boot = boot_id()
+        self._seq = 0
+        self._refused: dict[str, Run] = {}
+        self._progress: dict[str, ProgressReader] = {}
+        self._log_bytes: dict[str, list[int] | None] = {}
+        self._told: dict[str, tuple[str, str]] = {}
+        self._runs: list[Run] = []
+        self._reported: object = None
+        self._is_stopping = asyncio.Event()
+        self._has_progress = asyncio.Event()
+
+    def stop(self) -> None:
+        """End `run` soon; what runs goes on."""
+        self._is_stopping.set()
+
+    async def run(self) -> None:
+        """Until `stop`.
+
+        Raises
+        ------
+        DureError
+            The state cannot be opened.
+        """
+        self._folders.logs.mkdir(parents=True, exist_ok=True)
+        await self._executor.open()
+        self._state = AgentState(self._folders.root / "agent.sqlite")
+        self._service = Service(self._config.url, self._config.token, self._config.site)
+        self._shipper = LogShipper(self._folders, self._service.post_log, self._clock, Backoff(self._chance))
+        now_ms = self._clock.boot_ms()
+        self._contact = Contact(*(self._state.last_contact(self._machine_boot) or (now_ms,)))
+        self._noted_ms: int | None = None
+        _log.info("agent up", site=self._config.site, agent=self._state.agent_id, runs=len(await self._take_up()))
+        try:
+            async with asyncio.TaskGroup() as group:
+                beside = [group.create_task(work) for work in (self._shipper.run(), self._guard(), self._follow_progress())]
+                await self._loop()
+                for task in beside:
+                    task.cancel()
+        finally:
+            await self._service.close()
+            self._state.close()
+            await self._executor.close()
+            _log.info("agent down", site=self._config.site)
+
+    async def _take_up(self) -> list[Run]:
+        """Follow what an earlier process has left: runs, and logs that were not sent whole."""
+        runs = await self._executor.runs()
+        for run in runs:
+            self._follow(run.lease_id, is_fresh=False)
+        for lease_id in set(self._folders.leases_with_logs()) - {run.lease_id for run in runs}:
+            self._shipper.follow(lease_id, is_fresh=False)
+            self._shipper.end(lease_id)
+        return runs
+
+    def _follow(self, lease_id: str, *, is_fresh: bool) -> None:
+        self._shipper.follow(lease_id, is_fresh=is_fresh)
+        self._progress.setdefault(lease_id, ProgressReader(self._folders.log(lease_id) / "0.log"))
+
+    async def _loop(self) -> None:
+        backoff = Backoff(self._chance)
+        is_out = False
+        while not self._is_stopping.is_set():
+            began_s = time.monotonic()
+            try:
+                answer = await self._ask()
+            except NoAnswerError as error:
+                pause_s = backoff.pause_s()
+                log = _log.debug if is_out else _log.warning
+                log("no contact", error=str(error), pause_s=round(pause_s, 2), left_ms=self._contact.left_ms(self._clock.boot_ms()))
+                is_out = True
+                await self._pause(pause_s)
+                continue
+            if answer is None:
+                continue
+            if is_out:
+                _log.info("contact again")
+            is_out = False
+            backoff.reset()
+            await self._apply(answer)
+            if not self._is_news:
+                # A service that is not content with a picture it has seen before is not asked in a hurry.
+                await self._pause(_IDLE_S - (time.monotonic() - began_s))
+
+    async def _pause(self, pause_s: float) -> None:
+        if pause_s <= 0:
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._is_stopping.wait(), pause_s)
+
+    async def _ask(self) -> wire.Answer | None:
+        """One report and its answer; None: something has changed meanwhile, so that another report is due."""
+        runs = await self._picture()
+        body = self._report(runs)
+        self._is_news = is_news = self._key(body) != self._reported
+        body["wait_s"] = 0.0 if is_news else min(WAIT_S, self._contact.ttl_ms / 1000 / _ASKED_IN_TTL)
+        sent_ms = self._clock.boot_ms()
+        asking = asyncio.create_task(self._service.sync(body))
+        # A report of news is answered at once and never given up: however fast things change, contact is kept.
+        reasons = [self._is_stopping.wait()] if is_news else [self._is_stopping.wait(), self._has_progress.wait(), self._change()]
+        others = [asyncio.create_task(reason) for reason in reasons]
+        try:
+            await asyncio.wait([asking, *others], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in others:
+                task.cancel()
+            if not asking.done():
+                asking.cancel()
+            await asyncio.gather(asking, *others, return_exceptions=True)
+        if asking.cancelled():
+            return None
+        answer = asking.result()
+        self._reported = self._key(body)
+        self._note_contact(sent_ms, answer.ttl_ms)
+        if self._contact.left_ms(self._clock.boot_ms()) == 0:
+            raise NoAnswerError("an answer that came too late")
+        return answer
+
+    async def _change(self) -> Literal[True]:
+        await self._executor.changed()
+        await asyncio.sleep(_GATHER_S)
+        return True
+
+    async def _picture(self) -> list[Run]:
+        """All runs; the ends among them with their last progress and the sizes of their logs."""
+        self._has_progress.clear()
+        self._nodes = await self._executor.nodes()
+        self._runs = await self._executor.runs()
+        for run in self._runs:
+            if run.state in (RunState.EXITED, RunState.LOST) and run.lease_id not in self._log_bytes:
+                self._progress[run.lease_id].look()
+                self._log_bytes[run.lease_id] = self._folders.log_bytes(run.lease_id)
+                self._shipper.end(run.lease_id)
+        return [*self._runs, *self._refused.values()]
+
+    def _report(self, runs: Sequence[Run]) -> dict[str, Any]:
+        self._seq += 1
+        progress = {lease: reader.last for lease, reader in self._progress.items() if reader.last is not None}
+        return wire.report(self._state.agent_id, self._boot, self._seq, self._nodes, runs, progress, self._log_bytes)
+
+    @staticmethod
+    def _key(body: dict[str, Any]) -> object:
+        return body["nodes"], body["runs"]
+
+    def _note_contact(self, sent_ms: int, ttl_ms: int) -> None:
+        self._contact.answered(sent_ms, ttl_ms)
+        if self._noted_ms is not None and sent_ms - self._noted_ms < _NOTE_CONTACT_EVERY_MS:
+            return
+        self._noted_ms = sent_ms
+        try:
+            self._state.note_contact(self._machine_boot, sent_ms, ttl_ms)
+        except StateUnwritableError as error:
+            _log.warning("contact is not noted", error=str(error))
+
+    async def _apply(self, answer: wire.Answer) -> None:
+        """Make it so."""
+        runs = [*await self._executor.runs(), *self._refused.values()]
+        wanted = {lease.lease_id for lease in answer.leases}
+        self._refused = {lease: run for lease, run in self._refused.items() if lease in wanted}
+        actions = reconcile.reconcile(answer.leases, runs, self._state.seen, answer.now_ms)
+        launches: list[wire.LeaseOrder] = []
+        ends: list[str] = []
+        for action in actions:
+            match action:
+                case reconcile.Launch():
+                    launches.append(action.lease)
+                case reconcile.Refuse():
+                    self._refuse(action.lease, action.why)
+                case reconcile.Stop():
+                    await self._stop(action)
+                case reconcile.Forget():
+                    ends.append(action.lease_id)
+                case _:
+                    assert_never(action)
+        await self._forget(ends, wanted)
+        await self._launch(launches)
+
+    def _fenced(self, leases: Sequence[wire.LeaseOrder]) -> Sequence[wire.LeaseOrder]:
+        """Those that may be launched now that their fences are noted."""
+        try:
+            self._state.note_fences(leases)
+        except StateUnwritableError as error:
+            for lease in leases:
+                self._refuse(lease, str(error))
+            return ()
+        return leases
+
+    def _refuse(self, lease: wire.LeaseOrder, why: str) -> None:
+        _log.warning("lease refused", lease=lease.lease_id, fence=lease.fence, why=why)
+        now_ms = self._clock.wall_ms()
+        self._refused[lease.lease_id] = Run(lease.lease_id, lease.fence, RunState.LOST, ended_ms=now_ms)
+
+    async def _launch(self, leases: Sequence[wire.LeaseOrder]) -> None:
+        if not leases:
+            return
+        leases = self._fenced(leases)
+        await asyncio.gather(*(self._launch_one(lease) for lease in leases))
+        there = {run.lease_id for run in await self._executor.runs()}
+        for lease in leases:
+            if lease.lease_id in there:
+                _log.info("launched", lease=lease.lease_id, fence=lease.fence)
+                self._follow(lease.lease_id, is_fresh=True)
+            elif lease.lease_id not in self._refused:
+                self._refuse(lease, "it was launched and forgotten before")
+
+    async def _launch_one(self, lease: wire.LeaseOrder) -> None:
+        try:
+            self._folders.prepare(lease)
+            await self._executor.launch(self._launch_of(lease))
+        except LaunchError as error:
+            self._refuse(lease, str(error))
+
+    def _launch_of(self, lease: wire.LeaseOrder) -> Launch:
+        given = lease.launch
+        env = {
+            **given.env,
+            "DURE_PROJECT": given.project,
+            "DURE_OUTPUT_DIR": str(self._folders.outputs(lease.job_id)),
+            "DURE_INPUT_DIR": str(self._folders.inputs(lease.job_id)),
+            "DURE_ARRAY_INDEX": "" if given.array_index is None else str(given.array_index),
+            "DURE_URL": self._config.url,
+        }
+        return Launch(
+            lease_id=lease.lease_id, fence=lease.fence, job_id=lease.job_id, attempt=lease.attempt, argv=given.argv,
+            placements=tuple(Placement(part.node, part.gpus, part.gpu_milli) for part in lease.placements),
+            log_dir=str(self._folders.log(lease.lease_id)),
+            checkpoint_dir=str(self._folders.checkpoint(given.checkpoint_key or lease.job_id)),
+            cwd=given.cwd or str(self._folders.work(lease.job_id)), env=env, setup=given.setup, stop_signal=lease.signal,
+            grace_ms=lease.grace_ms, limit_ms=given.limit_ms, cpu_milli=given.cpu_milli, mem_mib=given.mem_mib,
+            tasks_per_node=given.tasks_per_node,
+        )  # fmt: skip
+
+    async def _stop(self, stop: reconcile.Stop) -> None:
+        if self._told.get(stop.lease_id) == (stop.signal, stop.why):
+            return
+        self._told[stop.lease_id] = (stop.signal, stop.why)
+        _log.info("stop", lease=stop.lease_id, signal=stop.signal, grace_ms=stop.grace_ms, why=stop.why)
+        await self._executor.stop(stop.lease_id, signal=stop.signal, grace_ms=stop.grace_ms)
+
+    async def _forget(self, leases: Sequence[str], wanted: Collection[str]) -> None:
+        if not leases:
+            return
+        await asyncio.gather(*(self._executor.forget(lease_id) for lease_id in leases))
+        there = {run.lease_id for run in await self._executor.runs()}
+        in_use = {reconcile.job_of(lease_id) for lease_id in {*there, *wanted}}
+        for lease_id in set(leases) - there:
+            self._progress.pop(lease_id, None)
+            self._log_bytes.pop(lease_id, None)
+            self._told.pop(lease_id, None)
+            if reconcile.job_of(lease_id) not in in_use:
+                self._folders.remove_empty(reconcile.job_of(lease_id))
+
+    async def _guard(self) -> None:
+        """Stop what runs when the service has not been heard of for too long: it may restart it elsewhere."""
+        while True:
+            left_ms = self._contact.left_ms(self._clock.boot_ms())
+            if left_ms == 0:
+                for run in self._runs:
+                    if run.state in (RunState.STARTING, RunState.RUNNING):
+                        await self._stop(reconcile.Stop(run.lease_id, "TERM", reconcile.STOP_GRACE_MS, "no contact"))
+            await asyncio.sleep(min(max(left_ms / 1000, 0.05), 1.0))
+
+    async def _follow_progress(self) -> None:
+        while True:
+            await asyncio.sleep(_PROGRESS_EVERY_S)
+            news = [reader.look() for reader in list(self._progress.values())]
+            if any(news):
+                self._has_progress.set()

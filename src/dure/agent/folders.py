@@ -1,0 +1,109 @@
+"""Where an agent keeps what: all of it below one folder of data."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from dure.agent.wire import InputFile, LeaseOrder
+from dure.model.errors import DureError
+from dure.ports.executor import LaunchError
+
+
+class PathOutsideError(DureError):
+    """A path that leads out of the folder that it belongs to."""
+
+
+def _name(of: str) -> str:
+    return quote(of, safe="") if of.strip(".") else of.replace(".", "%2E")
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Folders of an agent's data."""
+
+    root: Path
+
+    @property
+    def state(self) -> Path:
+        """Of the executor."""
+        return self.root / "executor"
+
+    @property
+    def logs(self) -> Path:
+        """One folder a lease."""
+        return self.root / "logs"
+
+    def log(self, lease_id: str) -> Path:
+        """Logs of an attempt, ``<rank>.log``."""
+        return self.logs / _name(lease_id)
+
+    def log_bytes(self, lease_id: str) -> list[int] | None:
+        """Size of each rank's log; None: there is none any more."""
+        sizes: list[int] = []
+        folder = self.log(lease_id)
+        while True:
+            try:
+                sizes.append((folder / f"{len(sizes)}.log").stat().st_size)
+            except FileNotFoundError:
+                return sizes or None
+
+    def leases_with_logs(self) -> list[str]:
+        """Leases whose logs have not been sent whole."""
+        return [unquote(path.name) for path in self.logs.iterdir()] if self.logs.is_dir() else []
+
+    def checkpoint(self, key: str) -> Path:
+        """The same for each attempt of a job."""
+        return self.root / "checkpoints" / _name(key)
+
+    def outputs(self, job_id: str) -> Path:
+        """Of a job; those of its pipeline find its files here."""
+        return self.root / "outputs" / _name(job_id)
+
+    def inputs(self, job_id: str) -> Path:
+        """Of a job: links to the outputs of others."""
+        return self.root / "inputs" / _name(job_id)
+
+    def work(self, job_id: str) -> Path:
+        """Working directory of a job that names none."""
+        return self.root / "work" / _name(job_id)
+
+    def prepare(self, lease: LeaseOrder) -> None:
+        """Make the folders of an attempt, and the links to its inputs.
+
+        Raises
+        ------
+        LaunchError
+            They cannot be made, or an input is not there.
+        """
+        try:
+            for folder in (self.outputs(lease.job_id), self.inputs(lease.job_id), self.work(lease.job_id)):
+                folder.mkdir(parents=True, exist_ok=True)
+            for given in lease.launch.inputs:
+                self._link(lease.job_id, given)
+        except (OSError, PathOutsideError) as error:
+            raise LaunchError(f"{lease.lease_id}: {error}") from error
+
+    def _link(self, job_id: str, given: InputFile) -> None:
+        source = _inside(self.outputs(given.job_id), given.path)
+        target = _inside(self.inputs(job_id), f"{given.name}/{given.path}")
+        if not source.exists():
+            raise FileNotFoundError(f"input {given.name}/{given.path}: job {given.job_id} has left no such file here")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            target.symlink_to(source)
+
+    def remove_empty(self, job_id: str) -> None:
+        """The folders of a job that has left nothing in them."""
+        for folder in (self.checkpoint(job_id), self.outputs(job_id), self.inputs(job_id), self.work(job_id)):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _inside(folder: Path, path: str) -> Path:
+    parts = Path(path).parts
+    if ".." in parts or Path(path).is_absolute() or not parts:
+        raise PathOutsideError(f"{path!r} must stay in its folder")
+    return folder.joinpath(*parts)

@@ -1,0 +1,77 @@
+"""The service as its agent sees it: two calls over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+from pydantic import ValidationError
+
+from dure.agent.logs import NotTakenError, UnknownLogError
+from dure.agent.wire import Answer
+from dure.model.errors import DureError
+
+_CONNECT_S, _ANSWER_S = 5.0, 15.0
+
+
+class NoAnswerError(DureError):
+    """No answer that could be used: no connection, an error of the service, a token that it does not take."""
+
+
+class Service:
+    """A connection to the service on behalf of a site."""
+
+    def __init__(self, url: str, token: str, site: str) -> None:
+        self._root = f"{url.rstrip('/')}/api/v1/agents/{quote(site, safe='')}"
+        self._http = httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
+            limits=httpx.Limits(max_connections=32),
+        )
+
+    async def sync(self, report: dict[str, Any]) -> Answer:
+        """Report, and hear which leases there should be.
+
+        Raises
+        ------
+        NoAnswerError
+            There is no answer to this report.
+        """
+        timeout = httpx.Timeout(_ANSWER_S + report["wait_s"], connect=_CONNECT_S)
+        try:
+            got = await self._http.post(f"{self._root}/sync", json=report, timeout=timeout)
+        except httpx.HTTPError as error:
+            raise NoAnswerError(_said(error)) from error
+        if got.status_code != 200:
+            raise NoAnswerError(f"{got.status_code}: {got.text[:300]}")
+        try:
+            answer = Answer.model_validate_json(got.content)
+        except ValidationError as error:
+            raise NoAnswerError(f"an answer that is none: {error}") from error
+        if answer.seq != report["seq"]:
+            raise NoAnswerError(f"an answer to report {answer.seq}, not to {report['seq']}")
+        return answer
+
+    async def post_log(self, lease_id: str, rank: int, offset: int, piece: bytes) -> int:
+        """Hand over a piece of a log; the offset that the service has then."""
+        url = f"{self._root}/logs/{quote(lease_id, safe='')}/{rank}"
+        try:
+            got = await self._http.post(url, params={"offset": offset}, content=piece)
+        except httpx.HTTPError as error:
+            raise NotTakenError(_said(error)) from error
+        if got.status_code == 204:
+            return offset + len(piece)
+        if got.status_code == 409 and got.headers.get("Dure-Next-Offset", "").isdigit():
+            return int(got.headers["Dure-Next-Offset"])
+        if got.status_code in (404, 410):
+            raise UnknownLogError(f"{got.status_code}: {got.text[:300]}")
+        raise NotTakenError(f"{got.status_code}: {got.text[:300]}")
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -1,0 +1,48 @@
+"""Without cgroups: find and end what an ended attempt has left behind, one look at /proc for many attempts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from dure.executors.process import kill_members
+
+#: Looking takes at most one part in so many of the time.
+_REST = 4
+_TRIES_MAX = 40
+
+
+class Sweeper:
+    """Attempts that end while one look is under way share the next."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def sweep(self, lease_id: str) -> None:
+        """Return when no process of an ended attempt is left (or none of them heeds SIGKILL)."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[lease_id] = done
+        if self._task is None:
+            self._task = asyncio.create_task(self._sweep_all())
+        await done
+
+    async def _sweep_all(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, {}
+            began = time.monotonic()
+            for _ in range(_TRIES_MAX):
+                if not await asyncio.to_thread(kill_members, frozenset(batch)):
+                    break
+                await asyncio.sleep(0.01)
+            for done in batch.values():
+                if not done.done():
+                    done.set_result(None)
+            await asyncio.sleep((time.monotonic() - began) * _REST)
+        self._task = None
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)

@@ -1,0 +1,147 @@
+"""An agent's parts by themselves: contact, state, progress, folders."""
+
+import random
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+from dure.agent.contact import Backoff, Contact
+from dure.agent.folders import Folders
+from dure.agent.progress import ProgressReader, progress_of
+from dure.agent.state import AgentState, StateUnwritableError
+from dure.agent.wire import InputFile
+from dure.ports.executor import LaunchError
+
+
+def test_contact_counts_from_the_question():
+    contact = Contact(1_000, 500)
+    assert contact.left_ms(1_400) == 100
+    contact.answered(1_300, 500)
+    assert contact.left_ms(1_400) == 400
+    contact.answered(1_100, 500)
+    assert contact.left_ms(1_400) == 400, "a late answer to an older question takes nothing back"
+    assert contact.left_ms(9_999) == 0
+
+
+def test_backoff_doubles_to_ten_seconds_with_jitter():
+    backoff = Backoff(random.Random(1))
+    pauses = [backoff.pause_s() for _ in range(10)]
+    for idx, pause_s in enumerate(pauses):
+        full_s = min(0.2 * 2**idx, 10.0)
+        assert full_s / 2 <= pause_s <= full_s
+    assert len({pause_s / min(0.2 * 2**idx, 10.0) for idx, pause_s in enumerate(pauses)}) == 10
+    backoff.reset()
+    assert backoff.pause_s() <= 0.2
+
+
+def lease(job, fence, attempt=1):
+    return SimpleNamespace(job_id=job, fence=fence, lease_id=f"{job}.{attempt}")
+
+
+def test_state_is_kept(tmp_path):
+    first = AgentState(tmp_path / "a.sqlite")
+    first.note_fences([lease("j1", 3), lease("j2", 4)])
+    first.note_fences([lease("j1", 9, 2)])
+    first.note_contact("boot", 123, 456)
+    first.close()
+    second = AgentState(tmp_path / "a.sqlite")
+    assert second.agent_id == first.agent_id
+    assert second.seen == first.seen
+    assert (second.seen["j1"].fence, second.seen["j1"].lease_id) == (9, "j1.2")
+    assert second.last_contact("boot") == (123, 456)
+    assert second.last_contact("another boot") is None
+    second.close()
+
+
+def test_a_state_that_cannot_be_written_says_so_and_notes_nothing(tmp_path):
+    state = AgentState(tmp_path / "a.sqlite")
+    state._db.execute("pragma max_page_count = 1")
+    with pytest.raises(StateUnwritableError):
+        state.note_fences([lease(f"j{idx}", idx) for idx in range(2000)])
+    assert state.seen == {}
+    state.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b'dure-progress: {"step": 3}', {"step": 3}),
+        (b'dure-progress:{"a":{"b":[1]}}\r', {"a": {"b": [1]}}),
+        (b'say dure-progress: {"step": 3}', None),
+        (b"dure-progress: [1]", None),
+        (b"dure-progress: {", None),
+        (b'dure-progress: {"x": NaN}', None),
+        (b'dure-progress: {"x": "\xff"}', None),
+        (b"dure-progress: " + b"[" * 4000, None),
+        (b'dure-progress: {"x": "' + b"y" * 5000 + b'"}', None),
+    ],
+)
+def test_progress_lines(line, expected):
+    assert progress_of(line) == expected
+
+
+def test_progress_is_followed_through_torn_lines(tmp_path):
+    path = tmp_path / "0.log"
+    reader = ProgressReader(path)
+    assert not reader.look()
+    whole = b'hello\ndure-progress: {"step": 1}\nmore\ndure-progress: {"step": 2}\n'
+    seen = []
+    with path.open("wb", buffering=0) as file:
+        for idx in range(len(whole)):
+            file.write(whole[idx : idx + 1])
+            if reader.look():
+                seen.append(reader.last["step"])
+    assert seen == [1, 2]
+
+
+def test_progress_of_a_long_log_is_its_last(tmp_path):
+    path = tmp_path / "0.log"
+    path.write_bytes(b'dure-progress: {"step": 1}\n' + b"x" * (3 << 20) + b'\ndure-progress: {"step": 9}\n')
+    reader = ProgressReader(path)
+    assert reader.look()
+    assert reader.last == {"step": 9}
+    path.write_bytes(b"")
+    assert not reader.look()
+
+
+def order(job="j2", inputs=()):
+    return SimpleNamespace(lease_id=f"{job}.1", job_id=job, launch=SimpleNamespace(inputs=inputs))
+
+
+def test_inputs_are_links_to_what_the_other_job_left(tmp_path):
+    folders = Folders(tmp_path)
+    (folders.outputs("j1") / "sub").mkdir(parents=True)
+    (folders.outputs("j1") / "sub" / "data.txt").write_text("abc")
+    given = (InputFile(job_id="j1", name="prep", path="sub/data.txt"),)
+    folders.prepare(order(inputs=given))
+    folders.prepare(order(inputs=given))
+    assert (folders.inputs("j2") / "prep" / "sub" / "data.txt").read_text() == "abc"
+
+
+@pytest.mark.parametrize("path", ["../j1/x", "/etc/passwd", "a/../../x", "missing", ""])
+def test_bad_inputs_refuse_the_launch(tmp_path, path):
+    folders = Folders(tmp_path)
+    folders.outputs("j1").mkdir(parents=True)
+    with pytest.raises(LaunchError):
+        folders.prepare(order(inputs=(InputFile(job_id="j1", name="prep", path=path),)))
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "../../etc", "j 1", "작업"])
+def test_names_stay_in_their_folder(tmp_path, name):
+    folders = Folders(tmp_path)
+    for folder in (folders.work(name), folders.outputs(name), folders.checkpoint(name), folders.log(name)):
+        assert folder.parent.parent == tmp_path
+        assert folder.name not in ("..", ".")
+    folders.log(name).mkdir(parents=True)
+    assert folders.leases_with_logs() == [name]
+
+
+def test_the_command_needs_an_address(tmp_path):
+    from sys import executable
+
+    done = subprocess.run(
+        [executable, "-m", "dure.cli.main", "agent", "--site", "s", "--url", "nowhere"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "DURE_URL: not an address" in done.stderr
