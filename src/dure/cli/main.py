@@ -39,6 +39,7 @@ _COMMANDS = {
     "sacct": ("dure.cli.slurm.commands", "sacct", "Slurm's sacct: jobs that have run."),
     "sbatch": ("dure.cli.slurm.commands", "sbatch", "Slurm's sbatch: hand in a batch script."),
     "scancel": ("dure.cli.slurm.commands", "scancel", "Slurm's scancel: cancel jobs."),
+    "serve": ("dure.cli.serve", "serve", "Run the service alone."),
     "sinfo": ("dure.cli.slurm.commands", "sinfo", "Slurm's sinfo: sites and nodes."),
     "squeue": ("dure.cli.slurm.commands", "squeue", "Slurm's squeue: jobs not ended."),
     "srun": ("dure.cli.slurm.commands", "srun", "Slurm's srun: run tasks and follow them."),
@@ -48,6 +49,7 @@ _COMMANDS = {
     "top": ("dure.cli.top", "top", "The alliance at a glance, live."),
     "tour": ("dure.cli.tour", "tour", "A trace and a day of the reference alliance, with reports."),
     "trace": ("dure.cli.trace", "trace", "Look into recorded load."),
+    "up": ("dure.cli.serve", "up", "Start everything on this machine."),
     "usage": ("dure.cli.shared", "usage", "GPU time and energy by member, project or user."),
     "whoami": ("dure.cli.shared", "whoami", "Whose token is this, and what may it do?"),
 }

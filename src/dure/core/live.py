@@ -138,6 +138,11 @@ class Alliance:
         """Name of a node by its place in the fleet."""
         return self._names[index]
 
+    def nodes_of_site(self, site: str) -> list[str]:
+        """Names of the nodes that stand at a site; none where there is no such site."""
+        sites = [i for i, s in enumerate(self.fleet.sites) if s.name == site]
+        return [self._names[i] for i, at in enumerate(self.fleet.nodes["site"].tolist()) if at in sites]
+
     def job_at(self, row: int) -> str:
         """Id of the job in a row of the policy's table."""
         return self._by_row[row]

@@ -24,14 +24,17 @@ class AuditResult:
     ----------
     events, decisions, verified : int
         Entries, decisions in them, decisions that came out the same.
-    mismatches : list of dict
-        ``seq``, ``what``, and where a decision differs ``logged`` and ``again``.
+    mismatches : int
+        Seals that are broken and decisions that differ.
+    findings : list of dict
+        Of the first: ``seq``, ``what``, and where a decision differs ``logged`` and ``again``.
     """
 
     events: int = 0
     decisions: int = 0
     verified: int = 0
-    mismatches: list[dict[str, Any]] = field(default_factory=list)
+    mismatches: int = 0
+    findings: list[dict[str, Any]] = field(default_factory=list)
 
 
 def audit(store: Store) -> AuditResult:
@@ -73,5 +76,6 @@ def audit(store: Store) -> AuditResult:
 
 
 def _note(result: AuditResult, seq: int, what: str, **more: Any) -> None:
-    if len(result.mismatches) < SHOWN_MAX:
-        result.mismatches.append({"seq": seq, "what": what, **more})
+    result.mismatches += 1
+    if len(result.findings) < SHOWN_MAX:
+        result.findings.append({"seq": seq, "what": what, **more})

@@ -143,11 +143,8 @@ def submit_pipeline(pipeline: Pipeline, who: Principal) -> Command:
             ids[name] = writer.new_id()
             before = [(ids[other], "afterok") for other in spec.needs]
             requests.append(request_of(spec, ids[name], member, project, who.user, depends_on=before))
-            # Files of others are found by the ids of the jobs that made them.
-            found = tuple(f"{ids[path.partition('/')[0]]}/{path.partition('/')[2]}" for path in spec.inputs)
-            kept = JobSpec.model_validate(
-                spec.model_copy(update={"inputs": found, "name": spec.name if spec.name != "job" else name})
-                .model_dump(exclude={"needs"})
+            kept = JobSpec.model_construct(
+                **{field: getattr(spec, field) for field in JobSpec.model_fields} | {"name": spec.name if spec.name != "job" else name}
             )  # fmt: skip
             plan.changes.add(
                 "job", new_job_row(ids[name], kept, member, project, who.user, at_ms, "", None, pipeline_id, name)

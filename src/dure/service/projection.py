@@ -95,7 +95,8 @@ def new_job_row(job_id: str, spec: JobSpec, member: str, project: str, user: str
         "job_id": job_id, "name": spec.name, "project": project, "member": member, "user": user, "state": "PENDING",
         "outcome": "", "attempt": 0, "gpus": spec.resources.gpus, "gpu_type": "", "site": "", "exit_code": None,
         "submitted_ms": at_ms, "started_ms": None, "ended_ms": None, "promised_ms": None, "array_id": array_id,
-        "array_index": array_index, "pipeline_id": pipeline_id, "pipeline_job": pipeline_job, "progress": "",
+        "array_index": array_index, "pipeline_id": pipeline_id, "pipeline_job": pipeline_job, "progress": "", "nodes": "[]",
+        "limit_s": None if spec.time_limit is None else spec.time_limit / 1000,
         "spec": spec.model_dump_json(exclude_defaults=True),
     }  # fmt: skip
 
@@ -157,7 +158,8 @@ def _start(desk: Desk, at_ms: int, s: Start, changes: Changes, request: Any) -> 
             "borrowed_ms": None, "exit_code": None, "energy_mj": None,
         },
     )  # fmt: skip
-    changes.change("job", s.job_id, gpu_type=s.gpu_type, site=s.site, promised_ms=None)
+    nodes = json.dumps([part.node for part in s.placements])
+    changes.change("job", s.job_id, gpu_type=s.gpu_type, site=s.site, promised_ms=None, nodes=nodes)
 
 
 def lease_of_row(row: dict[str, Any]) -> Lease:

@@ -61,7 +61,7 @@ def list_tokens(service: Running, who: Caller) -> list[TokenView]:
     return [
         TokenView(
             **{name: row[name] for name in ("token_id", "name", "user", "role", "member", "project", "site", "is_revoked")},
-            made_at=iso(row["made_ms"]) or "", expires_at=iso(row["expires_ms"]) or "",
+            created_at=iso(row["made_ms"]) or "", expires_at=iso(row["expires_ms"]) or "",
         )
         for row in service.store.rows("token", limit=10**6)
         if who.is_operator or row["user"] == who.user or (row["member"] and who.may_administer(row["member"]))

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from dure.model.job_file import JobSpec
 from dure.service import commands
 from dure.service.access import Caller, Running, carry_out
 from dure.service.app import Service, described
 from dure.service.errors import Problem, forbidden, not_found
 from dure.service.identity import Principal
 from dure.service.projection import RUN, Lease
-from dure.service.schemas import LaunchForm, LeaseForm, Sync, SyncAnswer
+from dure.service.schemas import InputForm, LaunchForm, LeaseForm, Sync, SyncAnswer
 
 router = APIRouter(prefix="/api/v1/agents", tags=["agents"])
 
@@ -58,23 +59,31 @@ def _forms(service: Service, site: str) -> list[LeaseForm]:
     rows: dict[str, dict[str, Any]] = {}
     for i in range(0, len(job_ids), 500):
         rows |= {row["job_id"]: row for row in service.store.rows("job", where={"job_id": job_ids[i : i + 500]})}
-    return [_form(lease, rows[lease.job_id]) for lease in leases if lease.job_id in rows]
+    return [_form(service, lease, rows[lease.job_id]) for lease in leases if lease.job_id in rows]
 
 
-def _form(lease: Lease, row: dict[str, Any]) -> LeaseForm:
-    from dure.model.job_file import JobSpec
+def _inputs(service: Service, row: dict[str, Any], spec: JobSpec) -> list[InputForm]:
+    """The files of a pipeline's earlier jobs that a job reads, by the ids of the jobs that made them."""
+    found = []
+    for given in spec.inputs:
+        name, _, path = given.partition("/")
+        where = {"pipeline_id": row["pipeline_id"], "pipeline_job": name}
+        found += [InputForm(job_id=made["job_id"], name=name, path=path) for made in service.store.rows("job", where=where)]
+    return found
 
+
+def _form(service: Service, lease: Lease, row: dict[str, Any]) -> LeaseForm:
     spec = JobSpec.model_validate_json(row["spec"])
     r = spec.resources
     launch = LaunchForm(
         argv=list(spec.command), env=dict(spec.env), setup=spec.setup, cwd=spec.workdir, tasks_per_node=spec.tasks_per_node,
         limit_ms=-1 if spec.time_limit is None else spec.time_limit, cpu_milli=round(r.cpus * 1000),
         mem_mib=round(r.mem_gib * 1024), checkpoint_key=row["job_id"], array_index=row["array_index"],
-        inputs=list(spec.inputs), outputs=list(spec.outputs), project=row["project"],
+        inputs=_inputs(service, row, spec) if spec.inputs and row["pipeline_id"] else [], outputs=list(spec.outputs), project=row["project"],
     )  # fmt: skip
     return LeaseForm(
         lease_id=lease.lease_id, fence=lease.fence, job_id=lease.job_id, attempt=lease.attempt, action=lease.action,  # type: ignore[arg-type]
-        deadline_ms=lease.deadline_ms, signal=spec.checkpoint.signal, grace_ms=spec.checkpoint.grace, launch=launch,
+        deadline_ms=lease.deadline_ms if lease.action != RUN else -1, signal=spec.checkpoint.signal, grace_ms=spec.checkpoint.grace, launch=launch,
         placements=[asdict(part) for part in lease.placements],
     )  # fmt: skip
 

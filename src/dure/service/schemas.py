@@ -87,17 +87,19 @@ class JobView(Answer):
     expected_start: str | None
     attempt: int
     gpus: int
-    gpu_type: str
-    site: str
+    gpu_type: str | None
+    site: str | None
     submitted_at: str
     started_at: str | None
     ended_at: str | None
     exit_code: int | None
-    outcome: str
-    array_id: str
+    outcome: str | None
+    array_id: str | None
     array_index: int | None
-    pipeline_id: str
+    pipeline_id: str | None
     progress: dict[str, Any] | None
+    nodes: list[str] = Field(description="Of the latest attempt.")
+    limit_s: float | None = Field(description="Time limit of an attempt.")
 
 
 class AttemptView(Answer):
@@ -112,6 +114,7 @@ class AttemptView(Answer):
     agreement: str
     gpu_type: str
     gpus: float
+    nodes: list[str]
     placements: list[dict[str, Any]]
     leased_at: str
     started_at: str | None
@@ -125,7 +128,7 @@ class AttemptView(Answer):
 class TimelineEntry(Answer):
     """Something that happened to a job."""
 
-    at: str
+    at_ms: int = Field(description="Epoch ms.")
     what: str
     detail: str
 
@@ -202,6 +205,8 @@ class SiteView(Answer):
     gpus: int
     online_gpus: int
     used_gpus: float
+    nodes: int
+    nodes_up: int
     power_w: int
     cap_w: int
     agent: str
@@ -217,7 +222,10 @@ class NodeView(Answer):
     gpu_type: str
     gpus: int
     used_gpus: float
-    state: str
+    state: Literal["up", "down", "quarantined", "spare", "offline", "silent"]
+    owner: str
+    cpu_milli: int
+    mem_mib: int
     jobs: list[str]
 
 
@@ -227,9 +235,9 @@ class AgentView(Answer):
     site: str
     agent_id: str
     seen_at: str
-    is_connected: bool
-    nodes: list[str]
-    leases: int
+    state: Literal["connected", "silent"]
+    nodes: int
+    runs: int
 
 
 class ProjectView(Answer):
@@ -278,7 +286,7 @@ class TokenView(Answer):
     member: str
     project: str
     site: str
-    made_at: str
+    created_at: str
     expires_at: str
     is_revoked: bool
 
@@ -293,12 +301,13 @@ class WhoAmI(Answer):
 
 
 class AuditForm(Answer):
-    """What the audit found; `mismatches` is empty where all is proved."""
+    """What the audit found; where all is proved there are no mismatches. `findings`: what the first of them are."""
 
     events: int
     decisions: int
     verified: int
-    mismatches: list[dict[str, Any]]
+    mismatches: int
+    findings: list[dict[str, Any]]
 
 
 class EventForm(Answer):
@@ -347,6 +356,9 @@ class AgentRun(Request):
     ended_ms: Annotated[int, Field(ge=-1, le=2**53)] = -1
     progress: dict[str, Any] | None = None
     gpu_energy_mj: Annotated[int, Field(ge=-1, le=2**62)] = -1
+    log_bytes: list[Annotated[int, Field(ge=0, le=2**53)]] | None = Field(
+        default=None, description="Of what is over: final size of each rank's log; null: all of them were sent."
+    )
 
 
 class Sync(Request):
@@ -358,6 +370,14 @@ class Sync(Request):
     nodes: list[AgentNode] = Field(max_length=4096)
     runs: list[AgentRun] = Field(max_length=100_000)
     wait_s: Annotated[float, Field(ge=0, le=30)] = 0
+
+
+class InputForm(Answer):
+    """A file that an earlier job of the pipeline has left: found under `name/path`."""
+
+    job_id: str
+    name: str
+    path: str
 
 
 class LaunchForm(Answer):
@@ -373,7 +393,7 @@ class LaunchForm(Answer):
     mem_mib: int
     checkpoint_key: str
     array_index: int | None
-    inputs: list[str]
+    inputs: list[InputForm]
     outputs: list[str]
     project: str
 

@@ -33,6 +33,8 @@ from dure.store.store import Store
 from dure.twin.foresight import expected_starts
 from dure.twin.replay import make_world
 
+#: Words for the states of a node, by the kernels' numbers.
+_NODE_STATES: tuple[Any, ...] = ("up", "down", "quarantined", "spare", "offline", "silent")
 #: An agent not heard for so long is not connected.
 SILENT_MS = 60_000
 
@@ -133,11 +135,12 @@ class Views:
             expected = row["promised_ms"]
         return JobView(
             **{name: row[name] for name in ("job_id", "name", "project", "member", "user", "state", "attempt", "gpus",
-                                            "gpu_type", "site", "exit_code", "outcome", "array_id", "array_index",
-                                            "pipeline_id")},
+                                            "exit_code", "array_index")},
+            **{name: row[name] or None for name in ("gpu_type", "site", "outcome", "array_id", "pipeline_id")},
             reason=reason, expected_start=iso(expected), submitted_at=_at(row["submitted_ms"]),
             started_at=iso(row["started_ms"]), ended_at=iso(row["ended_ms"]),
-            progress=json.loads(row["progress"]) if row["progress"] else None,
+            progress=json.loads(row["progress"]) if row["progress"] else None, nodes=json.loads(row["nodes"]),
+            limit_s=row["limit_s"],
         )  # fmt: skip
 
     def _reason(self, job_id: str, found: Explanation | None) -> str | None:
@@ -253,7 +256,7 @@ class Views:
                 out.append(
                     SiteView(
                         name=site.name, gpus=int(s.node["num"][here].sum()), online_gpus=int(s.node["num"][here & up].sum()),
-                        used_gpus=float(s.node["used_milli"][here].sum()) / 1000, power_w=int(s.site[i]["power_w"]),
+                        used_gpus=float(s.node["used_milli"][here].sum()) / 1000, nodes=int(here.sum()), nodes_up=int((here & up).sum()), power_w=int(s.site[i]["power_w"]),
                         cap_w=int(s.site[i]["cap_w"]), agent="" if row is None else "connected" if is_live else "silent",
                         seen_at=iso(row["seen_ms"]) if row else None,
                     )
@@ -263,7 +266,6 @@ class Views:
     def nodes(self) -> list[NodeView]:
         """Nodes that an agent offers or has offered."""
         alliance = self.writer.alliance
-        names = {0: "UP", 1: "DOWN", 2: "QUARANTINED", 3: "SPARE", 4: "OFFLINE"}
         offered = [n["name"] for row in self.store.rows("agent") for n in json.loads(row["nodes"])]
         out = []
         with self.writer.lock:
@@ -280,7 +282,8 @@ class Views:
                     NodeView(
                         name=name, site=alliance.fleet.sites[int(pool["site"])].name, pool=built.terms.pools[int(node["pool"])].name,
                         gpu_type=alliance.fleet.gpu_types[max(int(pool["gpu_type"]), 0)].name, gpus=int(node["num"]),
-                        used_gpus=int(node["used_milli"]) / 1000, state=names[int(node["state"])], jobs=sorted(jobs),
+                        used_gpus=int(node["used_milli"]) / 1000, state=_NODE_STATES[int(node["state"])], owner=built.terms.members[int(pool["home"])].name,
+                        cpu_milli=int(node["cpu_all"]), mem_mib=int(node["mem_all"]), jobs=sorted(jobs),
                     )
                 )  # fmt: skip
         return out
@@ -290,8 +293,8 @@ class Views:
         return [
             AgentView(
                 site=row["site"], agent_id=row["agent_id"], seen_at=_at(row["seen_ms"]),
-                is_connected=now_ms - row["seen_ms"] < SILENT_MS, nodes=[n["name"] for n in json.loads(row["nodes"])],
-                leases=len(self.writer.desk.by_site.get(row["site"], {})),
+                state="connected" if now_ms - row["seen_ms"] < SILENT_MS else "silent", nodes=len(json.loads(row["nodes"])),
+                runs=len(self.writer.desk.by_site.get(row["site"], {})),
             )
             for row in self.store.rows("agent")
         ]  # fmt: skip
@@ -342,7 +345,7 @@ def _attempt(a: dict[str, Any]) -> AttemptView:
     return AttemptView(
         **{name: a[name] for name in ("lease_id", "attempt", "state", "cause", "site", "owner", "agreement", "gpu_type",
                                       "exit_code")},
-        gpus=a["gpu_milli"] / 1000, placements=json.loads(a["placements"]), leased_at=_at(a["leased_ms"]),
+        gpus=a["gpu_milli"] / 1000, placements=(parts := json.loads(a["placements"])), nodes=[p["node"] for p in parts], leased_at=_at(a["leased_ms"]),
         started_at=iso(a["started_ms"]), ended_at=iso(a["ended_ms"]),
         run_s=None if a["run_ms"] is None else a["run_ms"] / 1000,
         borrowed_s=None if a["borrowed_ms"] is None else a["borrowed_ms"] / 1000,
@@ -362,4 +365,4 @@ def _timeline(row: dict[str, Any], attempts: list[dict[str, Any]]) -> list[Timel
             found.append((a["ended_ms"], a["state"], f"attempt {a['attempt']}{code}"))
     if row["ended_ms"] is not None:
         found.append((row["ended_ms"], "ended", row["outcome"]))
-    return [TimelineEntry(at=_at(ms), what=what, detail=detail) for ms, what, detail in sorted(found, key=lambda x: x[0])]
+    return [TimelineEntry(at_ms=ms, what=what, detail=detail) for ms, what, detail in sorted(found, key=lambda x: x[0])]

@@ -54,6 +54,8 @@ job = Table(
     Column("pipeline_id", String(64), nullable=False),
     Column("pipeline_job", String(64), nullable=False),
     Column("progress", Text, nullable=False),
+    Column("nodes", Text, nullable=False),
+    Column("limit_s", Float),
     Column("spec", Text, nullable=False),
     Index("job_state", "state", "job_id"),
     Index("job_project", "project", "job_id"),

@@ -90,6 +90,8 @@ def upgrade() -> None:
         sa.Column("pipeline_id", sa.String(length=64), nullable=False),
         sa.Column("pipeline_job", sa.String(length=64), nullable=False),
         sa.Column("progress", sa.Text(), nullable=False),
+        sa.Column("nodes", sa.Text(), nullable=False),
+        sa.Column("limit_s", sa.Float(), nullable=True),
         sa.Column("spec", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("job_id"),
     )

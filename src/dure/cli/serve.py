@@ -1,0 +1,182 @@
+"""`dure up` and `dure serve`: the live service, with and without an agent for this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dure.model.errors import InputError
+
+if TYPE_CHECKING:
+    from dure.service.app import Service
+
+_OPTIONS = (
+    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; the default is this machine's own."),
+    click.option("--port", default=8080, type=click.IntRange(0, 65535), show_default=True, help="0: any free one."),
+    click.option("--data-dir", type=click.Path(file_okay=False), help="Folder of the data; default: in your home folder."),
+    click.option("--database", default="", help="SQLAlchemy URL; default: SQLite in the data folder."),
+    click.option("--alliance", type=click.Path(), help="Alliance to begin with; default: the reference alliance."),
+    click.option("--policy", default="dure", show_default=True, help="Policy to begin with."),
+    click.option("--ttl-s", default=3600, type=click.IntRange(10, 30 * 86_400), show_default=True,
+                 help="So long an agent goes on without contact."),
+)  # fmt: skip
+
+
+def _with_options(command: Any) -> Any:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_with_options
+def serve(
+    host: str, port: int, data_dir: str | None, database: str, alliance: str | None, policy: str, ttl_s: int
+) -> None:
+    """Run the service alone; agents come from elsewhere."""
+    _run(host, port, data_dir, database, alliance, policy, ttl_s, None)
+
+
+@click.command()
+@_with_options
+@click.option("--gpus", type=click.IntRange(1, 1024), default=8, show_default=True,
+              help="GPUs of this machine; stand-ins where it has none.")  # fmt: skip
+@click.option("--owner", default="", help="Member that brings this machine in; default: the alliance's first.")
+@click.option("--gpu-type", default="", help="Type of this machine's GPUs, of the alliance's; default: its first.")
+def up(
+    host: str, port: int, data_dir: str | None, database: str, alliance: str | None, policy: str, ttl_s: int, gpus: int,
+    owner: str, gpu_type: str,
+) -> None:  # fmt: skip
+    """Start everything on this machine: service, database and an agent, loaded with the reference alliance.
+
+    Prints the address and, at the first start, the operator's token. Runs until it is stopped; jobs go on meanwhile and
+    are taken up at the next start.
+    """
+    _run(host, port, data_dir, database, alliance, policy, ttl_s, (gpus, owner, gpu_type))
+
+
+def _run(
+    host: str, port: int, data_dir: str | None, database: str, alliance: str | None, policy: str, ttl_s: int,
+    machine: tuple[int, str, str] | None,
+) -> None:  # fmt: skip
+    from dure.examples import example_path
+    from dure.policy.config import named_policy
+    from dure.service.app import Service, Settings, configure_logging
+    from dure.service.up import begin, data_folder, with_machine
+    from dure.twin.files import read_text
+    from dure.twin.warm import warm
+
+    named_policy(policy)
+    folder = data_folder(data_dir)
+    source = alliance or str(example_path("alliance"))
+    text = read_text(source)
+    listener = _listen(host, port)
+    configure_logging()
+    click.echo("Getting ready (the first time this takes half a minute) …", err=True)
+    warm()
+    service = Service(Settings(database or f"sqlite:///{folder / 'dure.db'}", folder, ttl_ms=ttl_s * 1000))
+    service.store.open()
+    is_new = service.store.document() is None
+    if is_new:
+        if machine is not None:
+            text = with_machine(text, machine[0], *_owner_and_type(text, source, machine[1], machine[2]))
+        begin(service, text, source, policy)
+    service.open()
+    url = f"http://{host if host not in ('0.0.0.0', '::') else '127.0.0.1'}:{listener.getsockname()[1]}"
+    agent_token = _greet(service, folder, url, is_new)
+    asyncio.run(_serve(service, listener, url, folder if machine is not None else None, agent_token))
+
+
+def _owner_and_type(text: str, source: str, owner: str, gpu_type: str) -> tuple[str, str]:
+    from dure.model.alliance import load_alliance
+
+    spec = load_alliance(text, source)
+    members, types = [m.name for m in spec.members], [t.name for t in spec.gpu_types if t.scale == "node"]
+    if owner and owner not in members:
+        raise InputError(f"no member {owner!r}; there are {', '.join(members)}", source, field="--owner")
+    if gpu_type and gpu_type not in types:
+        raise InputError(f"no GPU type {gpu_type!r} of single nodes; there are {', '.join(types)}", source, field="--gpu-type")
+    return owner or members[0], gpu_type or types[0]
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        raise InputError(f"cannot listen on {host} port {port}: {error.strerror}", field="--port") from None
+    listener.listen(1024)
+    return listener
+
+
+def _greet(service: Service, folder: Path, url: str, is_new: bool) -> str:
+    """Say where it is; at the first start make and show the operator's token."""
+    from dure.service.up import first_tokens, keep_secret, write_client_config
+
+    secret = folder / "agent.token"
+    if is_new:
+        made = first_tokens(service, sorted(service.writer.member_names))
+        keep_secret(secret, made.agent_token)
+        keep_secret(folder / "operator.token", made.operator_token)
+        click.echo(f"operator token (shown once): {made.operator_token}")
+    elif not service.writer.is_leading:
+        click.echo("another service leads; this one waits to take over", err=True)
+    click.echo(f"Dure is up: {url}")
+    operator = folder / "operator.token"
+    if operator.is_file():
+        with contextlib.suppress(OSError):
+            write_client_config(url, operator.read_text(encoding="utf-8").strip())
+    sys.stdout.flush()
+    return secret.read_text(encoding="utf-8").strip() if secret.is_file() else ""
+
+
+async def _serve(service: Service, listener: socket.socket, url: str, agent_folder: Path | None, token: str) -> None:
+    import uvicorn
+
+    from dure.service.app import create_app
+
+    config = uvicorn.Config(create_app(service), log_level="warning", timeout_graceful_shutdown=5, access_log=False)
+    server = uvicorn.Server(config)
+    agent = None
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(server.serve(sockets=[listener]))]
+    if agent_folder is not None and token:
+        agent = _agent_of(service, url, agent_folder, token)
+        tasks.append(asyncio.create_task(agent.run()))
+
+    def stop() -> None:
+        server.should_exit = True
+        if agent is not None:
+            agent.stop()
+
+    loop = asyncio.get_running_loop()
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        await asyncio.to_thread(service.close)
+
+
+def _agent_of(service: Service, url: str, folder: Path, token: str) -> Any:
+    from dure.agent.agent import Agent, AgentConfig
+    from dure.agent.folders import Folders
+    from dure.executors.local import LocalExecutor
+    from dure.executors.local_nodes import find_nodes
+    from dure.service.up import MACHINE_SITE
+
+    alliance = service.writer.alliance
+    names = alliance.nodes_of_site(MACHINE_SITE)
+    per_node = int(alliance.fleet.nodes["num_gpus"][alliance.node_index(names[0])]) if names else 0
+    home = folder / "agent"
+    runner = LocalExecutor(Folders(home.resolve()).state, find_nodes(names, per_node, ""))
+    return Agent(AgentConfig(MACHINE_SITE, url, token, home), runner)
