@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ from dure.model.errors import InputError
 
 if TYPE_CHECKING:
     from dure.service.app import Service
+
+#: Says whether it went well and whether the service is to stop.
+Tour = Callable[[], tuple[bool, bool]]
 
 _OPTIONS = (
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; the default is this machine's own."),
@@ -50,22 +54,29 @@ def serve(
               help="GPUs of this machine; stand-ins where it has none.")  # fmt: skip
 @click.option("--owner", default="", help="Member that brings this machine in; default: the alliance's first.")
 @click.option("--gpu-type", default="", help="Type of this machine's GPUs, of the alliance's; default: its first.")
+@click.option("--tour", "is_touring", is_flag=True, help="Play a short tour through the API once it is up.")
+@click.option("--once", "is_once", is_flag=True, help="With --tour: stop after it, with exit code 0, or 1 where it failed.")
 def up(
     host: str, port: int, data_dir: str | None, database: str, alliance: str | None, policy: str, ttl_s: int, gpus: int,
-    owner: str, gpu_type: str,
+    owner: str, gpu_type: str, is_touring: bool, is_once: bool,
 ) -> None:  # fmt: skip
     """Start everything on this machine: service, database and an agent, loaded with the reference alliance.
 
     Prints the address and, at the first start, the operator's token. Runs until it is stopped; jobs go on meanwhile and
     are taken up at the next start.
     """
-    _run(host, port, data_dir, database, alliance, policy, ttl_s, (gpus, owner, gpu_type))
+    if is_once and not is_touring:
+        raise InputError("goes with --tour", field="--once")
+    is_good = _run(host, port, data_dir, database, alliance, policy, ttl_s, (gpus, owner, gpu_type), is_touring, is_once)
+    if is_once and not is_good:
+        sys.exit(1)
 
 
 def _run(
     host: str, port: int, data_dir: str | None, database: str, alliance: str | None, policy: str, ttl_s: int,
-    machine: tuple[int, str, str] | None,
-) -> None:  # fmt: skip
+    machine: tuple[int, str, str] | None, is_touring: bool = False, is_once: bool = False,
+) -> bool:  # fmt: skip
+    """Serve until stopped; whether the tour, if there was one, went well."""
     from dure.examples import example_path
     from dure.policy.config import named_policy
     from dure.service.app import Service, Settings, configure_logging
@@ -91,7 +102,26 @@ def _run(
     service.open()
     url = f"http://{host if host not in ('0.0.0.0', '::') else '127.0.0.1'}:{listener.getsockname()[1]}"
     agent_token = _greet(service, folder, url, is_new)
-    asyncio.run(_serve(service, listener, url, folder if machine is not None else None, agent_token))
+    tour = _tour(url, folder, is_once) if is_touring else None
+    return asyncio.run(_serve(service, listener, url, folder if machine is not None else None, agent_token, tour))
+
+
+def _tour(url: str, folder: Path, is_once: bool) -> Tour:
+    """The tour as a call that says whether it went well and whether the service is to stop."""
+
+    def play_it() -> tuple[bool, bool]:
+        from dure.cli.live_tour import play
+
+        try:
+            play(url, (folder / "operator.token").read_text(encoding="utf-8").strip())
+        except Exception as error:  # whatever it was, the service must not be left waiting for the tour
+            click.echo(f"dure: the tour failed: {error}", err=True)
+            return False, is_once
+        click.echo(f"\nThe alliance stays up at {url}; stop it with Ctrl-C." if not is_once else "\nThe tour went well.")
+        sys.stdout.flush()
+        return True, is_once
+
+    return play_it
 
 
 def _owner_and_type(text: str, source: str, owner: str, gpu_type: str) -> tuple[str, str]:
@@ -139,7 +169,9 @@ def _greet(service: Service, folder: Path, url: str, is_new: bool) -> str:
     return secret.read_text(encoding="utf-8").strip() if secret.is_file() else ""
 
 
-async def _serve(service: Service, listener: socket.socket, url: str, agent_folder: Path | None, token: str) -> None:
+async def _serve(
+    service: Service, listener: socket.socket, url: str, agent_folder: Path | None, token: str, tour: Tour | None
+) -> bool:
     import uvicorn
 
     from dure.service.app import create_app
@@ -147,22 +179,41 @@ async def _serve(service: Service, listener: socket.socket, url: str, agent_fold
     config = uvicorn.Config(create_app(service), log_level="warning", timeout_graceful_shutdown=5, access_log=False)
     server = uvicorn.Server(config)
     agent = None
+
+    def leave() -> None:
+        service.wake_all()
+        server.should_exit = True
+
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(server.serve(sockets=[listener]))]
     if agent_folder is not None and token:
         agent = _agent_of(service, url, agent_folder, token)
-        tasks.append(asyncio.create_task(agent.run()))
+        at_work = asyncio.create_task(agent.run())
+        at_work.add_done_callback(lambda _: leave())
+        tasks.append(at_work)
 
     def stop() -> None:
-        server.should_exit = True
+        # The agent first: its open question would keep the server waiting.
         if agent is not None:
             agent.stop()
+        else:
+            leave()
 
+    async def guide() -> bool:
+        if tour is None:
+            return True
+        is_good, is_over = await asyncio.to_thread(tour)
+        if is_over:
+            stop()
+        return is_good
+
+    touring = asyncio.create_task(guide())
     loop = asyncio.get_running_loop()
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     try:
         await asyncio.gather(*tasks)
+        return touring.result() if touring.done() else True
     finally:
         await asyncio.to_thread(service.close)
 

@@ -133,6 +133,8 @@ class AttemptView(View):
     started_at: datetime | None = None
     ended_at: datetime | None = None
     exit_code: int | None = None
+    owner: str | None = None
+    agreement: str | None = None
 
 
 class TimelineEntry(View):

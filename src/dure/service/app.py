@@ -101,6 +101,10 @@ class Service:
 
         self._loop.call_soon_threadsafe(wake)
 
+    def wake_all(self) -> None:
+        """Answer every agent that waits for news: the service is about to stop."""
+        self._wake(set(self.changed))
+
     def change_of(self, site: str) -> asyncio.Event:
         """Set when the site's leases change next."""
         return self.changed.setdefault(site, asyncio.Event())
