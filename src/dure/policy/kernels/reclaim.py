@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dure.policy.kernels.bits import next_bit
+from dure.policy.kernels.bits import gpus_in, next_bit
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
     DURE,
@@ -135,6 +135,37 @@ def spare_gpus(S: State, s: int, v: int) -> int:
 
 
 @kernel
+def gpus_on(S: State, n: int, v: int) -> tuple[int, int]:
+    """(whole GPUs, GPUs of which it has any) of a job on node n; a job that has grown there has several segments."""
+    whole, touched = np.int64(0), np.int64(0)
+    s = S.node[n].seg
+    while s >= 0:
+        if S.seg[s].job == v:
+            whole += seg_gpus(S, s)
+            touched += gpus_in(S.seg[s].mask)
+        s = S.seg[s].node_next
+    return whole, touched
+
+
+@kernel
+def leaving_on(S: State, n: int) -> tuple[int, int, int, int]:
+    """What those who have been told to leave a node will give back: whole GPUs, CPU, memory, network."""
+    free = cpu = mem = net = np.int64(0)
+    s = S.node[n].seg
+    while s >= 0:
+        v = S.seg[s].job
+        if S.job[v].state == REVOKING:
+            c, count = S.job[v].cls, gpus_in(S.seg[s].mask)
+            got = seg_gpus(S, s)
+            free += got if got > 0 else revoked_gpu(S, n, s)
+            cpu += cpu_for(S, c, count)
+            mem += mem_for(S, c, count)
+            net += net_for(S, c, count)
+        s = S.seg[s].node_next
+    return free, cpu, mem, net
+
+
+@kernel
 def victim_cost(S: State, s: int, v: int, kind: int, is_shrinking: bool) -> int:
     """Order of victims: elastic jobs that only shrink, then lowest class, then least lost work."""
     job = S.job[v]
@@ -175,7 +206,7 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     free = node.free
     if free >= need and fits(S, n, c, need):
         return np.int64(0)
-    if kind == HOLD_RECLAIM and free + node.over_milli // 1000 + 1 < need:
+    if kind == HOLD_RECLAIM and node.over_milli == 0:
         return NO_COST
     if need == node.num and not is_whole_victim(S, n, kind, claimant):
         return NO_COST
@@ -191,20 +222,9 @@ def victims_cost(S: State, n: int, need: int, kind: int, claimant: int, is_shrin
 
     `is_shrinking`: elastic jobs give what they can spare, first of all, and are not stopped; else they are as others.
     """
-    node = S.node[n]
     c = S.job[claimant].cls
-    free = node.free
-    cpu = mem = net = np.int64(0)
-    s = node.seg
-    while s >= 0:
-        v = S.seg[s].job
-        if S.job[v].state == REVOKING:
-            got = seg_gpus(S, s)
-            free += got
-            cpu += cpu_for(S, S.job[v].cls, got)
-            mem += mem_for(S, S.job[v].cls, got)
-            net += net_for(S, S.job[v].cls, got)
-        s = S.seg[s].node_next
+    free, cpu, mem, net = leaving_on(S, n)
+    free += S.node[n].free
     total = np.int64(0)
     above, above_v = np.int64(-1), -1
     while free < need or not fits_with(S, n, c, need, cpu, mem, net):
@@ -213,15 +233,15 @@ def victims_cost(S: State, n: int, need: int, kind: int, claimant: int, is_shrin
             return NO_COST
         v = S.seg[s].job
         above, above_v = victim_cost(S, s, v, kind, is_shrinking), v
-        got = spare_gpus(S, s, v) if is_shrinking else np.int64(0)
-        if got == 0:
-            got = seg_gpus(S, s)
+        got, touched = gpus_on(S, n, v)
+        if is_shrinking and spare_gpus(S, s, v) > 0:
+            got = touched = min(got, S.job[v].alloc - S.cls[S.job[v].cls].min_gpus)
         free += got
         if S.seg[s].milli < 1000:
             free += frees_gpu(S, n, s, kind, claimant)
-        cpu += cpu_for(S, S.job[v].cls, got)
-        mem += mem_for(S, S.job[v].cls, got)
-        net += net_for(S, S.job[v].cls, got)
+        cpu += cpu_for(S, S.job[v].cls, touched)
+        mem += mem_for(S, S.job[v].cls, touched)
+        net += net_for(S, S.job[v].cls, touched)
         if kind == HOLD_RANK:
             # The further behind the claimant it stands, the less a victim costs.
             total += RANK_COST // max(current_rank(S, v) - S.job[claimant].rank, 1)
@@ -232,16 +252,20 @@ def victims_cost(S: State, n: int, need: int, kind: int, claimant: int, is_shrin
 
 @kernel
 def frees_gpu(S: State, n: int, s: int, kind: int, claimant: int) -> int:
-    """1 if segment s is the last victim on its shared GPU and only victims stand there, else 0."""
+    """1 if segment s is the last victim on its shared GPU and nobody stays there but victims and who leaves, else 0."""
     mask = S.seg[s].mask
+    if mask == 0:
+        return 0
+    v = S.seg[s].job
+    cost = victim_cost(S, s, v, kind, False)
     t = S.node[n].seg
     while t >= 0:
-        if t != s and S.seg[t].mask & mask:
-            v = S.seg[t].job
-            if not (
-                is_victim(S, v, kind, claimant)
-                and victim_cost(S, t, v, kind, False) < victim_cost(S, s, S.seg[s].job, kind, False)
-            ):
+        u = S.seg[t].job
+        if t != s and S.seg[t].mask & mask and S.job[u].state != REVOKING:
+            if not is_victim(S, u, kind, claimant):
+                return 0
+            other = victim_cost(S, t, u, kind, False)
+            if other > cost or (other == cost and u > v):
                 return 0
         t = S.seg[t].node_next
     return 1
@@ -494,22 +518,13 @@ def clear_node(S: State, n: int, need: int, kind: int, claimant: int, h: int) ->
     cls_idx = S.job[claimant].cls
     is_shrinking = kind == HOLD_RECLAIM and victims_cost(S, n, need, kind, claimant, True) != NO_COST
     while True:
-        free = S.node[n].free
-        cpu = mem = net = np.int64(0)
         s = S.node[n].seg
         while s >= 0:
-            v = S.seg[s].job
-            if S.job[v].state == REVOKING:
-                got = seg_gpus(S, s)
-                free += got
-                if got == 0:
-                    free += revoked_gpu(S, n, s)
-                cpu += cpu_for(S, S.job[v].cls, got)
-                mem += mem_for(S, S.job[v].cls, got)
-                net += net_for(S, S.job[v].cls, got)
-                if S.job[v].vacate_ms > S.hold[h].start_ms:
-                    S.hold[h].start_ms = S.job[v].vacate_ms
+            if S.job[S.seg[s].job].state == REVOKING:
+                S.hold[h].start_ms = max(S.hold[h].start_ms, S.job[S.seg[s].job].vacate_ms)
             s = S.seg[s].node_next
+        free, cpu, mem, net = leaving_on(S, n)
+        free += S.node[n].free
         if free >= need and fits_with(S, n, cls_idx, need, cpu, mem, net):
             return
         s = cheapest_victim(S, n, kind, claimant, np.int64(-1), -1, is_shrinking)
