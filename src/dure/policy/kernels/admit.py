@@ -125,7 +125,7 @@ def may_claim(S: State, c: int, p: int) -> bool:
     cls = S.cls[c]
     pool = S.pool[p]
     gpus = cls.min_gpus
-    if pool.over_milli == 0 or gpus == 0 or cls.gpu_milli < 1000 or S.g[0].now_ms < cls.no_hold_ms:
+    if pool.over_segs == 0 or gpus == 0 or cls.gpu_milli < 1000 or S.g[0].now_ms < cls.no_hold_ms:
         return False
     if pool.over_milli + pool.free_milli < gpus * 1000:
         return False
@@ -173,7 +173,7 @@ def reclaim_for(S: State, c: int, p: int) -> bool:
         gpus = cls.num_gpus if attempt == 0 else cls.min_gpus
         if gpus == 0 or cls.gpu_milli < 1000 or (attempt == 1 and cls.min_gpus == cls.num_gpus):
             return False
-        if not is_within_share(S, cls.member, p, gpus * 1000) or pool.over_milli == 0:
+        if not is_within_share(S, cls.member, p, gpus * 1000) or pool.over_segs == 0:
             continue
         if pool.over_milli + pool.free_milli < gpus * 1000:
             continue

@@ -206,7 +206,7 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     free = node.free
     if free >= need and fits(S, n, c, need):
         return np.int64(0)
-    if kind == HOLD_RECLAIM and node.over_milli == 0:
+    if kind == HOLD_RECLAIM and node.over_segs == 0:
         return NO_COST
     if need == node.num and not is_whole_victim(S, n, kind, claimant):
         return NO_COST
