@@ -579,8 +579,9 @@ def reclaim_power(S: State, p: int, need_w: int, claimant: int) -> None:
             while v >= 0 and need_w > 0:
                 job = S.job[v]
                 before = job.over_prev
-                if job.state == RUNNING and job.cause != claimant:
-                    need_w -= (pool.busy_w - pool.idle_w) * job.alloc * milli_in(S, v) // 1000
+                gives_w = (pool.busy_w - pool.idle_w) * job.alloc * milli_in(S, v) // 1000
+                if gives_w > 0 and job.state == RUNNING and job.cause != claimant:
+                    need_w -= gives_w
                     revoke(S, v, notice_ms(S, m, q), claimant)
                     site.due_ms = max(site.due_ms, job.vacate_ms)
                 v = before
