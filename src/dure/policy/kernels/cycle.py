@@ -202,7 +202,7 @@ def start_ready(S: State) -> None:
         claim = job.claim_ms
         n, num = hold.head, 0
         while n >= 0:
-            S.pick[num, 0], S.pick[num, 1] = n, hold.need
+            S.pick[num, 0], S.pick[num, 1] = n, S.node[n].hold_need
             num += 1
             n = S.node[n].hold_next
         if not has_power(S, p, num, 0):

@@ -83,7 +83,7 @@ def check_hold(S: State, n: int) -> None:
         return
     hold = S.hold[h]
     c = S.job[hold.job].cls
-    if node.free >= hold.need and fits(S, n, c, hold.need):
+    if node.free >= node.hold_need and fits(S, n, c, node.hold_need):
         node.is_ready = 1
         hold.missing -= 1
         if hold.missing == 0:

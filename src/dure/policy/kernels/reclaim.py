@@ -38,6 +38,8 @@ from dure.policy.kernels.queue import rank_of
 from dure.policy.kernels.quota import notice_ms
 
 NO_COST = np.int64(-1)
+#: In place of the cost of a node that is picked already.
+IS_PICKED = np.int64(-2)
 #: Bits of lost work, in GPU-ms, below the priority class in a victim's cost.
 LOST_BITS = 44
 #: Time between two exact counts of the bound on ranks.
@@ -321,26 +323,58 @@ def plan(S: State, c: int, p: int, gpus: int, kind: int, claimant: int) -> int:
         return plan_one(S, p, per_node, kind, claimant)
     if S.cls[c].topology == 1:
         return 0
-    is_sum = kind == HOLD_RECLAIM or kind == HOLD_RANK
-    r, cut = best_domain(S, p, True, need, per_node, kind, claimant, is_sum)
+    r, cut = best_domain(S, p, True, parts, per_node, rest, kind, claimant)
     if r >= 0:
-        return pick_cheapest(S, S.rack[r].node0, S.rack[r].node1, need, cut, per_node)
+        return pick_gang(S, S.rack[r].node0, S.rack[r].node1, parts, cut, per_node, rest, kind, claimant)
     if S.cls[c].topology == 2:
         return 0
-    b, cut = best_domain(S, p, False, need, per_node, kind, claimant, is_sum)
+    b, cut = best_domain(S, p, False, parts, per_node, rest, kind, claimant)
     if b >= 0:
-        return pick_cheapest(S, S.block[b].node0, S.block[b].node1, need, cut, per_node)
-    if S.cls[c].topology == 3 or (is_whole_reclaim(S, p, per_node, kind) and pool.clear < need):
+        return pick_gang(S, S.block[b].node0, S.block[b].node1, parts, cut, per_node, rest, kind, claimant)
+    if S.cls[c].topology == 3 or (is_whole_reclaim(S, p, per_node, kind) and pool.clear < parts):
         return 0
     if kind == HOLD_RANK and need <= pool.block_nodes and pool.node1 - pool.node0 > 4 * S.g[0].scan_max:
         # One's own jobs are not stopped all over a large pool for a gang that a block could hold.
         return 0
-    for n in range(pool.node0, pool.node1):
-        S.cost[n] = node_cost(S, n, per_node, kind, claimant)
-    cost, cut = domain_cost(S, pool.node0, pool.node1, need, is_sum)
+    cost, cut = gang_cost(S, pool.node0, pool.node1, parts, per_node, rest, kind, claimant)
     if cost < 0:
         return 0
-    return pick_cheapest(S, pool.node0, pool.node1, need, cut, per_node)
+    return pick_gang(S, pool.node0, pool.node1, parts, cut, per_node, rest, kind, claimant)
+
+
+@kernel
+def gang_cost(
+    S: State, n0: int, n1: int, parts: int, per_node: int, rest: int, kind: int, claimant: int
+) -> tuple[int, int]:
+    """`domain_cost` of a gang's full nodes in [n0, n1), whose costs are left in `S.cost`; -1 also if its rest has no room."""
+    others = 0
+    for n in range(n0, n1):
+        S.cost[n] = node_cost(S, n, per_node, kind, claimant)
+        if rest > 0 and (S.cost[n] >= 0 or node_cost(S, n, rest, kind, claimant) >= 0):
+            others += 1
+    cost, cut = domain_cost(S, n0, n1, parts, kind == HOLD_RECLAIM or kind == HOLD_RANK)
+    if rest > 0 and others <= parts:
+        return np.int64(-1), 0
+    return cost, cut
+
+
+@kernel
+def pick_gang(
+    S: State, n0: int, n1: int, parts: int, cut: int, per_node: int, rest: int, kind: int, claimant: int
+) -> int:
+    """`pick_cheapest` for a gang's full nodes, and for its smaller last part the cheapest other node."""
+    num = pick_cheapest(S, n0, n1, parts, cut, per_node)
+    if rest == 0:
+        return num
+    for i in range(num):
+        S.cost[S.pick[i, 0]] = IS_PICKED
+    best, best_cost = -1, NEVER_MS
+    for n in range(n0, n1):
+        cost = node_cost(S, n, rest, kind, claimant) if S.cost[n] != IS_PICKED else NO_COST
+        if cost >= 0 and cost < best_cost:
+            best, best_cost = n, cost
+    S.pick[num, 0], S.pick[num, 1] = best, rest
+    return num + 1
 
 
 @kernel
@@ -354,13 +388,13 @@ def best_domain(
     S: State,
     p: int,
     is_rack: bool,
-    need: int,
+    parts: int,
     per_node: int,
+    rest: int,
     kind: int,
     claimant: int,
-    is_sum: bool,
 ) -> tuple[int, int]:
-    """(rack or block, threshold of its node costs) whose `need` cheapest nodes cost least; (-1, 0): none.
+    """(rack or block, threshold of its node costs) whose `parts` cheapest nodes cost least; (-1, 0): none.
 
     Looks on from where the last search ended, until a domain was found and 4 × `scan_max` nodes were seen (by rank,
     `scan_max`, also when none was): the work of a decision does not grow with the fleet.
@@ -370,6 +404,7 @@ def best_domain(
     num = (pool.rack1 if is_rack else pool.block1) - first
     best, best_cost, best_cut = -1, NEVER_MS, 0
     looked = 0
+    need = parts + (1 if rest > 0 else 0)
     is_whole = is_whole_reclaim(S, p, per_node, kind)
     limit = (1 if kind == HOLD_RANK else 4) * S.g[0].scan_max
     at = pool.node0 + pool.cursor
@@ -379,12 +414,10 @@ def best_domain(
     for i in range(num):
         d = first + (start + i) % num
         dom = S.rack[d] if is_rack else S.block[d]
-        if dom.node1 - dom.node0 < need or (is_whole and dom.clear < need):
+        if dom.node1 - dom.node0 < need or (is_whole and dom.clear < parts):
             continue
-        for n in range(dom.node0, dom.node1):
-            S.cost[n] = node_cost(S, n, per_node, kind, claimant)
+        cost, cut = gang_cost(S, dom.node0, dom.node1, parts, per_node, rest, kind, claimant)
         looked += dom.node1 - dom.node0
-        cost, cut = domain_cost(S, dom.node0, dom.node1, need, is_sum)
         if cost >= 0 and (cost < best_cost or (cost == best_cost and d < best)):
             best, best_cost, best_cut = d, cost, cut
         if (best >= 0 or kind == HOLD_RANK) and looked >= limit:
@@ -473,8 +506,7 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
         return -1
     hold = S.hold[h]
     g.free_hold = hold.next
-    per_node = shape_on(S, S.job[j].cls, p, gpus)[1]
-    hold.job, hold.pool, hold.kind, hold.need = j, p, kind, per_node
+    hold.job, hold.pool, hold.kind = j, p, kind
     hold.num, hold.missing, hold.head, hold.rem = num, num, -1, gpus
     hold.start_ms = S.job[j].begin_ms if kind == HOLD_RESERVED else g.now_ms
     hold.made_ms = g.now_ms
@@ -492,6 +524,7 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
         node = S.node[n]
         node.hold = h
         node.hold_next = hold.head
+        node.hold_need = S.pick[i, 1]
         node.is_ready = 0
         count_clear(S, n)
         hold.head = n
@@ -501,7 +534,7 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
         g.reclaims += 1 if kind == HOLD_RECLAIM else 0
         n = hold.head
         while n >= 0:
-            clear_node(S, n, per_node, kind, j, h)
+            clear_node(S, n, S.node[n].hold_need, kind, j, h)
             n = S.node[n].hold_next
     n = hold.head
     while n >= 0:
