@@ -131,6 +131,7 @@ def start_job(S: State, j: int, p: int, num: int, gpus: int, is_borrowed: int) -
     g.queue_milli -= milli_of(S, job.cls)
     g.starts += 1
     job.is_restart = 0
+    job.claim_no += 1
     if job.claim_ms >= 0:
         if g.now_ms > job.claim_ms:
             g.breaches += 1
@@ -309,7 +310,7 @@ def revoke(S: State, j: int, notice: int, cause: int) -> None:
     job.state = REVOKING
     wait = min(notice, g.save_ms) if job.ckpt_ms > 0 else notice
     job.vacate_ms = g.now_ms + wait
-    job.cause = cause
+    job.cause, job.cause_no = cause, S.job[cause].claim_no
     job.preemptions += 1
     g.preemptions += 1
     decide(S, VACATE, j, job.pool, -1, job.alloc, job.vacate_ms, cause)
@@ -397,6 +398,7 @@ def on_node_down(S: State, n: int, is_failure: int) -> None:
         drop_hold(S, h)
         # The promise falls with the node; the next claim is a new one. A reserved job is seen to when it is due.
         S.job[j].claim_ms = -1
+        S.job[j].claim_no += 1
         if S.job[j].state != RESERVED:
             requeue(S, j)
     lost = 0

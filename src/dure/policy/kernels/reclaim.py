@@ -57,6 +57,12 @@ def current_rank(S: State, v: int) -> int:
 
 
 @kernel
+def was_sent_away(S: State, v: int, claimant: int) -> bool:
+    """Whether a job has been stopped for the claimant's present claim: since it began to wait, or a node fell that it held."""
+    return S.job[v].cause == claimant and S.job[v].cause_no == S.job[claimant].claim_no
+
+
+@kernel
 def is_victim(S: State, v: int, kind: int, claimant: int) -> bool:
     """Whether a running job may be made to leave for the claimant (rule 6).
 
@@ -67,7 +73,7 @@ def is_victim(S: State, v: int, kind: int, claimant: int) -> bool:
     if job.state != RUNNING:
         return False
     if kind == HOLD_RECLAIM:
-        return job.is_borrowed == 1 and job.cause != claimant
+        return job.is_borrowed == 1 and not was_sent_away(S, v, claimant)
     if kind == HOLD_RANK:
         g = S.g[0]
         head = S.job[claimant]
@@ -588,7 +594,7 @@ def lent_power_w(S: State, site_idx: int, claimant: int) -> int:
             v = S.mp[m, q].over_last
             while v >= 0:
                 job = S.job[v]
-                if job.state == RUNNING and job.cause != claimant:
+                if job.state == RUNNING and not was_sent_away(S, v, claimant):
                     total += (pool.busy_w - pool.idle_w) * job.alloc * milli_in(S, v) // 1000
                 v = job.over_prev
     return total
@@ -613,7 +619,7 @@ def reclaim_power(S: State, p: int, need_w: int, claimant: int) -> None:
                 job = S.job[v]
                 before = job.over_prev
                 gives_w = (pool.busy_w - pool.idle_w) * job.alloc * milli_in(S, v) // 1000
-                if gives_w > 0 and job.state == RUNNING and job.cause != claimant:
+                if gives_w > 0 and job.state == RUNNING and not was_sent_away(S, v, claimant):
                     need_w -= gives_w
                     revoke(S, v, notice_ms(S, m, q), claimant)
                     site.due_ms = max(site.due_ms, job.vacate_ms)
