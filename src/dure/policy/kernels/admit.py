@@ -18,7 +18,8 @@ from dure.policy.kernels.nodes import gpu_milli_on
 from dure.policy.kernels.place import place, place_on_holds, power_needed_w, shape_on
 from dure.policy.kernels.queue import class_before, drop_ended, milli_of, pop, predict_rest_ms, push
 from dure.policy.kernels.quota import is_within_share, may_use
-from dure.policy.kernels.reclaim import hold_pick, last_rank_of, plan
+from dure.policy.kernels.reclaim import hold_pick, plan
+from dure.policy.kernels.victims import last_rank_of
 
 
 @kernel
@@ -125,13 +126,14 @@ def may_claim(S: State, c: int, p: int) -> bool:
     cls = S.cls[c]
     pool = S.pool[p]
     gpus = cls.min_gpus
-    if pool.over_segs == 0 or gpus == 0 or cls.gpu_milli < 1000 or S.g[0].now_ms < cls.no_hold_ms:
+    if pool.over_segs == 0 or gpus == 0 or S.g[0].now_ms < cls.no_hold_ms:
         return False
-    if pool.over_milli + pool.free_milli < gpus * 1000:
+    milli = gpus * gpu_milli_on(S, c, p)
+    if pool.over_milli + pool.free_milli < milli:
         return False
     if gpus > pool.per_node and pool.is_plain and cls.per_node == 0 and pool.clear < gpus // pool.per_node:
         return False
-    return is_within_share(S, cls.member, p, gpus * 1000)
+    return is_within_share(S, cls.member, p, milli)
 
 
 @kernel
@@ -171,11 +173,12 @@ def reclaim_for(S: State, c: int, p: int) -> bool:
     pool = S.pool[p]
     for attempt in range(2):
         gpus = cls.num_gpus if attempt == 0 else cls.min_gpus
-        if gpus == 0 or cls.gpu_milli < 1000 or (attempt == 1 and cls.min_gpus == cls.num_gpus):
+        if gpus == 0 or (attempt == 1 and cls.min_gpus == cls.num_gpus):
             return False
-        if not is_within_share(S, cls.member, p, gpus * 1000) or pool.over_segs == 0:
+        milli = gpus * gpu_milli_on(S, c, p)
+        if not is_within_share(S, cls.member, p, milli) or pool.over_segs == 0:
             continue
-        if pool.over_milli + pool.free_milli < gpus * 1000:
+        if pool.over_milli + pool.free_milli < milli:
             continue
         num = plan(S, c, p, gpus, HOLD_RECLAIM, cls.root)
         if num == 0 or not has_power(S, p, 0, 0):
@@ -184,7 +187,7 @@ def reclaim_for(S: State, c: int, p: int) -> bool:
         if h < 0:
             return False
         # The share is taken now, so that a second claim cannot count the same room twice.
-        S.mp[cls.member, p].use_g += gpus * 1000
+        S.mp[cls.member, p].use_g += milli
         job = S.job[S.hold[h].job]
         job.claim_ms = S.hold[h].start_ms + S.g[0].breach_slack_ms
         job.claim_from_ms = S.g[0].now_ms

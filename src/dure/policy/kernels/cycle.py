@@ -198,7 +198,7 @@ def start_ready(S: State) -> None:
         c = job.cls
         p, gpus, kind = hold.pool, hold.rem, hold.kind
         m = S.cls[c].member
-        milli = gpus * 1000
+        milli = hold.milli
         claim = job.claim_ms
         n, num = hold.head, 0
         while n >= 0:

@@ -345,6 +345,7 @@ HOLD_REC = np.dtype(
         ("next", i8),
         ("num", i8),
         ("rem", i8),
+        ("milli", i8),
     ],
     align=True,
 )

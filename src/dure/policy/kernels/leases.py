@@ -75,6 +75,15 @@ def requeue(S: State, j: int) -> None:
 
 
 @kernel
+def has_part(S: State, n: int, milli: int) -> bool:
+    """Whether some GPU of a node has so much free."""
+    for i in range(S.node[n].num):
+        if (S.node[n].free_mask >> i) & 1 or S.gfree[n, i] >= milli:
+            return True
+    return False
+
+
+@kernel
 def check_hold(S: State, n: int) -> None:
     """If a held node has become free enough for the gang it is held for, count it; the last one readies the gang."""
     node = S.node[n]
@@ -83,7 +92,9 @@ def check_hold(S: State, n: int) -> None:
         return
     hold = S.hold[h]
     c = S.job[hold.job].cls
-    if node.free >= node.hold_need and fits(S, n, c, node.hold_need):
+    is_part = S.cls[c].gpu_milli < 1000
+    has_gpus = has_part(S, n, hold.milli) if is_part else node.free >= node.hold_need
+    if has_gpus and fits(S, n, c, node.hold_need):
         node.is_ready = 1
         hold.missing -= 1
         if hold.missing == 0:
@@ -268,7 +279,7 @@ def count_hold(S: State, h: int, sign: int) -> None:
         S.pool[hold.pool].holds += sign
     if hold.kind == HOLD_RESERVED:
         S.pool[hold.pool].reserved += sign
-        S.mp[S.cls[S.job[hold.job].cls].member, hold.pool].reserved_milli += sign * hold.rem * 1000
+        S.mp[S.cls[S.job[hold.job].cls].member, hold.pool].reserved_milli += sign * hold.milli
 
 
 @kernel
@@ -293,7 +304,7 @@ def drop_hold(S: State, h: int) -> None:
     if hold.next >= 0:
         S.hold[hold.next].prev = hold.prev
     if hold.kind == HOLD_RECLAIM:
-        return_share(S, S.cls[S.job[hold.job].cls].member, hold.pool, hold.rem * 1000)
+        return_share(S, S.cls[S.job[hold.job].cls].member, hold.pool, hold.milli)
     count_hold(S, h, -1)
     S.job[hold.job].hold = -1
     hold.job = -1

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from dure.policy.kernels.bits import gpus_in, next_bit
+from dure.policy.kernels.bits import next_bit
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
-    DURE,
     HOLD,
     HOLD_BACKFILL,
     HOLD_RANK,
@@ -20,181 +19,25 @@ from dure.policy.kernels.layout import (
     UP,
     State,
 )
-from dure.policy.kernels.leases import check_hold, count_hold, decide, progress_ms, revoke, shrink, unsaved_ms
-from dure.policy.kernels.nodes import (
-    count_clear,
-    cpu_for,
-    fits,
-    fits_with,
-    may_ever_fit,
-    mem_for,
-    milli_in,
-    net_for,
-    seg_gpus,
-    unindex,
-)
+from dure.policy.kernels.leases import check_hold, count_hold, decide, revoke, shrink
+from dure.policy.kernels.nodes import count_clear, fits, fits_with, gpu_milli_on, may_ever_fit, milli_in, unindex
 from dure.policy.kernels.place import shape_on
-from dure.policy.kernels.queue import rank_of
 from dure.policy.kernels.quota import notice_ms
+from dure.policy.kernels.victims import (
+    NO_COST,
+    WHOLE_NODE,
+    cheapest_victim,
+    has_rest,
+    is_whole_victim,
+    leaving_on,
+    part_cost,
+    spare_gpus,
+    victims_cost,
+    was_sent_away,
+)
 
-NO_COST = np.int64(-1)
 #: In place of the cost of a node that is picked already.
 IS_PICKED = np.int64(-2)
-#: Bits of lost work, in GPU-ms, below the priority class in a victim's cost.
-LOST_BITS = 44
-#: Time between two exact counts of the bound on ranks.
-LAST_RANK_EVERY_MS = 3_600_000
-#: Cost of a victim by rank that stands 1 ms behind the claimant; it falls with the distance.
-RANK_COST = np.int64(1 << 46)
-
-
-@kernel
-def current_rank(S: State, v: int) -> int:
-    """Rank of a running job as of now; the default's is kept up to date by `on_rerank`."""
-    if S.g[0].order == DURE:
-        return S.job[v].run_rank
-    return rank_of(S, v, S.job[v].done_ms + progress_ms(S, v))
-
-
-@kernel
-def was_sent_away(S: State, v: int, claimant: int) -> bool:
-    """Whether a job has been stopped for the claimant's present claim: since it began to wait, or a node fell that it held."""
-    return S.job[v].cause == claimant and S.job[v].cause_no == S.job[claimant].claim_no
-
-
-@kernel
-def is_victim(S: State, v: int, kind: int, claimant: int) -> bool:
-    """Whether a running job may be made to leave for the claimant (rule 6).
-
-    Reclaim takes what runs above its member's guarantee; rank takes the same member's jobs that stand behind the
-    claimant by more than the margin, have had their minimum run, write checkpoints, and were not stopped for it before.
-    """
-    job = S.job[v]
-    if job.state != RUNNING:
-        return False
-    if kind == HOLD_RECLAIM:
-        return job.is_borrowed == 1 and not was_sent_away(S, v, claimant)
-    if kind == HOLD_RANK:
-        g = S.g[0]
-        head = S.job[claimant]
-        if S.cls[job.cls].member != S.cls[head.cls].member or job.cause == claimant:
-            return False
-        if S.cls[job.cls].priority > S.cls[head.cls].priority or g.now_ms - job.start_ms < g.min_run_ms:
-            return False
-        if job.ckpt_ms <= 0:
-            # It would start anew with its first rank, and two such jobs would stop each other for ever.
-            return False
-        return current_rank(S, v) > head.rank + g.margin_ms
-    return False
-
-
-@kernel
-def last_rank_of(S: State, m: int, p: int) -> int:
-    """Rank that none of a member's running jobs in a pool stands behind; counted anew now and then."""
-    g = S.g[0]
-    cell = S.mp[m, p]
-    if g.now_ms - cell.last_rank_at_ms < LAST_RANK_EVERY_MS:
-        return cell.last_rank
-    last = np.int64(0)
-    for n in range(S.pool[p].node0, S.pool[p].node1):
-        s = S.node[n].seg
-        while s >= 0:
-            v = S.seg[s].job
-            if S.cls[S.job[v].cls].member == m and S.job[v].run_rank > last:
-                last = S.job[v].run_rank
-            s = S.seg[s].node_next
-    cell.last_rank, cell.last_rank_at_ms = last, g.now_ms
-    return last
-
-
-@kernel
-def lost_work(S: State, v: int) -> int:
-    """What stopping a job throws away, in GPU-ms: time since its last checkpoint × GPUs, plus its restart."""
-    job = S.job[v]
-    if job.ckpt_ms > 0:
-        return (min(unsaved_ms(S, v), S.g[0].save_ms) + S.g[0].save_ms) * max(job.alloc, 1)
-    return (S.g[0].now_ms - job.start_ms + S.g[0].save_ms) * max(job.alloc, 1)
-
-
-@kernel
-def cheapest_victim(S: State, n: int, kind: int, claimant: int, above: int, above_v: int, is_shrinking: bool) -> int:
-    """The segment on node n whose job loses least, among those after (`above`, `above_v`) in that order; -1."""
-    best, best_cost, best_v = -1, NEVER_MS, -1
-    s = S.node[n].seg
-    while s >= 0:
-        v = S.seg[s].job
-        if is_victim(S, v, kind, claimant):
-            cost = victim_cost(S, s, v, kind, is_shrinking)
-            if (cost > above or (cost == above and v > above_v)) and (
-                cost < best_cost or (cost == best_cost and v < best_v)
-            ):
-                best, best_cost, best_v = s, cost, v
-        s = S.seg[s].node_next
-    return best
-
-
-@kernel
-def spare_gpus(S: State, s: int, v: int) -> int:
-    """GPUs of its segment s that an elastic job can go on without."""
-    cls = S.cls[S.job[v].cls]
-    if cls.min_gpus == 0:
-        return 0
-    return max(min(seg_gpus(S, s), S.job[v].alloc - cls.min_gpus), 0)
-
-
-@kernel
-def gpus_on(S: State, n: int, v: int) -> tuple[int, int]:
-    """(whole GPUs, GPUs of which it has any) of a job on node n; a job that has grown there has several segments."""
-    whole, touched = np.int64(0), np.int64(0)
-    s = S.node[n].seg
-    while s >= 0:
-        if S.seg[s].job == v:
-            whole += seg_gpus(S, s)
-            touched += gpus_in(S.seg[s].mask)
-        s = S.seg[s].node_next
-    return whole, touched
-
-
-@kernel
-def leaving_on(S: State, n: int) -> tuple[int, int, int, int]:
-    """What those who have been told to leave a node will give back: whole GPUs, CPU, memory, network."""
-    free = cpu = mem = net = np.int64(0)
-    s = S.node[n].seg
-    while s >= 0:
-        v = S.seg[s].job
-        if S.job[v].state == REVOKING:
-            c, count = S.job[v].cls, gpus_in(S.seg[s].mask)
-            got = seg_gpus(S, s)
-            free += got if got > 0 else revoked_gpu(S, n, s)
-            cpu += cpu_for(S, c, count)
-            mem += mem_for(S, c, count)
-            net += net_for(S, c, count)
-        s = S.seg[s].node_next
-    return free, cpu, mem, net
-
-
-@kernel
-def victim_cost(S: State, s: int, v: int, kind: int, is_shrinking: bool) -> int:
-    """Order of victims: elastic jobs that only shrink, then lowest class, then least lost work."""
-    job = S.job[v]
-    cls = S.cls[job.cls]
-    if kind == HOLD_RANK:
-        return NEVER_MS // 2 - current_rank(S, v)
-    if is_shrinking and spare_gpus(S, s, v) > 0:
-        return np.int64(0)
-    return (np.int64(cls.priority) << LOST_BITS) + min(lost_work(S, v), (1 << LOST_BITS) - 1)
-
-
-@kernel
-def is_whole_victim(S: State, n: int, kind: int, claimant: int) -> bool:
-    """Whether all jobs on a node may be victims, from what the node keeps of them; cheap."""
-    node = S.node[n]
-    if kind == HOLD_RECLAIM:
-        return node.is_clear == 1
-    if S.g[0].order != DURE:
-        return True
-    head = S.job[claimant]
-    return node.owner == S.cls[head.cls].member and node.first_rank > head.rank + S.g[0].margin_ms
 
 
 @kernel
@@ -207,6 +50,8 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     c = S.job[claimant].cls
     if node.state != UP or node.hold >= 0 or node.num < need or not may_ever_fit(S, n, c, need):
         return NO_COST
+    if S.cls[c].gpu_milli < 1000:
+        return part_cost(S, n, claimant)[0]
     if kind == HOLD_RESERVED:
         return max(node.free_at_ms - S.job[claimant].begin_ms, 0)
     if kind != HOLD_RECLAIM and kind != HOLD_RANK:
@@ -222,61 +67,6 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     if kind == HOLD_RECLAIM:
         cost = victims_cost(S, n, need, kind, claimant, True)
     return cost if cost != NO_COST else victims_cost(S, n, need, kind, claimant, False)
-
-
-@kernel
-def victims_cost(S: State, n: int, need: int, kind: int, claimant: int, is_shrinking: bool) -> int:
-    """Cost of the cheapest victims on a node that give `need` GPUs and what is wanted beside them; NO_COST: too few.
-
-    `is_shrinking`: elastic jobs give what they can spare, first of all, and are not stopped; else they are as others.
-    """
-    c = S.job[claimant].cls
-    free, cpu, mem, net = leaving_on(S, n)
-    free += S.node[n].free
-    total = np.int64(0)
-    above, above_v = np.int64(-1), -1
-    while free < need or not fits_with(S, n, c, need, cpu, mem, net):
-        s = cheapest_victim(S, n, kind, claimant, above, above_v, is_shrinking)
-        if s < 0:
-            return NO_COST
-        v = S.seg[s].job
-        above, above_v = victim_cost(S, s, v, kind, is_shrinking), v
-        got, touched = gpus_on(S, n, v)
-        if is_shrinking and spare_gpus(S, s, v) > 0:
-            got = touched = min(got, S.job[v].alloc - S.cls[S.job[v].cls].min_gpus)
-        free += got
-        if S.seg[s].milli < 1000:
-            free += frees_gpu(S, n, s, kind, claimant)
-        cpu += cpu_for(S, S.job[v].cls, touched)
-        mem += mem_for(S, S.job[v].cls, touched)
-        net += net_for(S, S.job[v].cls, touched)
-        if kind == HOLD_RANK:
-            # The further behind the claimant it stands, the less a victim costs.
-            total += RANK_COST // max(current_rank(S, v) - S.job[claimant].rank, 1)
-        else:
-            total += above
-    return total
-
-
-@kernel
-def frees_gpu(S: State, n: int, s: int, kind: int, claimant: int) -> int:
-    """1 if segment s is the last victim on its shared GPU and nobody stays there but victims and who leaves, else 0."""
-    mask = S.seg[s].mask
-    if mask == 0:
-        return 0
-    v = S.seg[s].job
-    cost = victim_cost(S, s, v, kind, False)
-    t = S.node[n].seg
-    while t >= 0:
-        u = S.seg[t].job
-        if t != s and S.seg[t].mask & mask and S.job[u].state != REVOKING:
-            if not is_victim(S, u, kind, claimant):
-                return 0
-            other = victim_cost(S, t, u, kind, False)
-            if other > cost or (other == cost and u > v):
-                return 0
-        t = S.seg[t].node_next
-    return 1
 
 
 @kernel
@@ -512,7 +302,7 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
         return -1
     hold = S.hold[h]
     g.free_hold = hold.next
-    hold.job, hold.pool, hold.kind = j, p, kind
+    hold.job, hold.pool, hold.kind, hold.milli = j, p, kind, gpus * gpu_milli_on(S, S.job[j].cls, p)
     hold.num, hold.missing, hold.head, hold.rem = num, num, -1, gpus
     hold.start_ms = S.job[j].begin_ms if kind == HOLD_RESERVED else g.now_ms
     hold.made_ms = g.now_ms
@@ -553,9 +343,16 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
 
 @kernel
 def clear_node(S: State, n: int, need: int, kind: int, claimant: int, h: int) -> None:
-    """Send away the cheapest victims of a node until `need` GPUs are free or about to be."""
-    cls_idx = S.job[claimant].cls
-    is_shrinking = kind == HOLD_RECLAIM and victims_cost(S, n, need, kind, claimant, True) != NO_COST
+    """Send away the cheapest victims of a node until `need` GPUs (or a part of one) are free or about to be."""
+    c = S.job[claimant].cls
+    milli = gpu_milli_on(S, c, S.node[n].pool)
+    is_part = S.cls[c].gpu_milli < 1000
+    gpus = WHOLE_NODE
+    if is_part:
+        _, i, is_shrinking = part_cost(S, n, claimant)
+        gpus = np.int64(1) << max(i, 0)
+    else:
+        is_shrinking = kind == HOLD_RECLAIM and victims_cost(S, n, need, kind, claimant, True) != NO_COST
     while True:
         s = S.node[n].seg
         while s >= 0:
@@ -564,9 +361,11 @@ def clear_node(S: State, n: int, need: int, kind: int, claimant: int, h: int) ->
             s = S.seg[s].node_next
         free, cpu, mem, net = leaving_on(S, n)
         free += S.node[n].free
-        if free >= need and fits_with(S, n, cls_idx, need, cpu, mem, net):
+        has_gpus = has_rest(S, n, milli) if is_part else free >= need
+        if has_gpus and fits_with(S, n, c, need, cpu, mem, net):
             return
-        s = cheapest_victim(S, n, kind, claimant, np.int64(-1), -1, is_shrinking)
+        within = WHOLE_NODE if has_gpus else gpus
+        s = cheapest_victim(S, n, within, kind, claimant, np.int64(-1), -1, is_shrinking)
         if s < 0:
             return
         v = S.seg[s].job
@@ -624,21 +423,3 @@ def reclaim_power(S: State, p: int, need_w: int, claimant: int) -> None:
                     revoke(S, v, notice_ms(S, m, q), claimant)
                     site.due_ms = max(site.due_ms, job.vacate_ms)
                 v = before
-
-
-@kernel
-def revoked_gpu(S: State, n: int, s: int) -> int:
-    """1 if segment s is the first of a shared GPU on which every job is leaving, else 0."""
-    mask = S.seg[s].mask
-    if mask == 0:
-        return 0
-    t = S.node[n].seg
-    first = True
-    while t >= 0:
-        if S.seg[t].mask & mask:
-            if S.job[S.seg[t].job].state != REVOKING:
-                return 0
-            if t < s:
-                first = False
-        t = S.seg[t].node_next
-    return 1 if first else 0
