@@ -21,7 +21,8 @@ class GuaranteeWatch:
     that are in service and held for nobody else with an equal right, and the site has the power.
     From the moment on when this became true it may wait for the longest notice of those who borrow there then, and
     `save_ms`. The time starts anew when it is not true for a moment, and when a node of the pool fails: the promise
-    falls with the node.
+    falls with the node. Where nodes are being cleared for the job by rank (rule 6), it may take until the moment then
+    promised.
     """
 
     def __init__(self, ground, policy) -> None:
@@ -47,6 +48,8 @@ class GuaranteeWatch:
         before, self.since = self.since, {}
         for key in self._servable(r):
             since, until = before.get(key) or (r.now_ms, r.now_ms + self._notice_ms(r, key[1]) + self.policy.save_ms)
+            if r.hold[key[0]] >= 0 and (hold := self.ground.core.state.hold[r.hold[key[0]]])["kind"] == k.HOLD_RANK:
+                until = max(until, int(hold["start_ms"]) + self.policy.save_ms)
             self.since[key] = since, until
             if r.now_ms > until:
                 raise LateError(f"job {key[0]} could have been served in pool {key[1]} since {since}, latest at {until}, "
@@ -66,7 +69,8 @@ class GuaranteeWatch:
 
     def _could(self, r: Recount, j: int, p: int) -> bool:
         of = self.ground
-        claim = next((h for h in of.core.state.hold if h["job"] == j and h["kind"] == k.HOLD_RECLAIM), None)
+        hold = of.core.state.hold[r.hold[j]] if r.hold[j] >= 0 else None
+        claim = hold if hold is not None and hold["kind"] == k.HOLD_RECLAIM else None
         if claim is not None and claim["pool"] != p:
             return False  # it is being served elsewhere
         gpus = of.sizes(j)[-1] if claim is None else int(claim["rem"])

@@ -2,7 +2,7 @@
 
 Left idle on purpose, and so no fault here:
 
-- nodes that are held for a job (rules 1, 5, 6), and whatever a job with held nodes could use elsewhere;
+- nodes that are held for a job, and what a job could use elsewhere for which nodes are being cleared (rules 1, 5, 6);
 - without backfill, what could serve only those who stand behind another job of their member in that pool (rule 3);
 - under `fair`, a pool in which the first job of some member does not fit: the member with the least use may be waiting;
 - power: a fiftieth of a site's cap for borrowers; all that is left, while it is taken back for a job that still waits
@@ -72,7 +72,9 @@ def idle(r: Recount) -> list[str]:
     """Who could start right now, by the rules, and waits."""
     of, g = r.ground, r.ground.core.state.g[0]
     heads = first_of_shapes(r)
-    found = []
+    holds = of.core.state.hold
+    holding = [j for j in r.waiting if r.hold[j] >= 0 and holds[r.hold[j]]["kind"] in (k.HOLD_BACKFILL, k.HOLD_RESERVED)]
+    found = [could for j in holding for p in of.pools_of[j] if (could := could_start(r, j, p))]
     for p in range(len(of.pool_nodes)):
         mine = [j for j in heads.values() if p in of.pools_of[j]]
         if g["backfill"] == k.BACKFILL_NONE:

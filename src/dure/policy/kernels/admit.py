@@ -5,19 +5,21 @@ from __future__ import annotations
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
     BACKFILL_NONE,
+    GAIN_ALL,
     HOLD_BACKFILL,
     HOLD_RANK,
     HOLD_RECLAIM,
+    HOLD_RESERVED,
     NEED_NEVER,
     NEVER_MS,
     PENDING,
     State,
 )
-from dure.policy.kernels.leases import start_job
+from dure.policy.kernels.leases import drop_hold, start_job
 from dure.policy.kernels.nodes import gpu_milli_on
 from dure.policy.kernels.place import place, place_on_holds, power_needed_w, shape_on
 from dure.policy.kernels.queue import class_before, drop_ended, milli_of, pop, predict_rest_ms, push
-from dure.policy.kernels.quota import is_within_share, may_use
+from dure.policy.kernels.quota import is_within_share, mark_dirty, may_use
 from dure.policy.kernels.reclaim import hold_pick, plan
 from dure.policy.kernels.victims import last_rank_of
 
@@ -184,14 +186,54 @@ def reclaim_for(S: State, c: int, p: int) -> bool:
         if num == 0 or not has_power(S, p, 0, 0):
             continue
         h = hold_for(S, c, p, num, HOLD_RECLAIM, gpus)
-        if h < 0:
+        if h >= 0:
+            note_claim(S, h)
+        return h >= 0
+    return False
+
+
+@kernel
+def note_claim(S: State, h: int) -> None:
+    """Count a claim to its member's share at once, so that a second cannot count the same room twice, and its promise."""
+    hold = S.hold[h]
+    job = S.job[hold.job]
+    S.mp[S.cls[job.cls].member, hold.pool].use_g += hold.milli
+    job.claim_ms = hold.start_ms + S.g[0].breach_slack_ms
+    job.claim_from_ms = S.g[0].now_ms
+
+
+@kernel
+def serve_elsewhere(S: State, h: int, p: int, gain: int) -> bool:
+    """Start in pool p, or claim there within its share, a job whose held nodes are not free yet; whether it was served.
+
+    Those for whom nodes are being cleared have their nodes in a notice, and wait for them.
+    """
+    hold = S.hold[h]
+    j = hold.job
+    c = S.job[j].cls
+    cls = S.cls[c]
+    if hold.missing == 0 or (hold.kind != HOLD_BACKFILL and hold.kind != HOLD_RESERVED):
+        return False
+    if S.job[j].state != PENDING or S.need[c, p] == NEED_NEVER:
+        return False
+    for attempt in range(2):
+        gpus = cls.num_gpus if attempt == 0 else cls.min_gpus
+        if attempt == 1 and cls.min_gpus == cls.num_gpus:
             return False
-        # The share is taken now, so that a second claim cannot count the same room twice.
-        S.mp[cls.member, p].use_g += milli
-        job = S.job[S.hold[h].job]
-        job.claim_ms = S.hold[h].start_ms + S.g[0].breach_slack_ms
-        job.claim_from_ms = S.g[0].now_ms
-        return True
+        for is_borrowed in range(0 if S.g[0].is_shares else 1, 2):
+            if S.need[c, p] > gain or not may_use(S, cls.member, p, gpus * 1000, is_borrowed):
+                continue
+            num = place(S, c, p, gpus)
+            if num > 0 and has_power(S, p, num, is_borrowed):
+                drop_hold(S, h)
+                start_job(S, j, p, num, gpus, is_borrowed)
+                return True
+        if S.g[0].is_shares and S.pool[p].over_segs > 0 and is_within_share(S, cls.member, p, gpus * 1000):
+            num = plan(S, c, p, gpus, HOLD_RECLAIM, j)
+            if num > 0 and has_power(S, p, 0, 0):
+                drop_hold(S, h)
+                note_claim(S, hold_pick(S, j, p, num, HOLD_RECLAIM, gpus))
+                return True
     return False
 
 
@@ -237,7 +279,19 @@ def reserve_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
         # Less than a node never starves behind best fit for long; holding a whole node for it would idle GPUs.
         return False
     num = plan(S, c, p, cls.num_gpus, HOLD_BACKFILL, cls.root)
-    return num > 0 and hold_for(S, c, p, num, HOLD_BACKFILL, cls.num_gpus) >= 0
+    if num == 0 or hold_for(S, c, p, num, HOLD_BACKFILL, cls.num_gpus) < 0:
+        return False
+    look_elsewhere(S, c, p)
+    return True
+
+
+@kernel
+def look_elsewhere(S: State, c: int, p: int) -> None:
+    """Have the pools that a class may use, other than p, looked at for one of its jobs whose nodes are not free yet."""
+    for i in range(S.cls[c].pool0, S.cls[c].pool0 + S.cls[c].num_pools):
+        if S.cls_pool[i] != p:
+            S.pool[S.cls_pool[i]].gain = GAIN_ALL
+            mark_dirty(S, S.cls_pool[i])
 
 
 @kernel

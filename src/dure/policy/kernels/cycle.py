@@ -15,6 +15,7 @@ from dure.policy.kernels.admit import (
     preempt_every_ms,
     reclaim_for,
     reserve_for,
+    serve_elsewhere,
     try_start,
 )
 from dure.policy.kernels.compile import kernel
@@ -229,6 +230,19 @@ def start_ready(S: State) -> None:
 
 
 @kernel
+def serve_holders(S: State, p: int, gain: int) -> None:
+    """Let those who hold nodes anywhere that are not free yet start in pool p instead, if they can; `scan_max` at most."""
+    looked = 0
+    for q in range(S.pool.shape[0]):
+        h = S.pool[q].hold
+        while h >= 0 and looked < S.g[0].scan_max:
+            after = S.hold[h].next
+            serve_elsewhere(S, h, p, gain)
+            looked += 1
+            h = after
+
+
+@kernel
 def fill_pool(S: State, p: int) -> None:
     """Give what a pool has free: to those within their share, then to the others in the members' order."""
     g = S.g[0]
@@ -244,6 +258,7 @@ def fill_pool(S: State, p: int) -> None:
             mark_ready(S, h)
         h = S.hold[h].next
     start_ready(S)
+    serve_holders(S, p, gain)
     is_preempting = g.preemptive == 1 and g.now_ms >= pool.preempt_at_ms
     if is_preempting:
         pool.preempt_at_ms = g.now_ms + preempt_every_ms(S, p)
