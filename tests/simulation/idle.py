@@ -57,7 +57,7 @@ def power_is_claimed(r: Recount, p: int) -> bool:
 def could_start(r: Recount, j: int, p: int) -> str | None:
     """How a job could start in a pool right now; None: it could not."""
     of = r.ground
-    nodes = r.open_nodes(p)
+    nodes = [n for n in of.pool_nodes[p] if r.is_up[n] and r.held_for[n] in (-1, j)]
     for gpus in of.sizes(j):
         milli = gpus * of.part_milli(j, p)
         is_own = r.is_own(of.member[j], p, milli)

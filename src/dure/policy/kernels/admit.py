@@ -15,7 +15,7 @@ from dure.policy.kernels.layout import (
     PENDING,
     State,
 )
-from dure.policy.kernels.leases import drop_hold, start_job
+from dure.policy.kernels.leases import close_hold, drop_hold, open_hold, start_job
 from dure.policy.kernels.nodes import gpu_milli_on
 from dure.policy.kernels.place import place, place_on_holds, power_needed_w, shape_on
 from dure.policy.kernels.queue import class_before, drop_ended, milli_of, pop, predict_rest_ms, push
@@ -203,19 +203,29 @@ def note_claim(S: State, h: int) -> None:
 
 
 @kernel
-def serve_elsewhere(S: State, h: int, p: int, gain: int) -> bool:
-    """Start in pool p, or claim there within its share, a job whose held nodes are not free yet; whether it was served.
+def serve_holder(S: State, h: int, p: int, gain: int) -> bool:
+    """Start in pool p, or claim there within its share, a job whose held nodes are not all free yet; whether it was served.
 
     Those for whom nodes are being cleared have their nodes in a notice, and wait for them.
     """
     hold = S.hold[h]
-    j = hold.job
-    c = S.job[j].cls
-    cls = S.cls[c]
     if hold.missing == 0 or (hold.kind != HOLD_BACKFILL and hold.kind != HOLD_RESERVED):
         return False
-    if S.job[j].state != PENDING or S.need[c, p] == NEED_NEVER:
+    if S.job[hold.job].state != PENDING or S.need[S.job[hold.job].cls, p] == NEED_NEVER:
         return False
+    open_hold(S, h)
+    if start_holder(S, h, p, gain):
+        return True
+    close_hold(S, h)
+    return False
+
+
+@kernel
+def start_holder(S: State, h: int, p: int, gain: int) -> bool:
+    """`serve_holder`, with its own nodes open to it."""
+    j = S.hold[h].job
+    c = S.job[j].cls
+    cls = S.cls[c]
     for attempt in range(2):
         gpus = cls.num_gpus if attempt == 0 else cls.min_gpus
         if attempt == 1 and cls.min_gpus == cls.num_gpus:

@@ -15,7 +15,7 @@ from dure.policy.kernels.admit import (
     preempt_every_ms,
     reclaim_for,
     reserve_for,
-    serve_elsewhere,
+    serve_holder,
     try_start,
 )
 from dure.policy.kernels.compile import kernel
@@ -231,13 +231,13 @@ def start_ready(S: State) -> None:
 
 @kernel
 def serve_holders(S: State, p: int, gain: int) -> None:
-    """Let those who hold nodes anywhere that are not free yet start in pool p instead, if they can; `scan_max` at most."""
+    """Let those who hold nodes that are not all free yet start in pool p instead, if they can; `scan_max` at most."""
     looked = 0
     for q in range(S.pool.shape[0]):
         h = S.pool[q].hold
         while h >= 0 and looked < S.g[0].scan_max:
             after = S.hold[h].next
-            serve_elsewhere(S, h, p, gain)
+            serve_holder(S, h, p, gain)
             looked += 1
             h = after
 

@@ -283,6 +283,28 @@ def count_hold(S: State, h: int, sign: int) -> None:
 
 
 @kernel
+def open_hold(S: State, h: int) -> None:
+    """Let the nodes of a hold be found, for a look on behalf of the job that holds them."""
+    n = S.hold[h].head
+    while n >= 0:
+        S.node[n].hold = -1
+        index(S, n)
+        count_clear(S, n)
+        n = S.node[n].hold_next
+
+
+@kernel
+def close_hold(S: State, h: int) -> None:
+    """Undo `open_hold`."""
+    n = S.hold[h].head
+    while n >= 0:
+        unindex(S, n)
+        S.node[n].hold = h
+        count_clear(S, n)
+        n = S.node[n].hold_next
+
+
+@kernel
 def drop_hold(S: State, h: int) -> None:
     """Let the nodes of a hold go."""
     hold = S.hold[h]
