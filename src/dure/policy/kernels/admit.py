@@ -18,7 +18,7 @@ from dure.policy.kernels.layout import (
 from dure.policy.kernels.leases import close_hold, drop_hold, open_hold, start_job
 from dure.policy.kernels.nodes import gpu_milli_on
 from dure.policy.kernels.place import place, place_on_holds, power_needed_w, shape_on
-from dure.policy.kernels.queue import class_before, drop_ended, milli_of, pop, predict_rest_ms, push
+from dure.policy.kernels.queue import class_before, drop_ended, pop, predict_rest_ms, push
 from dure.policy.kernels.quota import is_within_share, mark_dirty, may_use
 from dure.policy.kernels.reclaim import hold_pick, plan
 from dure.policy.kernels.victims import last_rank_of
@@ -119,7 +119,8 @@ def try_start(S: State, c: int, p: int, is_borrowed: int) -> int:
 def may_fit(S: State, c: int, p: int, gain: int) -> bool:
     """Whether a class that did not fit may fit now that nodes with up to `gain` GPUs free are new; cheap."""
     pool = S.pool[p]
-    return S.need[c, p] <= gain and (pool.free_milli >= milli_of(S, c) or pool.holds > 0)
+    milli = S.cls[c].min_gpus * gpu_milli_on(S, c, p)
+    return S.need[c, p] <= gain and (pool.free_milli >= milli or pool.holds > 0)
 
 
 @kernel
