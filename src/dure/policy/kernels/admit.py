@@ -15,7 +15,7 @@ from dure.policy.kernels.layout import (
     PENDING,
     State,
 )
-from dure.policy.kernels.leases import close_hold, drop_hold, open_hold, start_job
+from dure.policy.kernels.leases import close_hold, drop_hold, look_behind, open_hold, start_job
 from dure.policy.kernels.nodes import gpu_milli_on
 from dure.policy.kernels.place import place, place_on_holds, power_needed_w, shape_on
 from dure.policy.kernels.queue import class_before, drop_ended, pop, predict_rest_ms, push
@@ -78,10 +78,19 @@ def has_before(S: State, c: int, p: int) -> bool:
 
 
 @kernel
+def pop_head(S: State, c: int) -> int:
+    """Take the head of a class out of its queue; who stood behind it in other pools goes next there."""
+    j = pop(S, c)
+    if S.g[0].backfill == BACKFILL_NONE:
+        look_behind(S, c)
+    return j
+
+
+@kernel
 def start_on_pick(S: State, c: int, p: int, num: int, gpus: int, is_borrowed: int) -> None:
     """Start the head of a class on the picked nodes."""
     is_behind = 1 if has_before(S, c, p) else 0
-    j = pop(S, c)
+    j = pop_head(S, c)
     S.job[j].is_backfill = is_behind
     start_job(S, j, p, num, gpus, is_borrowed)
     drop_ended(S, c)
@@ -161,7 +170,7 @@ def may_hold(S: State, c: int, p: int) -> bool:
 @kernel
 def hold_for(S: State, c: int, p: int, num: int, kind: int, gpus: int) -> int:
     """Take the head of a class out of its queue and hold the picked nodes for it; the hold's index, -1: none left."""
-    j = pop(S, c)
+    j = pop_head(S, c)
     h = hold_pick(S, j, p, num, kind, gpus)
     if h < 0:
         push(S, j)

@@ -417,10 +417,11 @@ def cycle(S: State) -> None:
         decay(S)
         sort_members(S)
         g.next_epoch_ms = g.now_ms + g.epoch_ms
-    rounds = 0
+    rounds, num_dec = 0, g.num_dec
     while g.num_ready > 0 or g.num_dirty > 0 or g.num_came > 0:
         start_ready(S)
-        rounds += 1
+        rounds = rounds + 1 if g.num_dec == num_dec else 0
+        num_dec = g.num_dec
         if rounds > 1000 + 100 * S.pool.shape[0]:
             g.status = 3
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
+    BACKFILL_NONE,
     CANCELLED,
     DOWN,
     ENDED,
@@ -374,6 +375,15 @@ def on_vacated(S: State, j: int) -> None:
 
 
 @kernel
+def look_behind(S: State, c: int) -> None:
+    """Have the pools of a class looked at: without backfill its head, which is gone, stood in others' way there."""
+    for i in range(S.cls[c].pool0, S.cls[c].pool0 + S.cls[c].num_pools):
+        pool = S.pool[S.cls_pool[i]]
+        pool.gain = max(pool.gain, 0)
+        mark_dirty(S, S.cls_pool[i])
+
+
+@kernel
 def on_cancel(S: State, j: int) -> None:
     """The user takes a job back, in whatever state it is."""
     job = S.job[j]
@@ -387,6 +397,8 @@ def on_cancel(S: State, j: int) -> None:
     job.state = CANCELLED
     job.end_ms = S.g[0].now_ms
     drop_ended(S, job.cls)
+    if S.g[0].backfill == BACKFILL_NONE:
+        look_behind(S, job.cls)
 
 
 @kernel
