@@ -221,8 +221,13 @@ def serve_holder(S: State, h: int, p: int, gain: int) -> bool:
     hold = S.hold[h]
     if hold.missing == 0 or (hold.kind != HOLD_BACKFILL and hold.kind != HOLD_RESERVED):
         return False
-    if S.job[hold.job].state != PENDING or S.need[S.job[hold.job].cls, p] == NEED_NEVER:
+    c = S.job[hold.job].cls
+    if S.job[hold.job].state != PENDING or S.need[c, p] == NEED_NEVER:
         return False
+    cell = S.mp[S.cls[c].member, p]
+    if cell.opened or (cell.agreement >= 0 and cell.seen != S.ag[cell.agreement].opened):
+        # Its member's share or agreement has given back what it was refused.
+        gain = GAIN_ALL
     open_hold(S, h)
     if start_holder(S, h, p, gain):
         return True
