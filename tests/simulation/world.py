@@ -109,7 +109,10 @@ class World:
         self.next_job = 0
         self.log: list[tuple] = []
         self.starts: dict[int, list[int]] = defaultdict(list)
+        #: How often a job was stopped for one claim of another: (job, other, number of the other's claim).
         self.stops: dict[tuple[int, int, int], int] = defaultdict(int)
+        #: Claims of each job that are over: it started, or a node that was held for it failed (rule 6).
+        self.claims: dict[int, int] = defaultdict(int)
         #: What was decided at the last moment, and which nodes failed then.
         self.decided: list[Decision] = []
         self.failed: list[int] = []
@@ -159,6 +162,8 @@ class World:
             _, n, kind = self.faults.pop(0)
             if kind == 0:
                 self.failed.append(n)
+                if (h := int(state.node[n]["hold"])) >= 0:
+                    self.claims[int(state.hold[h]["job"])] += 1
                 self._take(t, NodeDown(n))
             elif state.node[n]["state"] == k.DOWN or kind == 2:
                 self._take(t, NodeUp(n))
@@ -178,12 +183,13 @@ class World:
                 if t < self.trace.jobs["begin_ms"][d.job]:
                     raise Invariant(f"job {d.job} starts at {t}, before it is reserved for")
                 self.starts[d.job].append(t)
+                self.claims[d.job] += 1
                 heapq.heappush(self.heap, (self.end_at(d.job), 0, d.job, version))
                 at = self.core.next_rank_ms(d.job)
                 if at < k.NEVER_MS:
                     heapq.heappush(self.heap, (at, 2, d.job, version))
             elif d.kind == DecisionKind.VACATE:
-                self.stops[d.job, d.cause, int(state.job[d.cause]["attempt"])] += 1
+                self.stops[d.job, d.cause, self.claims[d.cause]] += 1
                 heapq.heappush(self.heap, (d.at_ms, 1, d.job, version))
             elif d.kind in (DecisionKind.SHRINK, DecisionKind.GROW):
                 heapq.heappush(self.heap, (self.end_at(d.job), 0, d.job, version))
