@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from idle import idle
+from promises import keep
 from recount import Ground, Recount
 from scenes import scene
 from world import Invariant, World, check
@@ -38,30 +39,13 @@ def policy_for(name, seed):
     return replace(policy, spares_ppm=200_000, quarantine_fails=2) if seed % 3 == 0 else policy
 
 
-def run(name, seed, **changes):
-    """A scene to its end, every promise checked at every moment; (world, policy, scene)."""
-    fleet, terms, trace, faults = scene(seed)
-    policy = replace(policy_for(name, seed), **changes)
-    core = Core(fleet, terms, trace, policy)
-    ground = Ground(core, fleet, terms, trace)
-    world, watch = World(core, fleet, trace, faults), GuaranteeWatch(ground, policy)
-    while world.advance():
-        books = check(ground)
-        assert idle(books) == []
-        watch.look(books, world.decided, world.failed)
-        # Rule 6: nobody is stopped twice for one claim.
-        assert max(world.stops.values(), default=0) <= 1
-    watch.finish()
-    # The core's own count of guarantees met late, which knows only of the claims that it has made.
-    assert core.state.g[0]["breaches"] == 0
-    return world, policy, (fleet, terms, trace, faults)
-
-
 @pytest.mark.parametrize("name", ["dure", "easy", "las", "fair"])
 @settings(relaxed, max_examples=60)
 @given(seed=st.integers(0, 1 << 32))
 def test_every_moment_keeps_the_rules_and_equals_the_compiled_loop(name, seed):
-    world, policy, (fleet, terms, trace, faults) = run(name, seed)
+    fleet, terms, trace, faults = scene(seed)
+    policy = policy_for(name, seed)
+    world = keep(fleet, terms, trace, faults, policy)
     result = replay(trace, fleet, policy, terms, faults=faults, is_rejecting=True)
     job = world.core.state.job[: len(trace.jobs)]
     for field in ("first_start_ms", "end_ms", "run_ms", "preemptions", "pool"):
@@ -85,14 +69,14 @@ OTHER_SETTINGS = {
 @settings(relaxed, max_examples=15)
 @given(seed=st.integers(0, 1 << 32))
 def test_the_default_keeps_the_rules_under_other_settings(changes, seed):
-    run("dure", seed, **changes)
+    keep(*scene(seed), replace(policy_for("dure", seed), **changes))
 
 
 @pytest.mark.parametrize("name", sorted(set(POLICIES) - {"dure", "easy", "las", "fair"}))
 @settings(relaxed, max_examples=15)
 @given(seed=st.integers(0, 1 << 32))
 def test_baselines_keep_their_rules(name, seed):
-    run(name, seed)
+    keep(*scene(seed), policy_for(name, seed))
 
 
 class Deaf(World):
