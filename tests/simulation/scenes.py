@@ -16,7 +16,7 @@ def small(guarantees, rows, faults=(), nodes=1, gpus=4, pools=1, slices=1, cap_w
     `guarantees`: of each member in each pool, in GPUs; who has none borrows under one loan with a minute's notice.
     `rows`: (submit, member, GPUs, duration) and other columns by name. `faults`: (moment, node, 0 down or 1 up).
     """
-    num_members = max(len(guarantees), 2)
+    num_members = max(len(guarantees), 3)
     each = np.zeros(nodes * pools, NODE_DTYPE)
     each["num_gpus"], each["cpu_milli"], each["mem_mib"] = gpus, gpus * 8000, 1 << 20
     each["pool"] = each["cluster"] = each["rack"] = each["block"] = np.arange(nodes * pools) // nodes
@@ -33,7 +33,8 @@ def small(guarantees, rows, faults=(), nodes=1, gpus=4, pools=1, slices=1, cap_w
         job["num_gpus"] = job["min_gpus"] = job["max_gpus"] = num
         for name, value in (others[0] if others else {}).items():
             job[name] = value
-    trace = Trace(jobs, [str(i) for i in range(len(rows))], [m.name for m in members], ["p"], ["u"], [], "small")
+    names = [str(i) for i in range(len(rows))]
+    trace = Trace(jobs, names, [m.name for m in members], ["p"], ["u", "v"], [], "small")
     return fleet, terms, trace, np.array(sorted(faults), FAULT_DTYPE)
 
 
