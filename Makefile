@@ -24,8 +24,9 @@ run: setup
 test: setup
 	$(BIN)/python -m pytest -m "not slow"
 
+# Two processes: CI has two cores. What is skipped is named with the reason (most need the recorded traces).
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 -rs
 
 check: setup
 	$(BIN)/ruff check .

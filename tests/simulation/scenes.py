@@ -7,6 +7,36 @@ from dure.model.jobs import SpeedProfile, Trace, make_jobs
 from dure.model.terms import AgreementTerms, Member, Pool, Terms
 from dure.twin.replay import FAULT_DTYPE
 
+MINUTE, HOUR = 60_000, 3_600_000
+
+
+def small(guarantees, rows, faults=(), nodes=1, gpus=4, pools=1, slices=1, cap_w=0):
+    """A hand-made scene: equal pools of equal nodes with eight cores a GPU, owned by the first member.
+
+    `guarantees`: of each member in each pool, in GPUs; who has none borrows under one loan with a minute's notice.
+    `rows`: (submit, member, GPUs, duration) and other columns by name. `faults`: (moment, node, 0 down or 1 up).
+    """
+    num_members = max(len(guarantees), 3)
+    each = np.zeros(nodes * pools, NODE_DTYPE)
+    each["num_gpus"], each["cpu_milli"], each["mem_mib"] = gpus, gpus * 8000, 1 << 20
+    each["pool"] = each["cluster"] = each["rack"] = each["block"] = np.arange(nodes * pools) // nodes
+    fleet = Fleet(each, [GpuType("g", mig_slices=slices)], [Site("s", power_cap_w=cap_w)], [f"c{p}" for p in range(pools)], [])
+    guarantee = np.zeros((num_members, pools), np.int64)
+    guarantee[: len(guarantees)] = np.array(guarantees)[:, None]
+    under = np.where(guarantee > 0, -1, 0).astype(np.int32)
+    members = [Member(f"m{m}") for m in range(num_members)]
+    lent = AgreementTerms("loan", 0, nodes * gpus * pools, MINUTE)
+    terms = Terms(members, [Pool(f"p{p}", 0, 0, p, 0) for p in range(pools)], guarantee, [lent], under)
+    jobs = make_jobs(len(rows))
+    for job, (submit, member, num, duration, *others) in zip(jobs, rows, strict=True):
+        job["submit_ms"], job["member"], job["duration_ms"] = submit, member, duration
+        job["num_gpus"] = job["min_gpus"] = job["max_gpus"] = num
+        for name, value in (others[0] if others else {}).items():
+            job[name] = value
+    names = [str(i) for i in range(len(rows))]
+    trace = Trace(jobs, names, [m.name for m in members], ["p"], ["u", "v"], [], "small")
+    return fleet, terms, trace, np.array(sorted(faults), FAULT_DTYPE)
+
 
 def scene(seed):
     """(fleet, terms, trace, faults): up to 3 pools, 4 members, 120 jobs of every kind, nodes that fail."""

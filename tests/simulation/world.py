@@ -10,9 +10,11 @@ import heapq
 from collections import defaultdict
 
 import numpy as np
+from recount import BESIDE, LEVEL, Ground, Recount
 
 from dure.core.step import (
     Core,
+    Decision,
     DecisionKind,
     Ended,
     NodeDown,
@@ -23,7 +25,6 @@ from dure.core.step import (
     TermsDue,
     Vacated,
 )
-from dure.model.jobs import TOPOLOGY_RACK
 from dure.policy.kernels import layout as k
 
 
@@ -31,96 +32,66 @@ class Invariant(AssertionError):
     """A promise of docs/policy.md was broken."""
 
 
-def part_on(fleet, pool: int, milli: int) -> int:
-    """What a part of a GPU takes there: NVIDIA's profiles where the GPUs are cut into seven, as docs/policy.md has it."""
-    kinds = {int(t) for t in fleet.nodes["gpu_type"][fleet.nodes["pool"] == pool]}
-    slices = fleet.gpu_types[max(kinds)].mig_slices
-    if milli == 1000 or slices == 1:
-        return milli
-    assert slices == 7
-    return next(size for part, size in ((1, 126), (2, 252), (3, 480), (4, 520), (7, 1000)) if milli * 7 <= part * 1000)
-
-
-def check(core: Core, fleet, terms, trace) -> None:
+def check(ground: Ground) -> Recount:
     """Recount everything from the leases and compare with the rules."""
+    core, fleet, trace = ground.core, ground.fleet, ground.trace
     s = core.state
     g = s.g[0]
-    taken: dict[int, np.ndarray] = defaultdict(lambda: np.zeros(16, np.int64))
-    use_g: dict[tuple[int, int], int] = defaultdict(int)
-    use_b: dict[tuple[int, int], int] = defaultdict(int)
-    out_under: dict[int, int] = defaultdict(int)
-    beside: dict[tuple[str, int], int] = defaultdict(int)
-    used_total = 0
-    for j in range(int(g["num_jobs"])):
-        job, cls = s.job[j], s.cls[s.job[j]["cls"]]
-        leases = core.leases(j)
-        if job["state"] not in (k.RUNNING, k.REVOKING):
-            if leases:
-                raise Invariant(f"job {j} in state {job['state']} holds {leases}")
-            continue
-        total = 0
-        for n, mask, milli in leases:
-            if s.node[n]["state"] != k.UP:
+    r = Recount(ground)
+    for j in range(len(trace.jobs)):
+        if r.state[j] not in (k.RUNNING, k.REVOKING) and (leases := core.leases(j)):
+            raise Invariant(f"job {j} in state {r.state[j]} holds {leases}")
+    for j, leases in r.leases.items():
+        asked, num = ground.jobs[j], r.alloc[j]
+        for n, mask, _ in leases:
+            if not r.is_up[n]:
                 raise Invariant(f"job {j} on node {n} in state {s.node[n]['state']}")
-            if s.node[n]["pool"] != job["pool"]:
+            if ground.nodes[n]["pool"] != r.pool[j]:
                 raise Invariant(f"job {j} on node {n} of another pool")
-            for i in range(16):
-                if mask >> i & 1:
-                    if i >= fleet.nodes["num_gpus"][n]:
-                        raise Invariant(f"job {j} has GPU {i} of node {n}, which has fewer")
-                    taken[n][i] += min(milli, 1000)
-                    total += min(milli, 1000)
-            asked = trace.jobs[j]
-            for name in ("cpu_milli", "mem_mib", "net_mbps"):
-                each = asked[name] // max(asked["num_gpus"], 1) * bin(mask).count("1")
-                beside[name, n] += each if asked["num_gpus"] else asked[name]
-        want = job["alloc"] * part_on(fleet, job["pool"], cls["gpu_milli"]) if cls["num_gpus"] else 0
+            if mask >> ground.nodes[n]["num_gpus"]:
+                raise Invariant(f"job {j} has GPUs {mask:b} of node {n}, which has fewer")
+        total = sum(mask.bit_count() * min(milli, 1000) for _, mask, milli in leases)
+        want = num * ground.part_milli(j, r.pool[j])
         if total != want:
             raise Invariant(f"gang {j} partly started: {total} of {want}")
-        if cls["num_gpus"] and not cls["min_gpus"] <= job["alloc"] <= cls["max_gpus"]:
-            raise Invariant(f"job {j} has {job['alloc']} GPUs outside its range")
-        if cls["topology"] == TOPOLOGY_RACK and len({int(s.node[n]["rack"]) for n, _, _ in leases}) > 1:
-            raise Invariant(f"job {j} spread over racks")
-        m, p = int(cls["member"]), int(job["pool"])
-        (use_b if job["is_borrowed"] else use_g)[m, p] += total
-        if job["is_borrowed"] and s.mp[m, p]["agreement"] >= 0:
-            out_under[int(s.mp[m, p]["agreement"])] += total
-        used_total += total
-    for n, gpus in taken.items():
-        if gpus.max() > 1000:
-            raise Invariant(f"node {n}: a GPU is leased twice: {gpus}")
-    for (name, n), amount in beside.items():
-        if amount > fleet.nodes[name][n] and (name != "net_mbps" or fleet.nodes[name][n] > 0):
-            raise Invariant(f"node {n}: {amount} of {name} taken, it has {fleet.nodes[name][n]}")
-    claims: dict[tuple[int, int], int] = defaultdict(int)
-    for h in s.hold:
-        if h["job"] >= 0 and h["kind"] == k.HOLD_RECLAIM:
-            m = int(s.cls[s.job[h["job"]]["cls"]]["member"])
-            claims[m, int(h["pool"])] += int(h["rem"]) * 1000
+        if asked["num_gpus"] and not asked["min_gpus"] <= num <= asked["max_gpus"]:
+            raise Invariant(f"job {j} has {num} GPUs outside its range")
+        level = {1: "node", **LEVEL}.get(asked["topology"])
+        if level and len({n if level == "node" else ground.nodes[n][level] for n, _, _ in leases}) > 1:
+            raise Invariant(f"job {j} is spread over more than one {level}")
+    for n in r.on:
+        if max(r.taken(n)) > 1000:
+            raise Invariant(f"node {n}: a GPU is leased twice: {r.taken(n)}")
+        for name in BESIDE:
+            amount = sum(ground.wanted(j, name, mask.bit_count()) for j, mask, _ in r.on[n])
+            if amount > ground.nodes[n][name] and (name != "net_mbps" or ground.nodes[n][name] > 0):
+                raise Invariant(f"node {n}: {amount} of {name} taken, it has {ground.nodes[n][name]}")
     for m in range(len(s.member)):
         for p in range(len(s.pool)):
-            cell = s.mp[m, p]
-            if use_g[m, p] + claims[m, p] != cell["use_g"] or use_b[m, p] != cell["use_b"]:
-                raise Invariant(f"accounts of member {m} in pool {p} are off: {use_g[m, p]} {claims[m, p]} {cell}")
-            if cell["use_g"] > max(cell["guarantee"], 0):
+            cell, used = s.mp[m, p], r.use_milli[m, p] + r.claimed_milli[m, p]
+            if used != cell["use_g"] or r.over_milli[m, p] != cell["use_b"]:
+                raise Invariant(f"accounts of member {m} in pool {p} are off: {used} {r.over_milli[m, p]} {cell}")
+            if used > ground.guarantee_milli(m, p):
                 raise Invariant(f"member {m} uses more of pool {p} as guaranteed than it is guaranteed")
-    for a, milli in out_under.items():
-        if milli != s.ag[a]["used"] or milli > s.ag[a]["limit"]:
-            raise Invariant(f"agreement {a}: {milli} out, limit {s.ag[a]['limit']}")
+    for a, milli in r.out_milli.items():
+        if milli != s.ag[a]["used"] or milli > ground.terms.agreements[a].limit_gpus * 1000:
+            raise Invariant(f"agreement {a}: {milli} out, limit {ground.terms.agreements[a].limit_gpus}")
+    used_total = sum(r.use_milli.values()) + sum(r.over_milli.values())
     if used_total != g["used_milli"]:
         raise Invariant(f"fleet: {used_total} used, counted {g['used_milli']}")
     if int(s.member["lent_milli"].sum()) != int(s.member["borrowed_milli"].sum()):
         raise Invariant("lent and borrowed differ")
-    for i, site in enumerate(s.site):
-        if site["cap_w"] > 0 and site["power_w"] > site["cap_w"] and used_total > 0:
-            busy = sum(1 for n in taken if s.pool[s.node[n]["pool"]]["site"] == i)
-            if busy:
-                raise Invariant(f"site {i}: {site['power_w']} W over its cap of {site['cap_w']} W")
+    for i, site in enumerate(fleet.sites):
+        if r.power_w[i] != s.site[i]["power_w"]:
+            raise Invariant(f"site {i} draws {r.power_w[i]} W, counted {s.site[i]['power_w']}")
+        if 0 < site.power_cap_w < r.power_w[i] and any(ground.site[r.pool[j]] == i for j in r.running):
+            raise Invariant(f"site {i}: {r.power_w[i]} W over its cap of {site.power_cap_w} W")
     for n in range(len(s.node)):
         node = s.node[n]
-        free = sum(1 for i in range(int(node["num"])) if taken[n][i] == 0)
-        if free != node["free"] or bin(int(node["free_mask"])).count("1") != free:
+        free = r.taken(n).count(0)
+        if free != node["free"] or int(node["free_mask"]).bit_count() != free:
             raise Invariant(f"node {n}: {free} GPUs free, counted {node['free']}")
+    return r
 
 
 class World:
@@ -138,7 +109,13 @@ class World:
         self.next_job = 0
         self.log: list[tuple] = []
         self.starts: dict[int, list[int]] = defaultdict(list)
+        #: How often a job was stopped for one claim of another: (job, other, number of the other's claim).
         self.stops: dict[tuple[int, int, int], int] = defaultdict(int)
+        #: Claims of each job that are over: it started, or a node that was held for it failed (rule 6).
+        self.claims: dict[int, int] = defaultdict(int)
+        #: What was decided at the last moment, and which nodes failed then.
+        self.decided: list[Decision] = []
+        self.failed: list[int] = []
 
     def end_at(self, j: int) -> int:
         job = self.core.state.job[j]
@@ -160,6 +137,7 @@ class World:
         if t is None:
             return False
         state = self.core.state
+        self.failed = []
         while self.heap and self.heap[0][0] == t:
             _, kind, who, version = heapq.heappop(self.heap)
             if kind == 3:
@@ -183,6 +161,9 @@ class World:
         while self.faults and self.faults[0][0] == t:
             _, n, kind = self.faults.pop(0)
             if kind == 0:
+                self.failed.append(n)
+                if (h := int(state.node[n]["hold"])) >= 0:
+                    self.claims[int(state.hold[h]["job"])] += 1
                 self._take(t, NodeDown(n))
             elif state.node[n]["state"] == k.DOWN or kind == 2:
                 self._take(t, NodeUp(n))
@@ -194,19 +175,21 @@ class World:
                 self._take(t, Submitted(self.next_job))
                 self._push_due(self.next_job)
             self.next_job += 1
-        for d in self.core.step(t, []):
+        self.decided = self.core.step(t, [])
+        for d in self.decided:
             self.log.append((t, *(getattr(d, f) for f in ("kind", "job", "pool", "node", "gpus", "at_ms"))))
             version = int(state.job[d.job]["version"]) if d.job >= 0 else 0
             if d.kind == DecisionKind.START:
                 if t < self.trace.jobs["begin_ms"][d.job]:
                     raise Invariant(f"job {d.job} starts at {t}, before it is reserved for")
                 self.starts[d.job].append(t)
+                self.claims[d.job] += 1
                 heapq.heappush(self.heap, (self.end_at(d.job), 0, d.job, version))
                 at = self.core.next_rank_ms(d.job)
                 if at < k.NEVER_MS:
                     heapq.heappush(self.heap, (at, 2, d.job, version))
             elif d.kind == DecisionKind.VACATE:
-                self.stops[d.job, d.cause, int(state.job[d.cause]["attempt"])] += 1
+                self.stops[d.job, d.cause, self.claims[d.cause]] += 1
                 heapq.heappush(self.heap, (d.at_ms, 1, d.job, version))
             elif d.kind in (DecisionKind.SHRINK, DecisionKind.GROW):
                 heapq.heappush(self.heap, (self.end_at(d.job), 0, d.job, version))

@@ -227,7 +227,8 @@ class Explainer:
                 hold = s.hold[h]
                 if hold["kind"] == k.HOLD_RECLAIM:
                     # A claim counts to the share, and nothing runs on it yet.
-                    used[s.cls[s.job[hold["job"]]["cls"]]["member"]] -= hold["rem"] * 1000
+                    c = int(s.job[hold["job"]]["cls"])
+                    used[s.cls[c]["member"]] -= hold["rem"] * gpu_milli_on(s, c, p)
                 h = int(hold["next"])
             order = np.argsort(-used, kind="stable")[:HOLDERS_MAX]
             self._holders_of[p] = tuple(

@@ -5,20 +5,23 @@ from __future__ import annotations
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
     BACKFILL_NONE,
+    GAIN_ALL,
     HOLD_BACKFILL,
     HOLD_RANK,
     HOLD_RECLAIM,
+    HOLD_RESERVED,
     NEED_NEVER,
     NEVER_MS,
     PENDING,
     State,
 )
-from dure.policy.kernels.leases import start_job
+from dure.policy.kernels.leases import close_hold, drop_hold, look_behind, open_hold, start_job
 from dure.policy.kernels.nodes import gpu_milli_on
 from dure.policy.kernels.place import place, place_on_holds, power_needed_w, shape_on
-from dure.policy.kernels.queue import class_before, drop_ended, milli_of, pop, predict_rest_ms, push
-from dure.policy.kernels.quota import is_within_share, may_use
-from dure.policy.kernels.reclaim import hold_pick, last_rank_of, plan
+from dure.policy.kernels.queue import class_before, drop_ended, pop, predict_rest_ms, push
+from dure.policy.kernels.quota import is_within_share, mark_dirty, may_use
+from dure.policy.kernels.reclaim import hold_pick, plan
+from dure.policy.kernels.victims import last_rank_of
 
 
 @kernel
@@ -75,10 +78,19 @@ def has_before(S: State, c: int, p: int) -> bool:
 
 
 @kernel
+def pop_head(S: State, c: int) -> int:
+    """Take the head of a class out of its queue; who stood behind it in other pools goes next there."""
+    j = pop(S, c)
+    if S.g[0].backfill == BACKFILL_NONE:
+        look_behind(S, c)
+    return j
+
+
+@kernel
 def start_on_pick(S: State, c: int, p: int, num: int, gpus: int, is_borrowed: int) -> None:
     """Start the head of a class on the picked nodes."""
     is_behind = 1 if has_before(S, c, p) else 0
-    j = pop(S, c)
+    j = pop_head(S, c)
     S.job[j].is_backfill = is_behind
     start_job(S, j, p, num, gpus, is_borrowed)
     drop_ended(S, c)
@@ -116,7 +128,8 @@ def try_start(S: State, c: int, p: int, is_borrowed: int) -> int:
 def may_fit(S: State, c: int, p: int, gain: int) -> bool:
     """Whether a class that did not fit may fit now that nodes with up to `gain` GPUs free are new; cheap."""
     pool = S.pool[p]
-    return S.need[c, p] <= gain and (pool.free_milli >= milli_of(S, c) or pool.holds > 0)
+    milli = S.cls[c].min_gpus * gpu_milli_on(S, c, p)
+    return S.need[c, p] <= gain and (pool.free_milli >= milli or pool.holds > 0)
 
 
 @kernel
@@ -125,13 +138,14 @@ def may_claim(S: State, c: int, p: int) -> bool:
     cls = S.cls[c]
     pool = S.pool[p]
     gpus = cls.min_gpus
-    if pool.over_milli == 0 or gpus == 0 or cls.gpu_milli < 1000 or S.g[0].now_ms < cls.no_hold_ms:
+    if pool.over_segs == 0 or gpus == 0 or S.g[0].now_ms < cls.no_hold_ms:
         return False
-    if pool.over_milli + pool.free_milli < gpus * 1000:
+    milli = gpus * gpu_milli_on(S, c, p)
+    if pool.over_milli + pool.free_milli < milli:
         return False
     if gpus > pool.per_node and pool.is_plain and cls.per_node == 0 and pool.clear < gpus // pool.per_node:
         return False
-    return is_within_share(S, cls.member, p, gpus * 1000)
+    return is_within_share(S, cls.member, p, milli)
 
 
 @kernel
@@ -156,7 +170,7 @@ def may_hold(S: State, c: int, p: int) -> bool:
 @kernel
 def hold_for(S: State, c: int, p: int, num: int, kind: int, gpus: int) -> int:
     """Take the head of a class out of its queue and hold the picked nodes for it; the hold's index, -1: none left."""
-    j = pop(S, c)
+    j = pop_head(S, c)
     h = hold_pick(S, j, p, num, kind, gpus)
     if h < 0:
         push(S, j)
@@ -171,24 +185,80 @@ def reclaim_for(S: State, c: int, p: int) -> bool:
     pool = S.pool[p]
     for attempt in range(2):
         gpus = cls.num_gpus if attempt == 0 else cls.min_gpus
-        if gpus == 0 or cls.gpu_milli < 1000 or (attempt == 1 and cls.min_gpus == cls.num_gpus):
+        if gpus == 0 or (attempt == 1 and cls.min_gpus == cls.num_gpus):
             return False
-        if not is_within_share(S, cls.member, p, gpus * 1000) or pool.over_milli == 0:
+        milli = gpus * gpu_milli_on(S, c, p)
+        if not is_within_share(S, cls.member, p, milli) or pool.over_segs == 0:
             continue
-        if pool.over_milli + pool.free_milli < gpus * 1000:
+        if pool.over_milli + pool.free_milli < milli:
             continue
         num = plan(S, c, p, gpus, HOLD_RECLAIM, cls.root)
         if num == 0 or not has_power(S, p, 0, 0):
             continue
         h = hold_for(S, c, p, num, HOLD_RECLAIM, gpus)
-        if h < 0:
-            return False
-        # The share is taken now, so that a second claim cannot count the same room twice.
-        S.mp[cls.member, p].use_g += gpus * 1000
-        job = S.job[S.hold[h].job]
-        job.claim_ms = S.hold[h].start_ms + S.g[0].breach_slack_ms
-        job.claim_from_ms = S.g[0].now_ms
+        if h >= 0:
+            note_claim(S, h)
+        return h >= 0
+    return False
+
+
+@kernel
+def note_claim(S: State, h: int) -> None:
+    """Count a claim to its member's share at once, so that a second cannot count the same room twice, and its promise."""
+    hold = S.hold[h]
+    job = S.job[hold.job]
+    S.mp[S.cls[job.cls].member, hold.pool].use_g += hold.milli
+    job.claim_ms = hold.start_ms + S.g[0].breach_slack_ms
+    job.claim_from_ms = S.g[0].now_ms
+
+
+@kernel
+def serve_holder(S: State, h: int, p: int, gain: int) -> bool:
+    """Start in pool p, or claim there within its share, a job whose held nodes are not all free yet; whether it was served.
+
+    Those for whom nodes are being cleared have their nodes in a notice, and wait for them.
+    """
+    hold = S.hold[h]
+    if hold.missing == 0 or (hold.kind != HOLD_BACKFILL and hold.kind != HOLD_RESERVED):
+        return False
+    c = S.job[hold.job].cls
+    if S.job[hold.job].state != PENDING or S.need[c, p] == NEED_NEVER:
+        return False
+    cell = S.mp[S.cls[c].member, p]
+    if cell.opened or (cell.agreement >= 0 and cell.seen != S.ag[cell.agreement].opened):
+        # Its member's share or agreement has given back what it was refused.
+        gain = GAIN_ALL
+    open_hold(S, h)
+    if start_holder(S, h, p, gain):
         return True
+    close_hold(S, h)
+    return False
+
+
+@kernel
+def start_holder(S: State, h: int, p: int, gain: int) -> bool:
+    """`serve_holder`, with its own nodes open to it."""
+    j = S.hold[h].job
+    c = S.job[j].cls
+    cls = S.cls[c]
+    for attempt in range(2):
+        gpus = cls.num_gpus if attempt == 0 else cls.min_gpus
+        if attempt == 1 and cls.min_gpus == cls.num_gpus:
+            return False
+        for is_borrowed in range(0 if S.g[0].is_shares else 1, 2):
+            if S.need[c, p] > gain or not may_use(S, cls.member, p, gpus * 1000, is_borrowed):
+                continue
+            num = place(S, c, p, gpus)
+            if num > 0 and has_power(S, p, num, is_borrowed):
+                drop_hold(S, h)
+                start_job(S, j, p, num, gpus, is_borrowed)
+                return True
+        if S.g[0].is_shares and S.pool[p].over_segs > 0 and is_within_share(S, cls.member, p, gpus * 1000):
+            num = plan(S, c, p, gpus, HOLD_RECLAIM, j)
+            if num > 0 and has_power(S, p, 0, 0):
+                drop_hold(S, h)
+                note_claim(S, hold_pick(S, j, p, num, HOLD_RECLAIM, gpus))
+                return True
     return False
 
 
@@ -234,7 +304,19 @@ def reserve_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
         # Less than a node never starves behind best fit for long; holding a whole node for it would idle GPUs.
         return False
     num = plan(S, c, p, cls.num_gpus, HOLD_BACKFILL, cls.root)
-    return num > 0 and hold_for(S, c, p, num, HOLD_BACKFILL, cls.num_gpus) >= 0
+    if num == 0 or hold_for(S, c, p, num, HOLD_BACKFILL, cls.num_gpus) < 0:
+        return False
+    look_elsewhere(S, c, p)
+    return True
+
+
+@kernel
+def look_elsewhere(S: State, c: int, p: int) -> None:
+    """Have the pools that a class may use, other than p, looked at for one of its jobs whose nodes are not free yet."""
+    for i in range(S.cls[c].pool0, S.cls[c].pool0 + S.cls[c].num_pools):
+        if S.cls_pool[i] != p:
+            S.pool[S.cls_pool[i]].gain = GAIN_ALL
+            mark_dirty(S, S.cls_pool[i])
 
 
 @kernel

@@ -15,6 +15,7 @@ from dure.policy.kernels.admit import (
     preempt_every_ms,
     reclaim_for,
     reserve_for,
+    serve_holder,
     try_start,
 )
 from dure.policy.kernels.compile import kernel
@@ -199,11 +200,11 @@ def start_ready(S: State) -> None:
         c = job.cls
         p, gpus, kind = hold.pool, hold.rem, hold.kind
         m = S.cls[c].member
-        milli = gpus * 1000
+        milli = hold.milli
         claim = job.claim_ms
         n, num = hold.head, 0
         while n >= 0:
-            S.pick[num, 0], S.pick[num, 1] = n, hold.need
+            S.pick[num, 0], S.pick[num, 1] = n, S.node[n].hold_need
             num += 1
             n = S.node[n].hold_next
         if not has_power(S, p, num, 0):
@@ -230,6 +231,19 @@ def start_ready(S: State) -> None:
 
 
 @kernel
+def serve_holders(S: State, p: int, gain: int) -> None:
+    """Let those who hold nodes that are not all free yet start in pool p instead, if they can; `scan_max` at most."""
+    looked = 0
+    for q in range(S.pool.shape[0]):
+        h = S.pool[q].hold
+        while h >= 0 and looked < S.g[0].scan_max:
+            after = S.hold[h].next
+            serve_holder(S, h, p, gain)
+            looked += 1
+            h = after
+
+
+@kernel
 def fill_pool(S: State, p: int) -> None:
     """Give what a pool has free: to those within their share, then to the others in the members' order."""
     g = S.g[0]
@@ -245,6 +259,7 @@ def fill_pool(S: State, p: int) -> None:
             mark_ready(S, h)
         h = S.hold[h].next
     start_ready(S)
+    serve_holders(S, p, gain)
     is_preempting = g.preemptive == 1 and g.now_ms >= pool.preempt_at_ms
     if is_preempting:
         pool.preempt_at_ms = g.now_ms + preempt_every_ms(S, p)
@@ -430,10 +445,11 @@ def cycle(S: State) -> None:
         decay(S)
         sort_members(S)
         g.next_epoch_ms = g.now_ms + g.epoch_ms
-    rounds = 0
+    rounds, num_dec = 0, g.num_dec
     while g.num_ready > 0 or g.num_dirty > 0 or g.num_came > 0:
         start_ready(S)
-        rounds += 1
+        rounds = rounds + 1 if g.num_dec == num_dec else 0
+        num_dec = g.num_dec
         if rounds > 1000 + 100 * S.pool.shape[0]:
             g.status = 3
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
+    BACKFILL_NONE,
     CANCELLED,
     DOWN,
     ENDED,
@@ -76,6 +77,15 @@ def requeue(S: State, j: int) -> None:
 
 
 @kernel
+def has_part(S: State, n: int, milli: int) -> bool:
+    """Whether some GPU of a node has so much free."""
+    for i in range(S.node[n].num):
+        if (S.node[n].free_mask >> i) & 1 or S.gfree[n, i] >= milli:
+            return True
+    return False
+
+
+@kernel
 def check_hold(S: State, n: int) -> None:
     """If a held node has become free enough for the gang it is held for, count it; the last one readies the gang."""
     node = S.node[n]
@@ -84,7 +94,9 @@ def check_hold(S: State, n: int) -> None:
         return
     hold = S.hold[h]
     c = S.job[hold.job].cls
-    if node.free >= hold.need and fits(S, n, c, hold.need):
+    is_part = S.cls[c].gpu_milli < 1000
+    has_gpus = has_part(S, n, hold.milli) if is_part else node.free >= node.hold_need
+    if has_gpus and fits(S, n, c, node.hold_need):
         node.is_ready = 1
         hold.missing -= 1
         if hold.missing == 0:
@@ -132,6 +144,7 @@ def start_job(S: State, j: int, p: int, num: int, gpus: int, is_borrowed: int) -
     g.queue_milli -= milli_of(S, job.cls)
     g.starts += 1
     job.is_restart = 0
+    job.claim_no += 1
     if job.claim_ms >= 0:
         if g.now_ms > job.claim_ms:
             g.breaches += 1
@@ -268,7 +281,29 @@ def count_hold(S: State, h: int, sign: int) -> None:
         S.pool[hold.pool].holds += sign
     if hold.kind == HOLD_RESERVED:
         S.pool[hold.pool].reserved += sign
-        S.mp[S.cls[S.job[hold.job].cls].member, hold.pool].reserved_milli += sign * hold.rem * 1000
+        S.mp[S.cls[S.job[hold.job].cls].member, hold.pool].reserved_milli += sign * hold.milli
+
+
+@kernel
+def open_hold(S: State, h: int) -> None:
+    """Let the nodes of a hold be found, for a look on behalf of the job that holds them."""
+    n = S.hold[h].head
+    while n >= 0:
+        S.node[n].hold = -1
+        index(S, n)
+        count_clear(S, n)
+        n = S.node[n].hold_next
+
+
+@kernel
+def close_hold(S: State, h: int) -> None:
+    """Undo `open_hold`."""
+    n = S.hold[h].head
+    while n >= 0:
+        unindex(S, n)
+        S.node[n].hold = h
+        count_clear(S, n)
+        n = S.node[n].hold_next
 
 
 @kernel
@@ -293,7 +328,7 @@ def drop_hold(S: State, h: int) -> None:
     if hold.next >= 0:
         S.hold[hold.next].prev = hold.prev
     if hold.kind == HOLD_RECLAIM:
-        return_share(S, S.cls[S.job[hold.job].cls].member, hold.pool, hold.rem * 1000)
+        return_share(S, S.cls[S.job[hold.job].cls].member, hold.pool, hold.milli)
     count_hold(S, h, -1)
     S.job[hold.job].hold = -1
     hold.job = -1
@@ -310,7 +345,7 @@ def revoke(S: State, j: int, notice: int, cause: int) -> None:
     job.state = REVOKING
     wait = min(notice, g.save_ms) if job.ckpt_ms > 0 else notice
     job.vacate_ms = g.now_ms + wait
-    job.cause = cause
+    job.cause, job.cause_no = cause, S.job[cause].claim_no
     job.preemptions += 1
     g.preemptions += 1
     decide(S, VACATE, j, job.pool, -1, job.alloc, job.vacate_ms, cause)
@@ -341,6 +376,15 @@ def on_vacated(S: State, j: int) -> None:
 
 
 @kernel
+def look_behind(S: State, c: int) -> None:
+    """Have the pools of a class looked at: without backfill its head, which is gone, stood in others' way there."""
+    for i in range(S.cls[c].pool0, S.cls[c].pool0 + S.cls[c].num_pools):
+        pool = S.pool[S.cls_pool[i]]
+        pool.gain = max(pool.gain, 0)
+        mark_dirty(S, S.cls_pool[i])
+
+
+@kernel
 def on_cancel(S: State, j: int) -> None:
     """The user takes a job back, in whatever state it is."""
     job = S.job[j]
@@ -354,6 +398,8 @@ def on_cancel(S: State, j: int) -> None:
     job.state = CANCELLED
     job.end_ms = S.g[0].now_ms
     drop_ended(S, job.cls)
+    if S.g[0].backfill == BACKFILL_NONE:
+        look_behind(S, job.cls)
 
 
 @kernel
@@ -398,6 +444,7 @@ def on_node_down(S: State, n: int, is_failure: int) -> None:
         drop_hold(S, h)
         # The promise falls with the node; the next claim is a new one. A reserved job is seen to when it is due.
         S.job[j].claim_ms = -1
+        S.job[j].claim_no += 1
         if S.job[j].state != RESERVED:
             requeue(S, j)
     lost = 0

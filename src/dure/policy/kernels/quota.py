@@ -167,7 +167,7 @@ def over_unlink(S: State, j: int) -> None:
 
 @kernel
 def over_on_nodes(S: State, j: int, sign: int) -> None:
-    """Count a job's GPUs in (or out of) what its nodes and pool carry above guarantees."""
+    """Count a job in (or out of) what its nodes and pool carry above guarantees: GPUs, and segments also of none."""
     job = S.job[j]
     s = job.seg
     while s >= 0:
@@ -176,7 +176,9 @@ def over_on_nodes(S: State, j: int, sign: int) -> None:
         amount = gpus_in(seg.mask) * 1000 if seg.milli >= 1000 else seg.milli
         S.node[n].over_milli += sign * amount
         S.pool[job.pool].over_milli += sign * amount
-        if S.node[n].over_milli > 0:
+        S.node[n].over_segs += sign
+        S.pool[job.pool].over_segs += sign
+        if S.node[n].over_segs > 0:
             set_bit(S.bits, ROW_OVER, n)
         else:
             clear_bit(S.bits, ROW_OVER, n)

@@ -7,7 +7,6 @@ import numpy as np
 from dure.policy.kernels.bits import next_bit
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
-    DURE,
     HOLD,
     HOLD_BACKFILL,
     HOLD_RANK,
@@ -20,142 +19,25 @@ from dure.policy.kernels.layout import (
     UP,
     State,
 )
-from dure.policy.kernels.leases import check_hold, count_hold, decide, progress_ms, revoke, shrink, unsaved_ms
-from dure.policy.kernels.nodes import (
-    count_clear,
-    cpu_for,
-    fits,
-    fits_with,
-    may_ever_fit,
-    mem_for,
-    milli_in,
-    net_for,
-    seg_gpus,
-    unindex,
-)
+from dure.policy.kernels.leases import check_hold, count_hold, decide, revoke, shrink
+from dure.policy.kernels.nodes import count_clear, fits, fits_with, gpu_milli_on, may_ever_fit, milli_in, unindex
 from dure.policy.kernels.place import shape_on
-from dure.policy.kernels.queue import rank_of
 from dure.policy.kernels.quota import notice_ms
+from dure.policy.kernels.victims import (
+    NO_COST,
+    WHOLE_NODE,
+    cheapest_victim,
+    has_rest,
+    is_whole_victim,
+    leaving_on,
+    part_cost,
+    spare_gpus,
+    victims_cost,
+    was_sent_away,
+)
 
-NO_COST = np.int64(-1)
-#: Bits of lost work, in GPU-ms, below the priority class in a victim's cost.
-LOST_BITS = 44
-#: Time between two exact counts of the bound on ranks.
-LAST_RANK_EVERY_MS = 3_600_000
-#: Cost of a victim by rank that stands 1 ms behind the claimant; it falls with the distance.
-RANK_COST = np.int64(1 << 46)
-
-
-@kernel
-def current_rank(S: State, v: int) -> int:
-    """Rank of a running job as of now; the default's is kept up to date by `on_rerank`."""
-    if S.g[0].order == DURE:
-        return S.job[v].run_rank
-    return rank_of(S, v, S.job[v].done_ms + progress_ms(S, v))
-
-
-@kernel
-def is_victim(S: State, v: int, kind: int, claimant: int) -> bool:
-    """Whether a running job may be made to leave for the claimant (rule 6).
-
-    Reclaim takes what runs above its member's guarantee; rank takes the same member's jobs that stand behind the
-    claimant by more than the margin, have had their minimum run, write checkpoints, and were not stopped for it before.
-    """
-    job = S.job[v]
-    if job.state != RUNNING:
-        return False
-    if kind == HOLD_RECLAIM:
-        return job.is_borrowed == 1 and job.cause != claimant
-    if kind == HOLD_RANK:
-        g = S.g[0]
-        head = S.job[claimant]
-        if S.cls[job.cls].member != S.cls[head.cls].member or job.cause == claimant:
-            return False
-        if S.cls[job.cls].priority > S.cls[head.cls].priority or g.now_ms - job.start_ms < g.min_run_ms:
-            return False
-        if job.ckpt_ms <= 0:
-            # It would start anew with its first rank, and two such jobs would stop each other for ever.
-            return False
-        return current_rank(S, v) > head.rank + g.margin_ms
-    return False
-
-
-@kernel
-def last_rank_of(S: State, m: int, p: int) -> int:
-    """Rank that none of a member's running jobs in a pool stands behind; counted anew now and then."""
-    g = S.g[0]
-    cell = S.mp[m, p]
-    if g.now_ms - cell.last_rank_at_ms < LAST_RANK_EVERY_MS:
-        return cell.last_rank
-    last = np.int64(0)
-    for n in range(S.pool[p].node0, S.pool[p].node1):
-        s = S.node[n].seg
-        while s >= 0:
-            v = S.seg[s].job
-            if S.cls[S.job[v].cls].member == m and S.job[v].run_rank > last:
-                last = S.job[v].run_rank
-            s = S.seg[s].node_next
-    cell.last_rank, cell.last_rank_at_ms = last, g.now_ms
-    return last
-
-
-@kernel
-def lost_work(S: State, v: int) -> int:
-    """What stopping a job throws away, in GPU-ms: time since its last checkpoint × GPUs, plus its restart."""
-    job = S.job[v]
-    if job.ckpt_ms > 0:
-        return (min(unsaved_ms(S, v), S.g[0].save_ms) + S.g[0].save_ms) * max(job.alloc, 1)
-    return (S.g[0].now_ms - job.start_ms + S.g[0].save_ms) * max(job.alloc, 1)
-
-
-@kernel
-def cheapest_victim(S: State, n: int, kind: int, claimant: int, above: int, above_v: int, is_shrinking: bool) -> int:
-    """The segment on node n whose job loses least, among those after (`above`, `above_v`) in that order; -1."""
-    best, best_cost, best_v = -1, NEVER_MS, -1
-    s = S.node[n].seg
-    while s >= 0:
-        v = S.seg[s].job
-        if is_victim(S, v, kind, claimant):
-            cost = victim_cost(S, s, v, kind, is_shrinking)
-            if (cost > above or (cost == above and v > above_v)) and (
-                cost < best_cost or (cost == best_cost and v < best_v)
-            ):
-                best, best_cost, best_v = s, cost, v
-        s = S.seg[s].node_next
-    return best
-
-
-@kernel
-def spare_gpus(S: State, s: int, v: int) -> int:
-    """GPUs of its segment s that an elastic job can go on without."""
-    cls = S.cls[S.job[v].cls]
-    if cls.min_gpus == 0:
-        return 0
-    return max(min(seg_gpus(S, s), S.job[v].alloc - cls.min_gpus), 0)
-
-
-@kernel
-def victim_cost(S: State, s: int, v: int, kind: int, is_shrinking: bool) -> int:
-    """Order of victims: elastic jobs that only shrink, then lowest class, then least lost work."""
-    job = S.job[v]
-    cls = S.cls[job.cls]
-    if kind == HOLD_RANK:
-        return NEVER_MS // 2 - current_rank(S, v)
-    if is_shrinking and spare_gpus(S, s, v) > 0:
-        return np.int64(0)
-    return (np.int64(cls.priority) << LOST_BITS) + min(lost_work(S, v), (1 << LOST_BITS) - 1)
-
-
-@kernel
-def is_whole_victim(S: State, n: int, kind: int, claimant: int) -> bool:
-    """Whether all jobs on a node may be victims, from what the node keeps of them; cheap."""
-    node = S.node[n]
-    if kind == HOLD_RECLAIM:
-        return node.is_clear == 1
-    if S.g[0].order != DURE:
-        return True
-    head = S.job[claimant]
-    return node.owner == S.cls[head.cls].member and node.first_rank > head.rank + S.g[0].margin_ms
+#: In place of the cost of a node that is picked already.
+IS_PICKED = np.int64(-2)
 
 
 @kernel
@@ -168,6 +50,8 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     c = S.job[claimant].cls
     if node.state != UP or node.hold >= 0 or node.num < need or not may_ever_fit(S, n, c, need):
         return NO_COST
+    if S.cls[c].gpu_milli < 1000:
+        return part_cost(S, n, claimant)[0]
     if kind == HOLD_RESERVED:
         return max(node.free_at_ms - S.job[claimant].begin_ms, 0)
     if kind != HOLD_RECLAIM and kind != HOLD_RANK:
@@ -175,7 +59,7 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     free = node.free
     if free >= need and fits(S, n, c, need):
         return np.int64(0)
-    if kind == HOLD_RECLAIM and free + node.over_milli // 1000 + 1 < need:
+    if kind == HOLD_RECLAIM and node.over_segs == 0:
         return NO_COST
     if need == node.num and not is_whole_victim(S, n, kind, claimant):
         return NO_COST
@@ -183,68 +67,6 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     if kind == HOLD_RECLAIM:
         cost = victims_cost(S, n, need, kind, claimant, True)
     return cost if cost != NO_COST else victims_cost(S, n, need, kind, claimant, False)
-
-
-@kernel
-def victims_cost(S: State, n: int, need: int, kind: int, claimant: int, is_shrinking: bool) -> int:
-    """Cost of the cheapest victims on a node that give `need` GPUs and what is wanted beside them; NO_COST: too few.
-
-    `is_shrinking`: elastic jobs give what they can spare, first of all, and are not stopped; else they are as others.
-    """
-    node = S.node[n]
-    c = S.job[claimant].cls
-    free = node.free
-    cpu = mem = net = np.int64(0)
-    s = node.seg
-    while s >= 0:
-        v = S.seg[s].job
-        if S.job[v].state == REVOKING:
-            got = seg_gpus(S, s)
-            free += got
-            cpu += cpu_for(S, S.job[v].cls, got)
-            mem += mem_for(S, S.job[v].cls, got)
-            net += net_for(S, S.job[v].cls, got)
-        s = S.seg[s].node_next
-    total = np.int64(0)
-    above, above_v = np.int64(-1), -1
-    while free < need or not fits_with(S, n, c, need, cpu, mem, net):
-        s = cheapest_victim(S, n, kind, claimant, above, above_v, is_shrinking)
-        if s < 0:
-            return NO_COST
-        v = S.seg[s].job
-        above, above_v = victim_cost(S, s, v, kind, is_shrinking), v
-        got = spare_gpus(S, s, v) if is_shrinking else np.int64(0)
-        if got == 0:
-            got = seg_gpus(S, s)
-        free += got
-        if S.seg[s].milli < 1000:
-            free += frees_gpu(S, n, s, kind, claimant)
-        cpu += cpu_for(S, S.job[v].cls, got)
-        mem += mem_for(S, S.job[v].cls, got)
-        net += net_for(S, S.job[v].cls, got)
-        if kind == HOLD_RANK:
-            # The further behind the claimant it stands, the less a victim costs.
-            total += RANK_COST // max(current_rank(S, v) - S.job[claimant].rank, 1)
-        else:
-            total += above
-    return total
-
-
-@kernel
-def frees_gpu(S: State, n: int, s: int, kind: int, claimant: int) -> int:
-    """1 if segment s is the last victim on its shared GPU and only victims stand there, else 0."""
-    mask = S.seg[s].mask
-    t = S.node[n].seg
-    while t >= 0:
-        if t != s and S.seg[t].mask & mask:
-            v = S.seg[t].job
-            if not (
-                is_victim(S, v, kind, claimant)
-                and victim_cost(S, t, v, kind, False) < victim_cost(S, s, S.seg[s].job, kind, False)
-            ):
-                return 0
-        t = S.seg[t].node_next
-    return 1
 
 
 @kernel
@@ -297,26 +119,58 @@ def plan(S: State, c: int, p: int, gpus: int, kind: int, claimant: int) -> int:
         return plan_one(S, p, per_node, kind, claimant)
     if S.cls[c].topology == 1:
         return 0
-    is_sum = kind == HOLD_RECLAIM or kind == HOLD_RANK
-    r, cut = best_domain(S, p, True, need, per_node, kind, claimant, is_sum)
+    r, cut = best_domain(S, p, True, parts, per_node, rest, kind, claimant)
     if r >= 0:
-        return pick_cheapest(S, S.rack[r].node0, S.rack[r].node1, need, cut, per_node)
+        return pick_gang(S, S.rack[r].node0, S.rack[r].node1, parts, cut, per_node, rest, kind, claimant)
     if S.cls[c].topology == 2:
         return 0
-    b, cut = best_domain(S, p, False, need, per_node, kind, claimant, is_sum)
+    b, cut = best_domain(S, p, False, parts, per_node, rest, kind, claimant)
     if b >= 0:
-        return pick_cheapest(S, S.block[b].node0, S.block[b].node1, need, cut, per_node)
-    if S.cls[c].topology == 3 or (is_whole_reclaim(S, p, per_node, kind) and pool.clear < need):
+        return pick_gang(S, S.block[b].node0, S.block[b].node1, parts, cut, per_node, rest, kind, claimant)
+    if S.cls[c].topology == 3 or (is_whole_reclaim(S, p, per_node, kind) and pool.clear < parts):
         return 0
     if kind == HOLD_RANK and need <= pool.block_nodes and pool.node1 - pool.node0 > 4 * S.g[0].scan_max:
         # One's own jobs are not stopped all over a large pool for a gang that a block could hold.
         return 0
-    for n in range(pool.node0, pool.node1):
-        S.cost[n] = node_cost(S, n, per_node, kind, claimant)
-    cost, cut = domain_cost(S, pool.node0, pool.node1, need, is_sum)
+    cost, cut = gang_cost(S, pool.node0, pool.node1, parts, per_node, rest, kind, claimant)
     if cost < 0:
         return 0
-    return pick_cheapest(S, pool.node0, pool.node1, need, cut, per_node)
+    return pick_gang(S, pool.node0, pool.node1, parts, cut, per_node, rest, kind, claimant)
+
+
+@kernel
+def gang_cost(
+    S: State, n0: int, n1: int, parts: int, per_node: int, rest: int, kind: int, claimant: int
+) -> tuple[int, int]:
+    """`domain_cost` of a gang's full nodes in [n0, n1), whose costs are left in `S.cost`; -1 also if its rest has no room."""
+    others = 0
+    for n in range(n0, n1):
+        S.cost[n] = node_cost(S, n, per_node, kind, claimant)
+        if rest > 0 and (S.cost[n] >= 0 or node_cost(S, n, rest, kind, claimant) >= 0):
+            others += 1
+    cost, cut = domain_cost(S, n0, n1, parts, kind == HOLD_RECLAIM or kind == HOLD_RANK)
+    if rest > 0 and others <= parts:
+        return np.int64(-1), 0
+    return cost, cut
+
+
+@kernel
+def pick_gang(
+    S: State, n0: int, n1: int, parts: int, cut: int, per_node: int, rest: int, kind: int, claimant: int
+) -> int:
+    """`pick_cheapest` for a gang's full nodes, and for its smaller last part the cheapest other node."""
+    num = pick_cheapest(S, n0, n1, parts, cut, per_node)
+    if rest == 0:
+        return num
+    for i in range(num):
+        S.cost[S.pick[i, 0]] = IS_PICKED
+    best, best_cost = -1, NEVER_MS
+    for n in range(n0, n1):
+        cost = node_cost(S, n, rest, kind, claimant) if S.cost[n] != IS_PICKED else NO_COST
+        if cost >= 0 and cost < best_cost:
+            best, best_cost = n, cost
+    S.pick[num, 0], S.pick[num, 1] = best, rest
+    return num + 1
 
 
 @kernel
@@ -330,13 +184,13 @@ def best_domain(
     S: State,
     p: int,
     is_rack: bool,
-    need: int,
+    parts: int,
     per_node: int,
+    rest: int,
     kind: int,
     claimant: int,
-    is_sum: bool,
 ) -> tuple[int, int]:
-    """(rack or block, threshold of its node costs) whose `need` cheapest nodes cost least; (-1, 0): none.
+    """(rack or block, threshold of its node costs) whose `parts` cheapest nodes cost least; (-1, 0): none.
 
     Looks on from where the last search ended, until a domain was found and 4 × `scan_max` nodes were seen (by rank,
     `scan_max`, also when none was): the work of a decision does not grow with the fleet.
@@ -346,6 +200,7 @@ def best_domain(
     num = (pool.rack1 if is_rack else pool.block1) - first
     best, best_cost, best_cut = -1, NEVER_MS, 0
     looked = 0
+    need = parts + (1 if rest > 0 else 0)
     is_whole = is_whole_reclaim(S, p, per_node, kind)
     limit = (1 if kind == HOLD_RANK else 4) * S.g[0].scan_max
     at = pool.node0 + pool.cursor
@@ -355,12 +210,10 @@ def best_domain(
     for i in range(num):
         d = first + (start + i) % num
         dom = S.rack[d] if is_rack else S.block[d]
-        if dom.node1 - dom.node0 < need or (is_whole and dom.clear < need):
+        if dom.node1 - dom.node0 < need or (is_whole and dom.clear < parts):
             continue
-        for n in range(dom.node0, dom.node1):
-            S.cost[n] = node_cost(S, n, per_node, kind, claimant)
+        cost, cut = gang_cost(S, dom.node0, dom.node1, parts, per_node, rest, kind, claimant)
         looked += dom.node1 - dom.node0
-        cost, cut = domain_cost(S, dom.node0, dom.node1, need, is_sum)
         if cost >= 0 and (cost < best_cost or (cost == best_cost and d < best)):
             best, best_cost, best_cut = d, cost, cut
         if (best >= 0 or kind == HOLD_RANK) and looked >= limit:
@@ -449,8 +302,7 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
         return -1
     hold = S.hold[h]
     g.free_hold = hold.next
-    per_node = shape_on(S, S.job[j].cls, p, gpus)[1]
-    hold.job, hold.pool, hold.kind, hold.need = j, p, kind, per_node
+    hold.job, hold.pool, hold.kind, hold.milli = j, p, kind, gpus * gpu_milli_on(S, S.job[j].cls, p)
     hold.num, hold.missing, hold.head, hold.rem = num, num, -1, gpus
     hold.start_ms = S.job[j].begin_ms if kind == HOLD_RESERVED else g.now_ms
     hold.made_ms = g.now_ms
@@ -468,6 +320,7 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
         node = S.node[n]
         node.hold = h
         node.hold_next = hold.head
+        node.hold_need = S.pick[i, 1]
         node.is_ready = 0
         count_clear(S, n)
         hold.head = n
@@ -477,7 +330,7 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
         g.reclaims += 1 if kind == HOLD_RECLAIM else 0
         n = hold.head
         while n >= 0:
-            clear_node(S, n, per_node, kind, j, h)
+            clear_node(S, n, S.node[n].hold_need, kind, j, h)
             n = S.node[n].hold_next
     n = hold.head
     while n >= 0:
@@ -490,29 +343,29 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
 
 @kernel
 def clear_node(S: State, n: int, need: int, kind: int, claimant: int, h: int) -> None:
-    """Send away the cheapest victims of a node until `need` GPUs are free or about to be."""
-    cls_idx = S.job[claimant].cls
-    is_shrinking = kind == HOLD_RECLAIM and victims_cost(S, n, need, kind, claimant, True) != NO_COST
+    """Send away the cheapest victims of a node until `need` GPUs (or a part of one) are free or about to be."""
+    c = S.job[claimant].cls
+    milli = gpu_milli_on(S, c, S.node[n].pool)
+    is_part = S.cls[c].gpu_milli < 1000
+    gpus = WHOLE_NODE
+    if is_part:
+        _, i, is_shrinking = part_cost(S, n, claimant)
+        gpus = np.int64(1) << max(i, 0)
+    else:
+        is_shrinking = kind == HOLD_RECLAIM and victims_cost(S, n, need, kind, claimant, True) != NO_COST
     while True:
-        free = S.node[n].free
-        cpu = mem = net = np.int64(0)
         s = S.node[n].seg
         while s >= 0:
-            v = S.seg[s].job
-            if S.job[v].state == REVOKING:
-                got = seg_gpus(S, s)
-                free += got
-                if got == 0:
-                    free += revoked_gpu(S, n, s)
-                cpu += cpu_for(S, S.job[v].cls, got)
-                mem += mem_for(S, S.job[v].cls, got)
-                net += net_for(S, S.job[v].cls, got)
-                if S.job[v].vacate_ms > S.hold[h].start_ms:
-                    S.hold[h].start_ms = S.job[v].vacate_ms
+            if S.job[S.seg[s].job].state == REVOKING:
+                S.hold[h].start_ms = max(S.hold[h].start_ms, S.job[S.seg[s].job].vacate_ms)
             s = S.seg[s].node_next
-        if free >= need and fits_with(S, n, cls_idx, need, cpu, mem, net):
+        free, cpu, mem, net = leaving_on(S, n)
+        free += S.node[n].free
+        has_gpus = has_rest(S, n, milli) if is_part else free >= need
+        if has_gpus and fits_with(S, n, c, need, cpu, mem, net):
             return
-        s = cheapest_victim(S, n, kind, claimant, np.int64(-1), -1, is_shrinking)
+        within = WHOLE_NODE if has_gpus else gpus
+        s = cheapest_victim(S, n, within, kind, claimant, np.int64(-1), -1, is_shrinking)
         if s < 0:
             return
         v = S.seg[s].job
@@ -540,7 +393,7 @@ def lent_power_w(S: State, site_idx: int, claimant: int) -> int:
             v = S.mp[m, q].over_last
             while v >= 0:
                 job = S.job[v]
-                if job.state == RUNNING and job.cause != claimant:
+                if job.state == RUNNING and not was_sent_away(S, v, claimant):
                     total += (pool.busy_w - pool.idle_w) * job.alloc * milli_in(S, v) // 1000
                 v = job.over_prev
     return total
@@ -564,26 +417,9 @@ def reclaim_power(S: State, p: int, need_w: int, claimant: int) -> None:
             while v >= 0 and need_w > 0:
                 job = S.job[v]
                 before = job.over_prev
-                if job.state == RUNNING and job.cause != claimant:
-                    need_w -= (pool.busy_w - pool.idle_w) * job.alloc * milli_in(S, v) // 1000
+                gives_w = (pool.busy_w - pool.idle_w) * job.alloc * milli_in(S, v) // 1000
+                if gives_w > 0 and job.state == RUNNING and not was_sent_away(S, v, claimant):
+                    need_w -= gives_w
                     revoke(S, v, notice_ms(S, m, q), claimant)
                     site.due_ms = max(site.due_ms, job.vacate_ms)
                 v = before
-
-
-@kernel
-def revoked_gpu(S: State, n: int, s: int) -> int:
-    """1 if segment s is the first of a shared GPU on which every job is leaving, else 0."""
-    mask = S.seg[s].mask
-    if mask == 0:
-        return 0
-    t = S.node[n].seg
-    first = True
-    while t >= 0:
-        if S.seg[t].mask & mask:
-            if S.job[S.seg[t].job].state != REVOKING:
-                return 0
-            if t < s:
-                first = False
-        t = S.seg[t].node_next
-    return 1 if first else 0

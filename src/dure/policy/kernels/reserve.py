@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dure.policy.kernels.admit import look_elsewhere
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.expected import note_submitted
 from dure.policy.kernels.layout import HOLD_RESERVED, NEVER_MS, RESERVED, RUNNING, State
@@ -54,6 +55,9 @@ def on_reservation_due(S: State, j: int) -> None:
     queue_in(S, j)
     if S.hold[job.hold].missing == 0:
         mark_ready(S, job.hold)
+        return
+    # Work that was there before is waited for, unless the job can be served elsewhere.
+    look_elsewhere(S, job.cls, -1)
 
 
 @kernel
