@@ -53,7 +53,7 @@ def low_class(days):
 def long_job(days):
     """A job that is long, and of whose user the history says so, behind short ones."""
     history = [(i * HOUR, 0, 4, 20 * HOUR, {"user": 1}) for i in range(6)]
-    return (6 * DAY, 0, 4, 20 * HOUR, {"user": 1}), history + stream(days, 59 * MINUTE, 4, from_ms=6 * DAY)
+    return (7 * DAY, 0, 4, 20 * HOUR, {"user": 1}), history + stream(days, 59 * MINUTE, 4, from_ms=6 * DAY)
 
 
 def in_debt(days):

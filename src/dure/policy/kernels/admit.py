@@ -157,14 +157,27 @@ def may_preempt(S: State, c: int) -> bool:
 
 
 @kernel
+def is_small(S: State, c: int, p: int) -> bool:
+    """Whether a job of the class takes less than a node of the pool."""
+    cls = S.cls[c]
+    parts, per_node, rest = shape_on(S, c, p, cls.num_gpus)
+    return cls.num_gpus == 0 or cls.gpu_milli < 1000 or (parts == 1 and rest == 0 and per_node < S.pool[p].per_node)
+
+
+@kernel
 def may_hold(S: State, c: int, p: int) -> bool:
-    """Whether the head of a class has waited long enough to hold nodes that are still busy (rule 5); cheap."""
+    """Whether the head of a class has waited long enough to hold nodes that are still busy (rule 5); cheap.
+
+    What takes less than a node comes free by itself, as a rule: to hold a node for it at once would idle the rest of it.
+    """
     g = S.g[0]
     cls = S.cls[c]
-    if g.backfill == BACKFILL_NONE or cls.num_gpus == 0 or cls.gpu_milli < 1000 or g.now_ms < cls.no_hold_ms:
+    waited_ms = g.now_ms - S.job[cls.root].queued_ms
+    if g.backfill == BACKFILL_NONE or waited_ms < g.hold_after_ms or g.now_ms < cls.no_hold_ms:
         return False
-    num = S.pool[p].holds - S.pool[p].reserved
-    return num < g.holds_max and g.now_ms - S.job[cls.root].queued_ms >= g.hold_after_ms
+    if S.pool[p].holds - S.pool[p].reserved >= g.holds_max:
+        return False
+    return waited_ms > g.overdue_ms or not is_small(S, c, p)
 
 
 @kernel
@@ -245,15 +258,16 @@ def start_holder(S: State, h: int, p: int, gain: int) -> bool:
         gpus = cls.num_gpus if attempt == 0 else cls.min_gpus
         if attempt == 1 and cls.min_gpus == cls.num_gpus:
             return False
+        milli = gpus * gpu_milli_on(S, c, p)
         for is_borrowed in range(0 if S.g[0].is_shares else 1, 2):
-            if S.need[c, p] > gain or not may_use(S, cls.member, p, gpus * 1000, is_borrowed):
+            if S.need[c, p] > gain or not may_use(S, cls.member, p, milli, is_borrowed):
                 continue
             num = place(S, c, p, gpus)
             if num > 0 and has_power(S, p, num, is_borrowed):
                 drop_hold(S, h)
                 start_job(S, j, p, num, gpus, is_borrowed)
                 return True
-        if S.g[0].is_shares and S.pool[p].over_segs > 0 and is_within_share(S, cls.member, p, gpus * 1000):
+        if S.g[0].is_shares and S.pool[p].over_segs > 0 and gpus > 0 and is_within_share(S, cls.member, p, milli):
             num = plan(S, c, p, gpus, HOLD_RECLAIM, j)
             if num > 0 and has_power(S, p, 0, 0):
                 drop_hold(S, h)
@@ -294,14 +308,9 @@ def preempt_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
 def reserve_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
     """Rule 5: hold the nodes that are predicted free first for the blocked head of a member's queue."""
     cls = S.cls[c]
-    pool = S.pool[p]
     if not may_hold(S, c, p) or has_before(S, c, p):
         return False
-    if not may_use(S, cls.member, p, cls.num_gpus * 1000, is_borrowed):
-        return False
-    parts, per_node, rest = shape_on(S, c, p, cls.num_gpus)
-    if parts == 0 or (parts == 1 and rest == 0 and per_node < pool.per_node):
-        # Less than a node never starves behind best fit for long; holding a whole node for it would idle GPUs.
+    if not may_use(S, cls.member, p, cls.num_gpus * gpu_milli_on(S, c, p), is_borrowed):
         return False
     num = plan(S, c, p, cls.num_gpus, HOLD_BACKFILL, cls.root)
     if num == 0 or hold_for(S, c, p, num, HOLD_BACKFILL, cls.num_gpus) < 0:

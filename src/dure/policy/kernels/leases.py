@@ -94,7 +94,7 @@ def check_hold(S: State, n: int) -> None:
         return
     hold = S.hold[h]
     c = S.job[hold.job].cls
-    is_part = S.cls[c].gpu_milli < 1000
+    is_part = S.cls[c].num_gpus > 0 and S.cls[c].gpu_milli < 1000
     has_gpus = has_part(S, n, hold.milli) if is_part else node.free >= node.hold_need
     if has_gpus and fits(S, n, c, node.hold_need):
         node.is_ready = 1

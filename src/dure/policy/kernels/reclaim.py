@@ -50,12 +50,12 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     c = S.job[claimant].cls
     if node.state != UP or node.hold >= 0 or node.num < need or not may_ever_fit(S, n, c, need):
         return NO_COST
-    if S.cls[c].gpu_milli < 1000:
-        return part_cost(S, n, claimant)[0]
     if kind == HOLD_RESERVED:
         return max(node.free_at_ms - S.job[claimant].begin_ms, 0)
     if kind != HOLD_RECLAIM and kind != HOLD_RANK:
         return max(node.free_at_ms - S.g[0].now_ms, 0)
+    if S.cls[c].gpu_milli < 1000:
+        return part_cost(S, n, claimant)[0]
     free = node.free
     if free >= need and fits(S, n, c, need):
         return np.int64(0)
@@ -110,6 +110,8 @@ def domain_cost(S: State, n0: int, n1: int, count: int, is_sum: bool) -> tuple[i
 @kernel
 def plan(S: State, c: int, p: int, gpus: int, kind: int, claimant: int) -> int:
     """Pick the cheapest nodes of the smallest domain that can hold the gang; the length of the pick, 0: none."""
+    if gpus == 0:
+        return plan_one(S, p, 0, kind, claimant)
     parts, per_node, rest = shape_on(S, c, p, gpus)
     if parts == 0:
         return 0
