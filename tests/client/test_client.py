@@ -266,6 +266,30 @@ class TestSettings:
             load_settings()
 
 
+@pytest.mark.parametrize(
+    ("url", "token", "says"),
+    [
+        ("http://", "", "DURE_URL: 'http://' names no host"),
+        ("http://[::1", "", "DURE_URL: .* is no address"),
+        ("http://a:port", "", "DURE_URL: .* is no address"),
+        ("http://a", "열쇠", "DURE_TOKEN: has characters"),
+        ("http://a", "a\nb", "DURE_TOKEN: has characters"),
+    ],
+)
+def test_what_can_be_no_address_or_token(url, token, says):
+    with pytest.raises(InputError, match=says):
+        Client(url, token)
+
+
+def test_the_environment_s_proxy_is_not_asked_for_this_machine(service, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        with Client(timeout_s=5) as dure:
+            assert dure.whoami().user == "alice"
+
+
 JOB = """
 import sys
 from dure.client import job

@@ -130,7 +130,13 @@ def test_run_needs_no_dashes_and_stays_in_this_folder(service, dure, tmp_path, m
 def test_run_detached(service, dure):
     job_id = json.loads(dure("run", "--detach", "--json", "--", "true").stdout)["job_id"]
     assert until_ended(service, job_id).spec.command == ("true",)
-    assert dure("run", "--json", "--", "true").returncode == 2
+
+
+def test_run_as_json_tells_the_end(service, dure):
+    said = dure("run", "--json", "--", "sh", "-c", "echo out; exit 4")
+    assert (said.returncode, said.stderr) == (4, "out\n")
+    assert json.loads(said.stdout) == {"job_id": "job-1", "state": "ENDED", "outcome": "failed", "exit_code": 4}
+    assert json.loads(dure("logs", "job-1", "--json").stdout) == {"job_id": "job-1", "attempt": None, "rank": 0, "text": "out\n"}
 
 
 @pytest.mark.parametrize(

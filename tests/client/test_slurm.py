@@ -553,6 +553,7 @@ def test_srun_outside_of_a_job(service, dure, tmp_path, monkeypatch):
     said = dure("srun", "-n", "2", "-l", sys.executable, "-c", "import os; print(os.environ['RANK'])")
     assert (said.returncode, sorted(said.stdout.splitlines())) == (0, ["0: 0", "1: 1"])
     assert dure("srun", "sh", "-c", "exit 4").returncode == 4
+    assert json.loads(dure("srun", "--json", "true").stdout)["outcome"] == "succeeded"
     assert dure("srun").returncode == 2
     assert "is no option" in dure("srun", "--mpi=pmix", "true").stderr
 
