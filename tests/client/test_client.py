@@ -225,6 +225,9 @@ def test_all_jobs_goes_through_the_pages(service, monkeypatch):
         assert [job.job_id for job in dure.jobs(limit=2, after=page.next).jobs] == [ids[2], ids[1]]
         assert [job.job_id for job in dure.all_jobs()] == list(reversed(ids))
         assert list(dure.all_jobs(project="other/one")) == []
+        assert len(list(dure.all_jobs(state=("RUNNING", "ENDED")))) == 5
+        assert dure.jobs(state=["PENDING", "SUSPENDED"]).jobs == ()
+        assert [event.seq for event in dure.events(after=1, limit=2).events] == [2, 3]
 
 
 class TestSettings:

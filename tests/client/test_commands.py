@@ -173,7 +173,7 @@ def test_run_of_a_waiting_job_says_why(service):
     command = [sys.executable, "-m", "dure.cli.main", "run", "--gpus", "100", "--", "true"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         line = process.stderr.readline()
-        assert line.startswith("dure: job-1 is pending: gpus_busy, expected to start 01-0")
+        assert line.startswith("dure: job-1 is pending: gpus_busy, expected to start 2031-01-0")
         service.cancel("job-1")
         assert "has not run: cancelled" in process.stderr.read()
     assert process.returncode == 1
@@ -193,8 +193,12 @@ def test_explain(service, dure):
     found = json.loads(dure("explain", job_id, "--json").stdout)
     assert set(found) >= {"state", "rule", "missing", "held_by", "expected_start", "would_start_if"}
     shown = dure("explain", job_id).stdout
-    for part in ("PENDING", "its member's share", "rule", "gpus 4", "mill", "expected start", "- it asked for at most 8"):
+    for part in (
+        "PENDING: its member's share", "1 of docs/policy.md", "needed 12, free 0", "mill 6 (2 borrowed)", "2031-01-02",
+        "- p: with 8 GPUs it would start", "- p7: busy", "and 12 more",
+    ):  # fmt: skip
         assert part in shown
+    assert "p8" not in shown
     assert dure("explain", "job-99").returncode == 2
 
 
@@ -207,10 +211,12 @@ def test_usage_audit_whoami(service, dure):
     assert shown[0] == "2031-02"
     assert shown[2].split() == ["project-one", "H200", "2", "1", "1", "0", "1.2", "3"]
     said = dure("audit", "--json")
-    assert (said.returncode, json.loads(said.stdout)) == (0, service.audit)
-    service.audit = {**service.audit, "mismatches": 2}
+    counts = {"events": 12, "decisions": 7, "verified": 7, "mismatches": 0}
+    assert (said.returncode, json.loads(said.stdout)) == (0, counts)
+    service.audit = {**counts, "mismatches": 2, "findings": [{"seq": 4, "what": "another hash"}]}
+    assert json.loads(dure("audit", "--json").stdout) == service.audit
     said = dure("audit")
-    assert said.returncode == 1
+    assert (said.returncode, said.stderr) == (1, "dure: seq 4, what another hash\n")
     assert said.stdout.split() == ["events", "12", "decisions", "7", "verified", "7", "mismatches", "2"]
     assert json.loads(dure("whoami", "--json").stdout)["user"] == "alice"
     assert "operator of the alliance" in dure("whoami").stdout
@@ -218,7 +224,7 @@ def test_usage_audit_whoami(service, dure):
 
 def test_tokens_and_projects(service, dure):
     made = json.loads(dure("token", "create", "bob", "--role", "user", "--member", "forge", "--expires-in", "1d", "--json").stdout)
-    assert made == {"token_id": "t1", "token": "secret-t1"}
+    assert made == {"token_id": "t1", "token": "secret-t1", "expires_at": "2031-01-02T03:04:05Z"}
     assert service.tokens["t1"] == {
         "token_id": "t1", "user": "bob", "role": "user", "member": "forge", "expires_in_s": 86_400,
     }  # fmt: skip
@@ -227,7 +233,7 @@ def test_tokens_and_projects(service, dure):
     assert dure("token", "create", "bob", "--expires-in", "tomorrow").returncode == 2
     assert dure("token", "revoke", "t1").returncode == 0
     assert dure("token", "revoke", "t1").returncode == 2
-    assert json.loads(dure("project", "create", "forge/new", "--member", "forge", "--weight", "2", "--json").stdout)["weight"] == 2
+    assert json.loads(dure("project", "create", "new", "--member", "forge", "--weight", "2", "--json").stdout)["weight"] == 2
     assert [line.split()[0] for line in dure("project", "list").stdout.splitlines()] == ["PROJECT", "forge/default", "forge/new"]
 
 

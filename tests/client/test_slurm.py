@@ -421,7 +421,7 @@ def test_the_variables_of_a_job(service, dure, tmp_path):
     assert len(taken["job_ids"]) == 2
     found = dict(line.split("=", 1) for line in log_of(dure, taken["job_ids"][1]).splitlines())
     wanted = {
-        "SLURM_JOB_ID": taken["job_ids"][1], "SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_NTASKS": "4",
+        "SLURM_JOB_ID": taken["job_ids"][1], "SLURM_ARRAY_JOB_ID": taken["job_id"], "SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_NTASKS": "4",
         "SLURM_CPUS_PER_TASK": "3", "SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_PROCID": "0", "SLURM_GPUS": "2",
         "SLURM_GPUS_ON_NODE": "2", "SLURM_JOB_GPUS": "0,1", "SLURM_RESTART_COUNT": "0", "SLURM_JOB_NODELIST": os.uname().nodename,
         "SLURM_JOB_ACCOUNT": "forge/default",

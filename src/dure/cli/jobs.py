@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from dure.cli.main import echo_json
-from dure.cli.table import shown, table
+from dure.cli.table import said, shown, table
 from dure.model.errors import DureError, InputError
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 FOLLOW_RETRY_S = 120.0
 
 STATES = ("PENDING", "ADMITTED", "RUNNING", "SUSPENDED", "COMPLETING", "ENDED")
+
+#: Pools of which `dure explain` speaks to a person.
+POOLS_SHOWN = 8
 
 #: Keys of `dure jobs --json`.
 JOB_KEYS = (
@@ -319,26 +322,10 @@ def _explained(job_id: str, found: Explanation) -> list[str]:
     if found.would_start_if:
         lines += ["  would start now if", *(f"    - {said(change)}" for change in found.would_start_if)]
     if found.pools:
-        lines += ["  pools", *(f"    - {said(pool)}" for pool in found.pools)]
+        lines += ["  pools", *(f"    - {said(pool)}" for pool in found.pools[:POOLS_SHOWN])]
+    if len(found.pools) > POOLS_SHOWN:
+        lines += [f"    and {len(found.pools) - POOLS_SHOWN} more; --json has them all"]
     return lines
-
-
-def said(value: Any) -> str:
-    """A JSON value in words: its message where it has one, otherwise its keys and values."""
-    match value:
-        case None | "" | [] | ():
-            return ""
-        case {"message": str(message), **rest}:
-            pool = str(rest.get("pool") or "")
-            return message if pool in message else f"{pool}: {message}"
-        case dict():
-            return ", ".join(f"{key} {said(part)}" for key, part in value.items() if part not in (None, "", [], {}))
-        case list() | tuple():
-            return "; ".join(said(part) for part in value)
-        case int() | float():
-            return shown(value)
-        case _:
-            return str(value)
 
 
 @click.group()
@@ -373,7 +360,7 @@ def show(pipeline_id: str, is_json: bool) -> None:
     from dure.client import Client
 
     with Client() as dure:
-        listed = list(dure.all_jobs(pipeline=pipeline_id))[::-1]
+        listed = [job for job in dure.all_jobs() if job.pipeline_id == pipeline_id][::-1]
     if not listed:
         raise InputError(f"no pipeline {pipeline_id}")
     if is_json:

@@ -88,6 +88,7 @@ class _Calls:
     tokens = _Method(calls.tokens)
     create_token = _Method(calls.create_token)
     revoke_token = _Method(calls.revoke_token)
+    events = _Method(calls.events)
     audit = _Method(calls.audit)
     all_jobs = _Course(courses.all_jobs)
     follow = _Course(courses.follow)

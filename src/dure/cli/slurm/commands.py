@@ -248,7 +248,7 @@ def _jobs_in(dure: Client, values: Values) -> Iterable[JobView]:
     wanted = _states(values, "states")
     if "states" in values:
         return (job for job in dure.all_jobs() if not wanted or state_words(job)[0] in wanted)
-    return (job for state in STATES if state != "ENDED" for job in dure.all_jobs(state=state))
+    return dure.all_jobs(state=[state for state in STATES if state != "ENDED"])
 
 
 def _passes(values: Values, job: JobView, users: frozenset[str]) -> bool:

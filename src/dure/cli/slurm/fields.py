@@ -148,8 +148,8 @@ SINFO_FIELDS: dict[str, Field[NodeGroup]] = {
 SACCT_DEFAULT = "JobID,JobName,Partition,Account,AllocGPUS,State,ExitCode"
 
 SACCT_FIELDS: dict[str, Field[JobView]] = {
-    "JobID": Field("JobID", _slurm_id, 12),
-    "JobIDRaw": Field("JobIDRaw", lambda job: job.job_id, 12),
+    "JobID": Field("JobID", _slurm_id, 18),
+    "JobIDRaw": Field("JobIDRaw", lambda job: job.job_id, 18),
     "JobName": Field("JobName", lambda job: job.name),
     "Partition": Field("Partition", lambda job: job.site or ""),
     "Account": Field("Account", lambda job: job.project),
