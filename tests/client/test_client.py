@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from dure.client import ApiError, AsyncClient, Client, UnreachableError, calls
+from dure.client import ApiError, AsyncClient, Client, UnreachableError, calls, job
 from dure.client.client import _Calls, _Method
 from dure.client.settings import Settings, load_settings, save_settings
 from dure.model.errors import DureError, InputError
@@ -201,10 +201,10 @@ def test_a_log_is_followed_over_attempts(service):
         job_id = dure.submit(spec("echo first")).job_id
         while not dure.job(job_id).is_ended:
             time.sleep(0.01)
-        job = service.jobs[job_id]
+        found = service.jobs[job_id]
         path = service.folder / "second.log"  # as after a reclaim: the same job, a second attempt
         path.write_bytes(b"second\n")
-        job.logs[2, 0], job.attempt = path, 2
+        found.logs[2, 0], found.attempt = path, 2
         assert b"".join(dure.follow(job_id)) == b"first\nsecond\n"
         assert b"".join(dure.follow(job_id, attempt=2)) == b"second\n"
 
@@ -303,6 +303,7 @@ print(job.array_index(), job.checkpoint_dir().is_dir(), flush=True)
 while not job.should_stop():
     pass
 print("left", flush=True)
+job.leave()
 """
 
 
@@ -316,12 +317,10 @@ def test_a_job_speaks_and_is_spoken_to(number, tmp_path):
         assert process.stdout.readline() == "7 True\n"
         process.send_signal(number)
         assert process.stdout.read() == "left\n"
-    assert process.returncode == 0
+    assert process.returncode == job.LEFT == 75
 
 
 def test_outside_a_job(monkeypatch):
-    from dure.client import job
-
     monkeypatch.delenv("DURE_CHECKPOINT_DIR", raising=False)
     monkeypatch.delenv("DURE_ARRAY_INDEX", raising=False)
     assert job.array_index() is None
