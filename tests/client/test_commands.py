@@ -82,6 +82,33 @@ def test_a_bad_file_names_its_line(service, dure, tmp_path):
     assert f"{path}:1: command[0]: must be text" in said.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "data", "says"),
+    [
+        (("submit", "-"), b"command: [\xff]", "byte 0xff is not UTF-8"),
+        (("sbatch",), b"#!/bin/sh\n\xff", "/dev/stdin:2: byte 0xff is not UTF-8"),
+        (("run", "--", "sh", b"\xff"), b"", "COMMAND: "),
+        (("srun", "sh", b"\xff"), b"", "command: "),
+        (("sbatch", "--export=ALL", "--wrap=true"), b"", "--export: "),
+        (("sbatch", "-J", b"\xff", "--wrap=true"), b"", "--job-name: "),
+    ],
+)
+def test_bytes_that_are_no_text(service, words, data, says):
+    command = [sys.executable, "-m", "dure.cli.main", *words]
+    env = {**os.environ, b"ODD": b"\xff"} if words[0] == "sbatch" else None
+    said = subprocess.run(command, input=data, capture_output=True, check=False, env=env)
+    assert said.returncode == 2
+    assert says in said.stderr.decode()
+    assert said.stderr.count(b"\n") == 1
+    assert not service.jobs
+
+
+def test_submit_from_standard_input(service):
+    command = [sys.executable, "-m", "dure.cli.main", "submit", "-"]
+    said = subprocess.run(command, input="name: 파이프\ncommand: ['true']\n", capture_output=True, check=True, text=True)
+    assert service.jobs[said.stdout.strip()].spec.name == "파이프"
+
+
 def test_pipelines(service, dure, tmp_path):
     path = tmp_path / "pipeline.yaml"
     path.write_text(PIPELINE)

@@ -43,8 +43,7 @@ def submit(path: str, settings: tuple[str, ...], is_json: bool) -> None:
     from dure.model.job_file import Pipeline, load_work
     from dure.twin.files import read_text
 
-    text = sys.stdin.read() if path == "-" else read_text(path)
-    work = load_work(text, path, settings)
+    work = load_work(read_text("/dev/stdin" if path == "-" else path), path, settings)
     with Client() as dure:
         if isinstance(work, Pipeline):
             pipeline = dure.submit_pipeline(work)

@@ -169,7 +169,7 @@ def _batch(values: Values, words: tuple[str, ...]) -> tuple[Values, str, tuple[s
             raise values["wrap"].wrong(f"stands in place of a script, {words[0]!r}")
         return values, f"#!/bin/sh\n{values['wrap'].value}\n", (), "wrap"
     path = words[0] if words else "standard input"
-    text = read_text(path) if words else sys.stdin.read()
+    text = read_text(path if words else "/dev/stdin")
     return merged(script_options(text, path), values), text, words[1:], Path(path).name if words else "sbatch"
 
 
