@@ -129,7 +129,7 @@ class AttemptView(View):
     ----------
     cause : str
         Why it left, where it was made to.
-    owner, agreement : str
+    owner, agreement : str or None
         Whose GPUs, and under which agreement they were borrowed; empty: none.
     """
 
@@ -138,8 +138,6 @@ class AttemptView(View):
     state: str = ""
     cause: str = ""
     site: str | None = None
-    owner: str = ""
-    agreement: str = ""
     gpu_type: str | None = None
     gpus: float = 0
     nodes: tuple[str, ...] = ()
@@ -148,8 +146,10 @@ class AttemptView(View):
     ended_at: datetime | None = None
     run_s: float | None = None
     borrowed_s: float | None = None
-    exit_code: int | None = None
     energy_kwh: float | None = None
+    exit_code: int | None = None
+    owner: str | None = None
+    agreement: str | None = None
 
 
 class TimelineEntry(View):
