@@ -12,6 +12,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 import httpx
 from pydantic import ValidationError
 
+from dure import __version__
 from dure.client import calls, courses
 from dure.client.calls import Call
 from dure.client.courses import Course, Pause
@@ -24,6 +25,9 @@ T = TypeVar("T")
 
 #: Pause before the second try, doubled for each further one, up to the last.
 RETRY_FIRST_S, RETRY_LAST_S = 0.1, 5.0
+
+#: An idle connection is given up before the service does so (after 5 s), or a submission could run into its end.
+IDLE_S = 2.0
 
 #: The service, or what stands before it, is changing over: worth another try.
 _BUSY = (502, 503, 504)
@@ -145,8 +149,12 @@ def _http_options(settings: Settings) -> dict[str, Any]:
         raise InputError(f"{settings.url!r} names no host", field="DURE_URL")
     if not (settings.token.isascii() and settings.token.isprintable()):
         raise InputError("has characters that no token has", field="DURE_TOKEN")
-    headers = {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
-    return {"base_url": url, "headers": headers, "trust_env": url.host not in ("127.0.0.1", "::1", "localhost")}
+    headers = {"User-Agent": f"dure/{__version__}"}
+    headers |= {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
+    return {
+        "base_url": url, "headers": headers, "trust_env": url.host not in ("127.0.0.1", "::1", "localhost"),
+        "limits": httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=IDLE_S),
+    }  # fmt: skip
 
 
 def _read(call: Call[T], response: httpx.Response) -> T:
