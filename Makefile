@@ -37,9 +37,10 @@ bench: setup
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/latest.json
 	$(BIN)/python benchmarks/table.py
 
-# The schemas and the key tables of docs/alliance.md, from the models.
+# The schemas, the key tables and the tables of Slurm's options, from the models.
 docs: setup
 	$(BIN)/python -m dure.twin.files
+	$(BIN)/python -m dure.cli.slurm.docs
 
 clean:
 	rm -rf $(VENV) $(OUT) build dist

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
@@ -77,7 +77,7 @@ class StandIn:
         self.jobs: dict[str, Job] = {}
         self.tokens: dict[str, dict[str, Any]] = {}
         self.projects = [{"name": "forge/default", "member": "forge", "weight": 1}]
-        self.audit = {"events": 12, "decisions": 7, "verified": 7, "mismatches": 0}
+        self.audit = {"events": 12, "decisions": 7, "verified": 7, "mismatches": 0, "findings": []}
         self.busy_answers = 0  # so many answers are 503 from now on
         self.log_bytes_max = 1 << 20
         self.requests: list[str] = []
@@ -246,11 +246,11 @@ def make_app(service: StandIn) -> FastAPI:
         return {"job_ids": [job.job_id for raw in raws for job in service.take(raw)]}
 
     @app.get(api + "/jobs")
-    def jobs(limit: int = 100, after: str = "", state: str = "", member: str = "", project: str = "", user: str = "",
-             array: str = "", pipeline: str = "", name: str = "") -> Any:  # fmt: skip
-        wanted = {"state": state, "member": member, "project": project, "user": user, "array_id": array,
-                  "pipeline_id": pipeline, "name": name}  # fmt: skip
+    def jobs(state: Annotated[list[str] | None, Query()] = None, limit: int = 100, after: str = "", member: str = "",
+             project: str = "", user: str = "", array: str = "", name: str = "") -> Any:  # fmt: skip
+        wanted = {"member": member, "project": project, "user": user, "array_id": array, "name": name}
         views = [job.view() for job in reversed(service.jobs.values())]
+        views = [view for view in views if not state or view["state"] in state]
         views = [view for view in views if all(not value or view[key] == value for key, value in wanted.items())]
         at = int(after or 0)
         return {"jobs": views[at : at + limit], "next": str(at + limit) if at + limit < len(views) else None}
@@ -269,9 +269,11 @@ def make_app(service: StandIn) -> FastAPI:
     def explain(job_id: str) -> Any:
         job = service.job(job_id)
         return {
-            "state": job.state, "rule": 1, "missing": {"gpus": job.spec.resources.gpus - GPUS}, "held_by": ["mill"],
-            "expected_start": "2031-01-02T03:04:05Z", "would_start_if": ["it asked for at most 8 GPUs"],
-            "message": "its member's share is in use", "pools": [],
+            "state": job.state, "rule": 1, "missing": {"needed_milli": job.spec.resources.gpus * 1000, "free_milli": 0},
+            "held_by": [{"member": "mill", "gpus": 6.0, "borrowed_gpus": 2.0}], "expected_start": "2031-01-02T03:04:05Z",
+            "would_start_if": [{"kind": "fewer_gpus", "pool": "p", "amount": 8, "message": "with 8 GPUs it would start"}],
+            "message": "its member's share is in use",
+            "pools": [{"pool": f"p{i}", "reason": "gpus_busy", "message": "busy"} for i in range(20)],
         }  # fmt: skip
 
     @app.get(api + "/jobs/{job_id}/logs")
@@ -335,7 +337,8 @@ def make_app(service: StandIn) -> FastAPI:
 
     @app.post(api + "/projects", status_code=201)
     async def create_project(request: Request) -> Any:
-        service.projects.append({"weight": 1, **await request.json()})
+        made = await request.json()
+        service.projects.append({"weight": 1, **made, "name": f"{made['member']}/{made['name']}"})
         return service.projects[-1]
 
     @app.get(api + "/tokens")
@@ -346,12 +349,17 @@ def make_app(service: StandIn) -> FastAPI:
     async def create_token(request: Request) -> Any:
         token_id = f"t{len(service.tokens) + 1}"
         service.tokens[token_id] = {"token_id": token_id, **await request.json()}
-        return {"token_id": token_id, "token": f"secret-{token_id}"}
+        return {"token_id": token_id, "token": f"secret-{token_id}", "expires_at": "2031-01-02T03:04:05Z"}
 
     @app.delete(api + "/tokens/{token_id}", status_code=204)
     def revoke(token_id: str) -> None:
         if service.tokens.pop(token_id, None) is None:
             raise Problem(404, "not found", f"no token {token_id}")
+
+    @app.get(api + "/events")
+    def events(after: int = 0, limit: int = 100) -> Any:
+        found = [{"seq": n, "at": now(), "actor": "service", "hash": "", "body": {}} for n in range(1, 6)][after : after + limit]
+        return {"events": found, "next": found[-1]["seq"] if found else after}
 
     @app.get(api + "/audit")
     def audit() -> Any:

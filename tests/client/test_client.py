@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from dure.client import ApiError, AsyncClient, Client, UnreachableError, calls
+from dure.client import ApiError, AsyncClient, Client, UnreachableError, calls, job
 from dure.client.client import _Calls, _Method
 from dure.client.settings import Settings, load_settings, save_settings
 from dure.model.errors import DureError, InputError
@@ -201,10 +201,10 @@ def test_a_log_is_followed_over_attempts(service):
         job_id = dure.submit(spec("echo first")).job_id
         while not dure.job(job_id).is_ended:
             time.sleep(0.01)
-        job = service.jobs[job_id]
+        found = service.jobs[job_id]
         path = service.folder / "second.log"  # as after a reclaim: the same job, a second attempt
         path.write_bytes(b"second\n")
-        job.logs[2, 0], job.attempt = path, 2
+        found.logs[2, 0], found.attempt = path, 2
         assert b"".join(dure.follow(job_id)) == b"first\nsecond\n"
         assert b"".join(dure.follow(job_id, attempt=2)) == b"second\n"
 
@@ -225,6 +225,9 @@ def test_all_jobs_goes_through_the_pages(service, monkeypatch):
         assert [job.job_id for job in dure.jobs(limit=2, after=page.next).jobs] == [ids[2], ids[1]]
         assert [job.job_id for job in dure.all_jobs()] == list(reversed(ids))
         assert list(dure.all_jobs(project="other/one")) == []
+        assert len(list(dure.all_jobs(state=("RUNNING", "ENDED")))) == 5
+        assert dure.jobs(state=["PENDING", "SUSPENDED"]).jobs == ()
+        assert [event.seq for event in dure.events(after=1, limit=2).events] == [2, 3]
 
 
 class TestSettings:
@@ -266,6 +269,30 @@ class TestSettings:
             load_settings()
 
 
+@pytest.mark.parametrize(
+    ("url", "token", "says"),
+    [
+        ("http://", "", "DURE_URL: 'http://' names no host"),
+        ("http://[::1", "", "DURE_URL: .* is no address"),
+        ("http://a:port", "", "DURE_URL: .* is no address"),
+        ("http://a", "열쇠", "DURE_TOKEN: has characters"),
+        ("http://a", "a\nb", "DURE_TOKEN: has characters"),
+    ],
+)
+def test_what_can_be_no_address_or_token(url, token, says):
+    with pytest.raises(InputError, match=says):
+        Client(url, token)
+
+
+def test_the_environment_s_proxy_is_not_asked_for_this_machine(service, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        with Client(timeout_s=5) as dure:
+            assert dure.whoami().user == "alice"
+
+
 JOB = """
 import sys
 from dure.client import job
@@ -276,6 +303,7 @@ print(job.array_index(), job.checkpoint_dir().is_dir(), flush=True)
 while not job.should_stop():
     pass
 print("left", flush=True)
+job.leave()
 """
 
 
@@ -289,12 +317,10 @@ def test_a_job_speaks_and_is_spoken_to(number, tmp_path):
         assert process.stdout.readline() == "7 True\n"
         process.send_signal(number)
         assert process.stdout.read() == "left\n"
-    assert process.returncode == 0
+    assert process.returncode == job.LEFT == 75
 
 
 def test_outside_a_job(monkeypatch):
-    from dure.client import job
-
     monkeypatch.delenv("DURE_CHECKPOINT_DIR", raising=False)
     monkeypatch.delenv("DURE_ARRAY_INDEX", raising=False)
     assert job.array_index() is None

@@ -82,6 +82,33 @@ def test_a_bad_file_names_its_line(service, dure, tmp_path):
     assert f"{path}:1: command[0]: must be text" in said.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "data", "says"),
+    [
+        (("submit", "-"), b"command: [\xff]", "byte 0xff is not UTF-8"),
+        (("sbatch",), b"#!/bin/sh\n\xff", "/dev/stdin:2: byte 0xff is not UTF-8"),
+        (("run", "--", "sh", b"\xff"), b"", "COMMAND: "),
+        (("srun", "sh", b"\xff"), b"", "command: "),
+        (("sbatch", "--export=ALL", "--wrap=true"), b"", "--export: "),
+        (("sbatch", "-J", b"\xff", "--wrap=true"), b"", "--job-name: "),
+    ],
+)
+def test_bytes_that_are_no_text(service, words, data, says):
+    command = [sys.executable, "-m", "dure.cli.main", *words]
+    env = {**os.environ, b"ODD": b"\xff"} if words[0] == "sbatch" else None
+    said = subprocess.run(command, input=data, capture_output=True, check=False, env=env)
+    assert said.returncode == 2
+    assert says in said.stderr.decode()
+    assert said.stderr.count(b"\n") == 1
+    assert not service.jobs
+
+
+def test_submit_from_standard_input(service):
+    command = [sys.executable, "-m", "dure.cli.main", "submit", "-"]
+    said = subprocess.run(command, input="name: 파이프\ncommand: ['true']\n", capture_output=True, check=True, text=True)
+    assert service.jobs[said.stdout.strip()].spec.name == "파이프"
+
+
 def test_pipelines(service, dure, tmp_path):
     path = tmp_path / "pipeline.yaml"
     path.write_text(PIPELINE)
@@ -130,7 +157,13 @@ def test_run_needs_no_dashes_and_stays_in_this_folder(service, dure, tmp_path, m
 def test_run_detached(service, dure):
     job_id = json.loads(dure("run", "--detach", "--json", "--", "true").stdout)["job_id"]
     assert until_ended(service, job_id).spec.command == ("true",)
-    assert dure("run", "--json", "--", "true").returncode == 2
+
+
+def test_run_as_json_tells_the_end(service, dure):
+    said = dure("run", "--json", "--", "sh", "-c", "echo out; exit 4")
+    assert (said.returncode, said.stderr) == (4, "out\n")
+    assert json.loads(said.stdout) == {"job_id": "job-1", "state": "ENDED", "outcome": "failed", "exit_code": 4}
+    assert json.loads(dure("logs", "job-1", "--json").stdout) == {"job_id": "job-1", "attempt": None, "rank": 0, "text": "out\n"}
 
 
 @pytest.mark.parametrize(
@@ -167,7 +200,7 @@ def test_run_of_a_waiting_job_says_why(service):
     command = [sys.executable, "-m", "dure.cli.main", "run", "--gpus", "100", "--", "true"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         line = process.stderr.readline()
-        assert line.startswith("dure: job-1 is pending: gpus_busy, expected to start 01-0")
+        assert line.startswith("dure: job-1 is pending: gpus_busy, expected to start 2031-01-0")
         service.cancel("job-1")
         assert "has not run: cancelled" in process.stderr.read()
     assert process.returncode == 1
@@ -187,8 +220,12 @@ def test_explain(service, dure):
     found = json.loads(dure("explain", job_id, "--json").stdout)
     assert set(found) >= {"state", "rule", "missing", "held_by", "expected_start", "would_start_if"}
     shown = dure("explain", job_id).stdout
-    for part in ("PENDING", "its member's share", "rule", "gpus 4", "mill", "expected start", "- it asked for at most 8"):
+    for part in (
+        "PENDING: its member's share", "1 of docs/policy.md", "needed 12, free 0", "mill 6 (2 borrowed)", "2031-01-02",
+        "- p: with 8 GPUs it would start", "- p7: busy", "and 12 more",
+    ):  # fmt: skip
         assert part in shown
+    assert "p8" not in shown
     assert dure("explain", "job-99").returncode == 2
 
 
@@ -201,10 +238,12 @@ def test_usage_audit_whoami(service, dure):
     assert shown[0] == "2031-02"
     assert shown[2].split() == ["project-one", "H200", "2", "1", "1", "0", "1.2", "3"]
     said = dure("audit", "--json")
-    assert (said.returncode, json.loads(said.stdout)) == (0, service.audit)
-    service.audit = {**service.audit, "mismatches": 2}
+    counts = {"events": 12, "decisions": 7, "verified": 7, "mismatches": 0}
+    assert (said.returncode, json.loads(said.stdout)) == (0, counts)
+    service.audit = {**counts, "mismatches": 2, "findings": [{"seq": 4, "what": "another hash"}]}
+    assert json.loads(dure("audit", "--json").stdout) == service.audit
     said = dure("audit")
-    assert said.returncode == 1
+    assert (said.returncode, said.stderr) == (1, "dure: seq 4, what another hash\n")
     assert said.stdout.split() == ["events", "12", "decisions", "7", "verified", "7", "mismatches", "2"]
     assert json.loads(dure("whoami", "--json").stdout)["user"] == "alice"
     assert "operator of the alliance" in dure("whoami").stdout
@@ -212,7 +251,7 @@ def test_usage_audit_whoami(service, dure):
 
 def test_tokens_and_projects(service, dure):
     made = json.loads(dure("token", "create", "bob", "--role", "user", "--member", "forge", "--expires-in", "1d", "--json").stdout)
-    assert made == {"token_id": "t1", "token": "secret-t1"}
+    assert made == {"token_id": "t1", "token": "secret-t1", "expires_at": "2031-01-02T03:04:05Z"}
     assert service.tokens["t1"] == {
         "token_id": "t1", "user": "bob", "role": "user", "member": "forge", "expires_in_s": 86_400,
     }  # fmt: skip
@@ -221,7 +260,7 @@ def test_tokens_and_projects(service, dure):
     assert dure("token", "create", "bob", "--expires-in", "tomorrow").returncode == 2
     assert dure("token", "revoke", "t1").returncode == 0
     assert dure("token", "revoke", "t1").returncode == 2
-    assert json.loads(dure("project", "create", "forge/new", "--member", "forge", "--weight", "2", "--json").stdout)["weight"] == 2
+    assert json.loads(dure("project", "create", "new", "--member", "forge", "--weight", "2", "--json").stdout)["weight"] == 2
     assert [line.split()[0] for line in dure("project", "list").stdout.splitlines()] == ["PROJECT", "forge/default", "forge/new"]
 
 

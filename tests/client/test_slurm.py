@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dure.cli.slurm.commands import TABLES
+from dure.cli.slurm.docs import with_tables
 from dure.cli.slurm.getopt import Takes, read_options
 from dure.cli.slurm.options import HONOURED, REFUSED, SBATCH
 from dure.cli.slurm.script import script_options
@@ -420,7 +421,7 @@ def test_the_variables_of_a_job(service, dure, tmp_path):
     assert len(taken["job_ids"]) == 2
     found = dict(line.split("=", 1) for line in log_of(dure, taken["job_ids"][1]).splitlines())
     wanted = {
-        "SLURM_JOB_ID": taken["job_ids"][1], "SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_NTASKS": "4",
+        "SLURM_JOB_ID": taken["job_ids"][1], "SLURM_ARRAY_JOB_ID": taken["job_id"], "SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_NTASKS": "4",
         "SLURM_CPUS_PER_TASK": "3", "SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_PROCID": "0", "SLURM_GPUS": "2",
         "SLURM_GPUS_ON_NODE": "2", "SLURM_JOB_GPUS": "0,1", "SLURM_RESTART_COUNT": "0", "SLURM_JOB_NODELIST": os.uname().nodename,
         "SLURM_JOB_ACCOUNT": "forge/default",
@@ -496,7 +497,11 @@ def test_srun_over_nodes_numbers_all_tasks(service, dure, tmp_path):
         ("srun -n 2 sh -c 'exit $SLURM_PROCID'", 1, ""),
         ("srun -l -n 1 echo hi", 0, "0: hi\n"),
         ("srun --label sh -c 'exit 5'", 5, ""),
-        ("srun -K -n 2 sh -c '[ $SLURM_PROCID = 1 ] || exit 9; sleep 0.1'", 9, ""),
+        ("srun -K -n 3 sh -c '[ $SLURM_PROCID = 0 ] && exit 9; exec sleep 30'", 9, ""),
+        ("srun --kill-on-bad-exit=1 -n 3 sh -c '[ $SLURM_PROCID = 2 ] && exit 9; exec sleep 30'", 9, ""),
+        ("srun -K -n 3 sh -c 'sleep 0.2; exit 0'", 0, ""),
+        ("srun -K -l true", 2, "dure srun: -l with -K: is not honoured inside a job\n"),
+        ("srun -l -n 2 sh -c 'echo $SLURM_PROCID; echo err >&2' | sort", 0, "0: 0\n0: err\n1: 1\n1: err\n"),
         ("srun --mpi=pmix x", 2, "dure srun: --mpi: is not honoured inside a job\n"),
         ("srun -n two x", 2, "dure srun: -n: must be a whole number, not 'two'\n"),
         ("srun -n", 2, "dure srun: -n: needs a value\n"),
@@ -548,6 +553,7 @@ def test_srun_outside_of_a_job(service, dure, tmp_path, monkeypatch):
     said = dure("srun", "-n", "2", "-l", sys.executable, "-c", "import os; print(os.environ['RANK'])")
     assert (said.returncode, sorted(said.stdout.splitlines())) == (0, ["0: 0", "1: 1"])
     assert dure("srun", "sh", "-c", "exit 4").returncode == 4
+    assert json.loads(dure("srun", "--json", "true").stdout)["outcome"] == "succeeded"
     assert dure("srun").returncode == 2
     assert "is no option" in dure("srun", "--mpi=pmix", "true").stderr
 
@@ -676,3 +682,25 @@ def test_the_shell_scripts_are_posix():
 def test_moments_in_the_past_year_zero():
     with pytest.raises((ValueError, OverflowError)):
         parse_moment("0000-01-01", datetime(2031, 1, 1, tzinfo=UTC))
+
+
+def test_the_docs_tables_are_current():
+    page = (Path(__file__).parents[2] / "docs" / "slurm.md").read_text(encoding="utf-8")
+    assert with_tables(page) == page, "run `python -m dure.cli.slurm.docs` in the repository's root"
+    with pytest.raises(InputError, match="lacks the marker"):
+        with_tables(page.replace("<!-- reasons -->", ""))
+
+
+def test_the_variables_that_the_page_names_are_those_that_are_set(service, dure, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "slurm.md").read_text(encoding="utf-8")
+    paragraph = next(part for part in page.split("\n\n") if part.startswith("Set as in Slurm"))
+    named = set(re.findall(r"`(SLURM[A-Z_]*)`", paragraph)) | {f"SLURM_ARRAY_TASK_{end}" for end in ("COUNT", "MIN", "MAX", "STEP")}
+    script = "#!/bin/sh\nsrun env | grep -o '^SLURM[A-Z_]*' | sort -u\n"
+    options = "-a 1 -n 1 -c 1 --gpus-per-task=1 --ntasks-per-node=1 --gres=gpu:1 -p seoul -q high -d afterany:job-1 --comment x"
+    first = submit(dure, tmp_path, "#!/bin/sh\ntrue\n")
+    assert first == "job-1"
+    array = submit(dure, tmp_path, script, *options.split())
+    found = set(log_of(dure, f"{array}_1").split())
+    with_gpus = submit(dure, tmp_path, "#!/bin/sh\nenv | grep -o '^SLURM_CPUS_PER_GPU'\n", "-G", "1", "--cpus-per-gpu", "2")
+    found |= set(log_of(dure, with_gpus).split())
+    assert found - {"SLURM_CLUSTER_NAME", "SLURM_TASK_PID", "SLURM_NODELIST", "SLURM_JOB_NODELIST", "SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS"} == named

@@ -14,9 +14,10 @@ from dure.examples import example_names, example_path
 from dure.model.alliance import load_alliance
 from dure.model.alliance_build import build_fleet
 from dure.model.errors import InputError
+from dure.model.job_file import JobSpec, Pipeline, load_work
 from dure.model.scenario import load_scenario
 from dure.model.yaml_file import parse_yaml, plain
-from dure.twin.files import schema_files, with_key_tables, write_reference
+from dure.twin.files import PAGES, schema_files, with_key_tables, write_reference
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "alliance.md").read_text(encoding="utf-8")
@@ -29,22 +30,28 @@ def test_schemas_are_current() -> None:
     assert published == schema_files(), AGAIN
 
 
-def test_key_tables_are_current() -> None:
-    assert with_key_tables(PAGE) == PAGE, AGAIN
+@pytest.mark.parametrize("name", PAGES)
+def test_key_tables_are_current(name: str) -> None:
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    assert with_key_tables(page, PAGES[name]) == page, AGAIN
 
 
 def test_a_page_without_markers_is_refused() -> None:
     with pytest.raises(InputError, match="lacks the marker"):
-        with_key_tables("# Nothing")
+        with_key_tables("# Nothing", PAGES["alliance.md"])
 
 
 def test_write_reference(tmp_path: Path) -> None:
     (tmp_path / "schemas").mkdir()
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "alliance.md").write_text(re.sub(r"\n\|.*", "", PAGE), encoding="utf-8")
+    pages = {name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in PAGES}
+    for name, page in pages.items():
+        bare = re.sub(r"(<!-- keys of .*-->)[^<]*", r"\1\n", page)
+        assert bare != page
+        (tmp_path / "docs" / name).write_text(bare, encoding="utf-8")
     write_reference(tmp_path)
-    assert (tmp_path / "docs" / "alliance.md").read_text(encoding="utf-8") == PAGE
-    assert len(list((tmp_path / "schemas").iterdir())) == 2
+    assert {name: (tmp_path / "docs" / name).read_text(encoding="utf-8") for name in PAGES} == pages
+    assert len(list((tmp_path / "schemas").iterdir())) == 4
 
 
 def as_json(value: Any) -> Any:
@@ -87,3 +94,24 @@ def test_the_docs_errors_are_real() -> None:
         with pytest.raises(InputError) as caught:
             load_alliance(text, "alliance.yaml")
         assert str(caught.value) == line
+
+
+JOB_EXAMPLES = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("text", JOB_EXAMPLES)
+def test_the_jobs_page_s_examples_load_and_fit_the_schemas(text: str) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    work = load_work(text, "example.yaml")
+    kind = "pipeline" if isinstance(work, Pipeline) else "job"
+    validator = jsonschema.Draft202012Validator(json.loads(schema_files()[f"{kind}.schema.json"]))
+    assert [error.message for error in validator.iter_errors(as_json(plain(parse_yaml(text))))] == []
+    # What goes over the wire fits it too, and comes back as it was.
+    sent = work.model_dump(mode="json", exclude_defaults=True)
+    assert [error.message for error in validator.iter_errors(sent)] == []
+    assert type(work).model_validate_json(json.dumps(sent)) == work
+
+
+def test_the_jobs_page_shows_both_kinds() -> None:
+    kinds = {type(load_work(text)) for text in JOB_EXAMPLES}
+    assert kinds == {JobSpec, Pipeline}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from dure.cli.main import echo_json
-from dure.cli.table import shown, table
+from dure.cli.table import said, shown, table
 from dure.model.errors import DureError, InputError
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 FOLLOW_RETRY_S = 120.0
 
 STATES = ("PENDING", "ADMITTED", "RUNNING", "SUSPENDED", "COMPLETING", "ENDED")
+
+#: Pools of which `dure explain` speaks to a person.
+POOLS_SHOWN = 8
 
 #: Keys of `dure jobs --json`.
 JOB_KEYS = (
@@ -40,8 +43,7 @@ def submit(path: str, settings: tuple[str, ...], is_json: bool) -> None:
     from dure.model.job_file import Pipeline, load_work
     from dure.twin.files import read_text
 
-    text = sys.stdin.read() if path == "-" else read_text(path)
-    work = load_work(text, path, settings)
+    work = load_work(read_text("/dev/stdin" if path == "-" else path), path, settings)
     with Client() as dure:
         if isinstance(work, Pipeline):
             pipeline = dure.submit_pipeline(work)
@@ -77,7 +79,7 @@ def submit(path: str, settings: tuple[str, ...], is_json: bool) -> None:
 @click.option("--env", "env", multiple=True, metavar="NAME[=VALUE]", help="A variable; without a value, as it is here.")
 @click.option("--workdir", default=None, help="Working directory; default: this one. Empty: one of the job's own.")
 @click.option("--detach", is_flag=True, help="Print the id and leave.")
-@click.option("--json", "is_json", is_flag=True, help="With --detach: the id as JSON.")
+@click.option("--json", "is_json", is_flag=True, help="What became of it; the log goes to standard error.")
 def run(command: tuple[str, ...], detach: bool, is_json: bool, **options: Any) -> None:
     """Run a command as a job, follow what it writes and end with its exit code.
 
@@ -85,17 +87,15 @@ def run(command: tuple[str, ...], detach: bool, is_json: bool, **options: Any) -
     """
     from dure.client import Client
 
-    if is_json and not detach:
-        raise InputError("goes with --detach: the output is the job's", field="--json")
     spec = _run_spec(command, **options)
     with Client(retry_s=FOLLOW_RETRY_S) as dure:
         job_id = dure.submit(spec).job_id
+        if not detach:
+            sys.exit(attend_and_tell(dure, job_id, is_json))
         if is_json:
             echo_json({"job_id": job_id})
-        elif detach:
-            click.echo(job_id)
         else:
-            sys.exit(attend(dure, job_id))
+            click.echo(job_id)
 
 
 def _run_spec(
@@ -149,8 +149,8 @@ def checked(model: type[JobSpec], values: dict[str, Any], option: Callable[[str]
         raise InputError(f"{message[0].lower()}{message[1:]}", field=option(key) if key else "") from None
 
 
-def attend(dure: Client, job_id: str, is_quiet: bool = False) -> int:
-    """Follow a job to its end: its log to standard output, what becomes of it to standard error; quietly: neither.
+def attend(dure: Client, job_id: str, log: BinaryIO | None) -> int:
+    """Follow a job to its end: what it writes to ``log``, what becomes of it to standard error; without ``log`` neither.
 
     Returns
     -------
@@ -159,10 +159,10 @@ def attend(dure: Client, job_id: str, is_quiet: bool = False) -> int:
     """
     try:
         for found in dure.changes(job_id):
-            if is_quiet:
+            if log is None:
                 continue
             if found.state not in ("PENDING", "ADMITTED"):
-                copy(dure.follow(job_id))
+                copy(dure.follow(job_id), log)
                 break
             _tell(found)
         return exit_code_of(dure.job(job_id))
@@ -170,6 +170,14 @@ def attend(dure: Client, job_id: str, is_quiet: bool = False) -> int:
         dure.cancel(job_id)
         click.echo(f"dure: {job_id} is cancelled", err=True)
         return 130
+
+
+def attend_and_tell(dure: Client, job_id: str, is_json: bool) -> int:
+    """Follow a job; its log goes to standard output, or, with JSON of its end there, to standard error."""
+    code = attend(dure, job_id, sys.stderr.buffer if is_json else sys.stdout.buffer)
+    if is_json:
+        echo_json(dure.job(job_id).model_dump(mode="json", include={"job_id", "state", "outcome", "exit_code"}))
+    return code
 
 
 def exit_code_of(job: JobView) -> int:
@@ -187,9 +195,8 @@ def _tell(job: JobView) -> None:
     click.echo(f"dure: {job.job_id} is {job.state.lower()}{why}{when}", err=True)
 
 
-def copy(parts: Iterable[bytes]) -> None:
-    """Bytes to standard output as they come."""
-    out = sys.stdout.buffer
+def copy(parts: Iterable[bytes], out: BinaryIO) -> None:
+    """Bytes as they come."""
     for part in parts:
         out.write(part)
         out.flush()
@@ -241,18 +248,26 @@ def job_lines(listed: Sequence[JobView]) -> list[str]:
 @click.option("-f", "--follow", is_flag=True, help="On until the job has ended.")
 @click.option("--attempt", type=click.IntRange(1), default=None, help="Default: the latest; with -f: all.")
 @click.option("--rank", type=click.IntRange(0), default=0, show_default=True)
-def logs(job: str, follow: bool, attempt: int | None, rank: int) -> None:
+@click.option("--json", "is_json", is_flag=True, help="One object, with the text in it.")
+def logs(job: str, follow: bool, attempt: int | None, rank: int, is_json: bool) -> None:
     """What a job has written, as it wrote it."""
     from dure.client import Client
 
     with Client(retry_s=FOLLOW_RETRY_S if follow else 5.0) as dure:
-        if follow:
-            copy(dure.follow(job, attempt=attempt, rank=rank))
+        parts = dure.follow(job, attempt=attempt, rank=rank) if follow else _written(dure, job, attempt, rank)
+        if not is_json:
+            copy(parts, sys.stdout.buffer)
             return
-        offset = 0
-        while (part := dure.logs(job, attempt=attempt, rank=rank, offset=offset)).data:
-            copy([part.data])
-            offset = part.next_offset
+        text = b"".join(parts).decode("utf-8", "replace")
+        echo_json({"job_id": job, "attempt": attempt, "rank": rank, "text": text})
+
+
+def _written(dure: Client, job_id: str, attempt: int | None, rank: int) -> Iterator[bytes]:
+    """What is there now."""
+    offset = 0
+    while (part := dure.logs(job_id, attempt=attempt, rank=rank, offset=offset)).data:
+        yield part.data
+        offset = part.next_offset
 
 
 @click.command()
@@ -306,26 +321,10 @@ def _explained(job_id: str, found: Explanation) -> list[str]:
     if found.would_start_if:
         lines += ["  would start now if", *(f"    - {said(change)}" for change in found.would_start_if)]
     if found.pools:
-        lines += ["  pools", *(f"    - {said(pool)}" for pool in found.pools)]
+        lines += ["  pools", *(f"    - {said(pool)}" for pool in found.pools[:POOLS_SHOWN])]
+    if len(found.pools) > POOLS_SHOWN:
+        lines += [f"    and {len(found.pools) - POOLS_SHOWN} more; --json has them all"]
     return lines
-
-
-def said(value: Any) -> str:
-    """A JSON value in words: its message where it has one, otherwise its keys and values."""
-    match value:
-        case None | "" | [] | ():
-            return ""
-        case {"message": str(message), **rest}:
-            pool = str(rest.get("pool") or "")
-            return message if pool in message else f"{pool}: {message}"
-        case dict():
-            return ", ".join(f"{key} {said(part)}" for key, part in value.items() if part not in (None, "", [], {}))
-        case list() | tuple():
-            return "; ".join(said(part) for part in value)
-        case int() | float():
-            return shown(value)
-        case _:
-            return str(value)
 
 
 @click.group()
@@ -360,7 +359,7 @@ def show(pipeline_id: str, is_json: bool) -> None:
     from dure.client import Client
 
     with Client() as dure:
-        listed = list(dure.all_jobs(pipeline=pipeline_id))[::-1]
+        listed = [job for job in dure.all_jobs() if job.pipeline_id == pipeline_id][::-1]
     if not listed:
         raise InputError(f"no pipeline {pipeline_id}")
     if is_json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dure.cli.main import echo_json, emit
-from dure.cli.table import Cell, shown, table
+from dure.cli.table import Cell, said, shown, table
 
 if TYPE_CHECKING:
     from dure.client.views import Member, View
@@ -101,8 +101,11 @@ def audit(is_json: bool) -> None:
 
     with Client() as dure:
         found = dure.audit()
-    emit(found.model_dump(mode="json"), is_json)
+    counts = found.model_dump(mode="json", exclude=set() if is_json and found.mismatches else {"findings"})
+    emit(counts, is_json)
     if found.mismatches:
+        for finding in found.findings:
+            click.echo(f"dure: {said(finding)}", err=True)
         sys.exit(1)
 
 
@@ -165,7 +168,7 @@ def list_tokens(is_json: bool) -> None:
 
     columns = {
         "TOKEN": "token_id", "NAME": "name", "USER": "user", "ROLE": "role", "MEMBER": "member", "PROJECT": "project",
-        "EXPIRES": "expires_at",
+        "EXPIRES": "expires_at", "REVOKED": "is_revoked",
     }  # fmt: skip
     with Client() as dure:
         _listed(dure.tokens(), columns, is_json)

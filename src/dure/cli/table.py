@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 #: A cell: text, or a number (set to the right).
 Cell = str | int | float | None
@@ -36,7 +37,8 @@ def shown(cell: Cell | datetime) -> str:
         case int():
             return f"{cell:,}"
         case datetime():
-            return cell.astimezone().strftime("%m-%d %H:%M:%S")
+            local = cell.astimezone()
+            return local.strftime("%m-%d %H:%M:%S" if local.year == datetime.now().year else "%Y-%m-%d %H:%M")
         case _:
             return " ".join("".join(char if char.isprintable() else " " for char in cell).split())
 
@@ -53,3 +55,25 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Cell | datetime]]) -> 
         ).rstrip()
         for line in [list(headers), *cells]
     ]
+
+
+def said(value: Any) -> str:
+    """A JSON value in words: its message where it has one, who has how many GPUs, otherwise its keys and values."""
+    match value:
+        case None | "" | [] | ():
+            return ""
+        case {"message": str(message), **rest}:
+            pool = str(rest.get("pool") or "")
+            return message if pool in message else f"{pool}: {message}"
+        case {"member": str(member), "gpus": gpus, **rest}:
+            borrowed = rest.get("borrowed_gpus")
+            return f"{member} {said(gpus)}" + (f" ({said(borrowed)} borrowed)" if borrowed else "")
+        case dict():
+            parts = ((key, part / 1000) if key.endswith("_milli") else (key, part) for key, part in value.items())
+            return ", ".join(f"{key.removesuffix('_milli')} {said(part)}" for key, part in parts if part not in (None, ""))
+        case list() | tuple():
+            return "; ".join(said(part) for part in value)
+        case int() | float():
+            return shown(value)
+        case _:
+            return str(value)

@@ -28,7 +28,7 @@ _HOME, _CLEAR_LINE, _CLEAR_REST, _SCREEN_ON, _SCREEN_OFF = "\x1b[H", "\x1b[K", "
 @click.option("--every", default=2.0, show_default=True, type=click.FloatRange(0.2), help="Seconds between two screens.")
 @click.option("--json", "is_json", is_flag=True, help="What one screen shows, as JSON.")
 def top(once: bool, every: float, is_json: bool) -> None:
-    """The alliance at a glance: members, nodes, what runs and what waits and why. Ctrl-C leaves."""
+    """The alliance at a glance: nodes, the members that are busy, what runs, what waits and why. Ctrl-C leaves."""
     from dure.client import Client
 
     with Client() as dure:
@@ -64,13 +64,13 @@ _Seen = tuple[tuple["Member", ...], tuple["Node", ...], tuple["JobView", ...], t
 
 
 def _look(dure: Client, limit: int) -> _Seen:
-    running, waiting = (dure.jobs(state=state, limit=limit).jobs for state in ("RUNNING", "PENDING"))
-    return dure.members(), dure.nodes(), running, waiting
+    running = dure.jobs(state=("ADMITTED", "RUNNING", "SUSPENDED", "COMPLETING"), limit=limit).jobs
+    return dure.members(), dure.nodes(), running, dure.jobs(state="PENDING", limit=limit).jobs
 
 
 def _screen(dure: Client, columns: int, height: int) -> list[str]:
     """As many lines as the terminal has, each as wide as it is."""
-    members, nodes, running, waiting = _look(dure, max(height, 1))
+    members, nodes, running, waiting = _look(dure, min(max(height, 1), 1000))
     up = [node for node in nodes if node.state == "up"]
     used, gpus = sum(node.used_gpus for node in nodes), sum(node.gpus for node in nodes)
     head = [
@@ -78,9 +78,11 @@ def _screen(dure: Client, columns: int, height: int) -> list[str]:
         f"nodes {len(up):,} of {len(nodes):,} up   GPUs {used:,.0f} of {gpus:,} in use   {_bar(used, gpus, 30)}",
         "",
     ]
-    member_part = member_lines(members)
-    left = max(height - len(head) - len(member_part) - 4, 2)
-    num_running = min(len(running), max(left // 2, left - len(waiting) - 1))
+    busy = [m for m in members if m.used_gpus or m.lent_gpus or m.waiting_jobs]
+    busy.sort(key=lambda m: (-m.used_gpus, -m.waiting_jobs, m.name))
+    member_part = member_lines(busy[: max(height // 3, 1)])
+    left = max(height - len(head) - len(member_part) - 6, 2)
+    num_running = min(len(running), max(left // 2, left - len(waiting)))
     lines = [
         *head, *member_part, "", "RUNNING", *job_lines(running[:num_running]), "", "WAITING", *job_lines(waiting),
     ]  # fmt: skip

@@ -15,6 +15,9 @@ from dure.model.job_file import JobSpec, Pipeline
 
 T = TypeVar("T")
 
+#: A value of a query; several stand for each of them.
+Param = str | int | Sequence[str]
+
 #: Longest that the service lets a reader wait for more of a log.
 LOG_WAIT_S_MAX = 30
 
@@ -36,7 +39,7 @@ class Call(Generic[T]):
     method: str
     path: str
     read: Callable[[httpx.Response], T]
-    params: Mapping[str, str | int] = field(default_factory=dict)
+    params: Mapping[str, Param] = field(default_factory=dict)
     content: bytes | None = None
     is_idempotent: bool = True
     wait_s: float = 0
@@ -59,9 +62,9 @@ def _path(*parts: str) -> str:
     return "".join("/" + quote(part, safe="") for part in parts)
 
 
-def _params(**values: str | int | None) -> dict[str, str | int]:
-    """Those that were given; a name's trailing underscore keeps it from being a keyword."""
-    return {key: value for key, value in values.items() if value not in (None, "")}
+def _params(**values: Param | None) -> dict[str, Param]:
+    """Those that were given."""
+    return {key: value for key, value in values.items() if value not in (None, "", (), [])}
 
 
 def _json(form: object) -> bytes:
@@ -89,6 +92,7 @@ _READ_PROJECTS = _reader(tuple[views.Project, ...])
 _READ_PROJECT = _reader(views.Project)
 _READ_TOKENS = _reader(tuple[views.Token, ...])
 _READ_NEW_TOKEN = _reader(views.NewToken)
+_READ_EVENTS = _reader(views.EventPage)
 _READ_AUDIT = _reader(views.Audit)
 
 
@@ -116,21 +120,19 @@ def submit_pipeline(pipeline: Pipeline) -> Call[views.SubmittedPipeline]:
 
 def jobs(
     *,
-    state: str = "",
+    state: str | Sequence[str] = "",
     member: str = "",
     project: str = "",
     user: str = "",
     array: str = "",
-    pipeline: str = "",
     name: str = "",
     limit: int = 100,
     after: str = "",
 ) -> Call[views.JobPage]:
-    """A page of jobs, newest first; empty filters let all pass."""
+    """A page of jobs, newest first; empty filters let all pass. ``state``: one or several."""
     params = _params(
-        state=state, member=member, project=project, user=user, array=array, pipeline=pipeline, name=name,
-        limit=limit, after=after,
-    )  # fmt: skip
+        state=state, member=member, project=project, user=user, array=array, name=name, limit=limit, after=after
+    )
     return Call("GET", "/jobs", _READ_PAGE, params)
 
 
@@ -230,6 +232,11 @@ def create_token(
 def revoke_token(token_id: str) -> Call[None]:
     """End a token's life."""
     return Call("DELETE", _path("tokens", token_id), _nothing)
+
+
+def events(after: int = 0, limit: int = 100) -> Call[views.EventPage]:
+    """Entries of the log that come after entry number ``after``."""
+    return Call("GET", "/events", _READ_EVENTS, _params(after=after, limit=limit))
 
 
 def audit() -> Call[views.Audit]:

@@ -12,17 +12,22 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 import httpx
 from pydantic import ValidationError
 
+from dure import __version__
 from dure.client import calls, courses
 from dure.client.calls import Call
 from dure.client.courses import Course, Pause
 from dure.client.errors import ApiError, UnreachableError, api_error
 from dure.client.settings import Settings, load_settings
+from dure.model.errors import InputError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Pause before the second try, doubled for each further one, up to the last.
 RETRY_FIRST_S, RETRY_LAST_S = 0.1, 5.0
+
+#: An idle connection is given up before the service does so (after 5 s), or a submission could run into its end.
+IDLE_S = 2.0
 
 #: The service, or what stands before it, is changing over: worth another try.
 _BUSY = (502, 503, 504)
@@ -87,6 +92,7 @@ class _Calls:
     tokens = _Method(calls.tokens)
     create_token = _Method(calls.create_token)
     revoke_token = _Method(calls.revoke_token)
+    events = _Method(calls.events)
     audit = _Method(calls.audit)
     all_jobs = _Course(courses.all_jobs)
     follow = _Course(courses.follow)
@@ -101,13 +107,15 @@ class _Calls:
             For an answer, beyond what a call waits on purpose.
         retry_s : float
             For so long an idempotent call is tried again when no connection comes about or the service is changing over.
+
+        Raises
+        ------
+        InputError
+            Address or token cannot be ones.
         """
         self.settings = Settings(url, token) if url else load_settings()
         self.timeout_s, self.retry_s = timeout_s, retry_s
-        headers = {"Authorization": f"Bearer {self.settings.token}"} if self.settings.token else {}
-        self._options: dict[str, Any] = {
-            "base_url": self.settings.url.rstrip("/") + "/api/v1", "headers": headers, "trust_env": False,
-        }  # fmt: skip
+        self._options = _http_options(self.settings)
 
     def _request(self, call: Call[Any]) -> dict[str, Any]:
         return {
@@ -123,12 +131,30 @@ class _Calls:
             yield min(left_s, pause_s * random.uniform(0.5, 1.0))
             left_s, pause_s = left_s - pause_s, min(2 * pause_s, RETRY_LAST_S)
 
-    def _unreachable(self, call: Call[Any], error: httpx.TransportError) -> UnreachableError:
+    def _unreachable(self, call: Call[Any], error: httpx.RequestError) -> UnreachableError:
         said = str(error) or type(error).__name__
         doubt = ""
         if not call.is_idempotent and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             doubt = "; it may have taken the request all the same: look before you repeat it"
         return UnreachableError(f"no answer from {self.settings.url}: {said}{doubt}")
+
+
+def _http_options(settings: Settings) -> dict[str, Any]:
+    """What httpx is told once: proxies and certificates of the environment hold, but not for this machine itself."""
+    try:
+        url = httpx.URL(settings.url.rstrip("/") + "/api/v1")
+    except httpx.InvalidURL as error:
+        raise InputError(f"{settings.url!r} is no address: {error}", field="DURE_URL") from None
+    if not url.host:
+        raise InputError(f"{settings.url!r} names no host", field="DURE_URL")
+    if not (settings.token.isascii() and settings.token.isprintable()):
+        raise InputError("has characters that no token has", field="DURE_TOKEN")
+    headers = {"User-Agent": f"dure/{__version__}"}
+    headers |= {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
+    return {
+        "base_url": url, "headers": headers, "trust_env": url.host not in ("127.0.0.1", "::1", "localhost"),
+        "limits": httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=IDLE_S),
+    }  # fmt: skip
 
 
 def _read(call: Call[T], response: httpx.Response) -> T:
@@ -162,7 +188,7 @@ class Client(_Calls):
         while True:
             try:
                 response = self._http.request(**request)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 pause_s = next(pauses, None)
                 if pause_s is None:
                     raise self._unreachable(call, error) from None
@@ -212,7 +238,7 @@ class AsyncClient(_Calls):
         while True:
             try:
                 response = await self._http.request(**request)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 pause_s = next(pauses, None)
                 if pause_s is None:
                     raise self._unreachable(call, error) from None

@@ -5,7 +5,7 @@ A client carries out each `Call`, sleeps at each `Pause` and gives everything el
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -30,21 +30,19 @@ LOOK_S, LOOK_S_MAX = 0.1, 2.0
 
 def all_jobs(
     *,
-    state: str = "",
+    state: str | Sequence[str] = "",
     member: str = "",
     project: str = "",
     user: str = "",
     array: str = "",
-    pipeline: str = "",
     name: str = "",
 ) -> Course[views.JobView]:
     """Every job that the filters let pass, newest first, page by page."""
     after = ""
     while True:
         page: views.JobPage = yield calls.jobs(
-            state=state, member=member, project=project, user=user, array=array, pipeline=pipeline, name=name,
-            limit=1000, after=after,
-        )  # fmt: skip
+            state=state, member=member, project=project, user=user, array=array, name=name, limit=1000, after=after
+        )
         yield from page.jobs
         if not page.next:
             return

@@ -44,8 +44,8 @@ class ApiError(DureError):
     def __str__(self) -> str:
         """One line with all that the service said."""
         said = self.detail or self.title
-        fields = "; ".join(str(error) for error in self.errors)
-        return f"{said} ({fields})" if fields and fields not in said else said
+        fields = "; ".join(str(error) for error in self.errors if error.message not in said)
+        return f"{said} ({fields})" if fields else said
 
 
 class UnreachableError(DureError):

@@ -6,7 +6,7 @@
 ...     job.report_progress(step=step, loss=loss)
 ...     if job.should_stop():
 ...         save(job.checkpoint_dir() / "latest.pt")
-...         break
+...         job.leave()
 """
 
 from __future__ import annotations
@@ -18,11 +18,15 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from dure.model.errors import InputError
 
 #: How a line of the standard output begins that tells of progress.
 PROGRESS = "dure-progress: "
+
+#: Exit code of a job that was told to leave and is to be started again (EX_TEMPFAIL); 0 would say that it is done.
+LEFT = 75
 
 Value = str | int | float | bool | None
 
@@ -84,6 +88,11 @@ def should_stop() -> bool:
     """Whether the job was told to save its work and leave; its grace has then begun."""
     watch_signals()
     return _Stop.has_come
+
+
+def leave() -> NoReturn:
+    """End the process so that the job is started again: after `should_stop`, once the work is saved."""
+    sys.exit(LEFT)
 
 
 def _note(_number: int, _frame: FrameType | None) -> None:

@@ -123,15 +123,30 @@ class JobPage(View):
 
 
 class AttemptView(View):
-    """One attempt of a job."""
+    """One attempt of a job: whose GPUs, on what terms, how long.
+
+    Attributes
+    ----------
+    cause : str
+        Why it left, where it was made to.
+    owner, agreement : str or None
+        Whose GPUs, and under which agreement they were borrowed; empty: none.
+    """
 
     attempt: int
+    lease_id: str = ""
     state: str = ""
+    cause: str = ""
     site: str | None = None
     gpu_type: str | None = None
+    gpus: float = 0
     nodes: tuple[str, ...] = ()
+    leased_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    run_s: float | None = None
+    borrowed_s: float | None = None
+    energy_kwh: float | None = None
     exit_code: int | None = None
     owner: str | None = None
     agreement: str | None = None
@@ -200,6 +215,7 @@ class Member(View):
     name: str
     kind: str = ""
     guarantee_gpus: float = 0
+    online_gpus: float | None = None
     used_gpus: float = 0
     borrowed_gpus: float = 0
     lent_gpus: float = 0
@@ -215,10 +231,15 @@ class Site(View):
     used_gpus: float = 0
     nodes: int = 0
     nodes_up: int = 0
+    online_gpus: int | None = None
+    power_w: int | None = None
+    cap_w: int | None = None
+    agent: str | None = None
+    seen_at: datetime | None = None
 
 
 class Node(View):
-    """A machine. ``state``: up, down or quarantined."""
+    """A machine. ``state``: up, down, quarantined, spare, offline or silent."""
 
     name: str
     site: str = ""
@@ -227,8 +248,10 @@ class Node(View):
     used_gpus: float = 0
     state: str = ""
     owner: str | None = None
+    pool: str | None = None
     cpu_milli: int | None = None
     mem_mib: int | None = None
+    jobs: tuple[str, ...] = ()
 
 
 class Agent(View):
@@ -262,6 +285,7 @@ class Token(View):
     site: str | None = None
     created_at: datetime | None = None
     expires_at: datetime | None = None
+    is_revoked: bool = False
 
 
 class NewToken(View):
@@ -269,12 +293,31 @@ class NewToken(View):
 
     token_id: str
     token: str
+    expires_at: datetime | None = None
 
 
 class Audit(View):
-    """What replaying the whole log has shown."""
+    """What replaying the whole log has shown; ``findings``: what the first mismatches are."""
 
     events: int
     decisions: int
     verified: int
-    mismatches: Any = 0
+    mismatches: int
+    findings: tuple[dict[str, Any], ...] = ()
+
+
+class Event(View):
+    """An entry of the log."""
+
+    seq: int
+    at: datetime
+    actor: str
+    hash: str
+    body: dict[str, Any]
+
+
+class EventPage(View):
+    """Entries in their order; ``next`` is the number of the last."""
+
+    events: tuple[Event, ...]
+    next: int

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from dure.model.alliance import Alliance, load_alliance
 from dure.model.errors import InputError
 from dure.model.file_docs import key_tables, schema_text
+from dure.model.job_file import JobSpec, Pipeline
 from dure.model.scenario import Known, Scenario, load_scenario
+from dure.model.yaml_file import FileModel
 
 #: Published schemas: file name to model.
-SCHEMAS: dict[str, type[Alliance] | type[Scenario]] = {
+SCHEMAS: dict[str, type[FileModel]] = {
     "alliance.schema.json": Alliance,
+    "job.schema.json": JobSpec,
+    "pipeline.schema.json": Pipeline,
     "scenario.schema.json": Scenario,
 }
+
+#: Pages of ``docs/`` and the models whose keys they list.
+PAGES: dict[str, tuple[type[FileModel], ...]] = {"alliance.md": (Alliance, Scenario), "jobs.md": (JobSpec, Pipeline)}
 _BEGIN, _END = "<!-- keys of {}: made from the models -->", "<!-- end of keys -->"
 
 
@@ -52,11 +60,12 @@ def beside(scenario_path: str | Path, name: str) -> Path:
 
 
 def write_reference(root: Path) -> None:
-    """Write ``schemas/`` and the key tables of ``docs/alliance.md`` under ``root`` from the models."""
+    """Write ``schemas/`` and the key tables of the pages under ``root`` from the models."""
     for name, text in schema_files().items():
         (root / "schemas" / name).write_text(text, encoding="utf-8")
-    page = root / "docs" / "alliance.md"
-    page.write_text(with_key_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, models in PAGES.items():
+        page = root / "docs" / name
+        page.write_text(with_key_tables(page.read_text(encoding="utf-8"), models), encoding="utf-8")
 
 
 def schema_files() -> dict[str, str]:
@@ -64,7 +73,7 @@ def schema_files() -> dict[str, str]:
     return {name: schema_text(model) for name, model in SCHEMAS.items()}
 
 
-def with_key_tables(page: str) -> str:
+def with_key_tables(page: str, models: Sequence[type[FileModel]]) -> str:
     """A Markdown page with the key tables between its markers replaced.
 
     Raises
@@ -72,7 +81,7 @@ def with_key_tables(page: str) -> str:
     InputError
         A marker is missing.
     """
-    for model in SCHEMAS.values():
+    for model in models:
         begin = _BEGIN.format(model.__name__)
         before, found, rest = page.partition(begin)
         _, closed, after = rest.partition(_END)

@@ -156,7 +156,7 @@ def _sbatch(values: Values, words: tuple[str, ...]) -> None:
         elif "quiet" not in values:
             click.echo(f"Submitted batch job {taken.job_id}")
         if "wait" in values:
-            sys.exit(max(attend(dure, job_id, is_quiet=True) for job_id in taken.job_ids or (taken.job_id,)))
+            sys.exit(max(attend(dure, job_id, None) for job_id in taken.job_ids or (taken.job_id,)))
 
 
 def _batch(values: Values, words: tuple[str, ...]) -> tuple[Values, str, tuple[str, ...], str]:
@@ -169,13 +169,13 @@ def _batch(values: Values, words: tuple[str, ...]) -> tuple[Values, str, tuple[s
             raise values["wrap"].wrong(f"stands in place of a script, {words[0]!r}")
         return values, f"#!/bin/sh\n{values['wrap'].value}\n", (), "wrap"
     path = words[0] if words else "standard input"
-    text = read_text(path) if words else sys.stdin.read()
+    text = read_text(path if words else "/dev/stdin")
     return merged(script_options(text, path), values), text, words[1:], Path(path).name if words else "sbatch"
 
 
 def _srun(values: Values, words: tuple[str, ...]) -> None:
     """Run a command's tasks as a job and follow them; inside a job, as a step of it."""
-    from dure.cli.jobs import FOLLOW_RETRY_S, attend
+    from dure.cli.jobs import FOLLOW_RETRY_S, attend_and_tell
     from dure.cli.slurm.spec import batch_spec, node_script
     from dure.client import Client
 
@@ -188,7 +188,7 @@ def _srun(values: Values, words: tuple[str, ...]) -> None:
     script = f'#!/bin/sh\nexec srun {" ".join(inner)} -- "$@"\n'
     spec = batch_spec(values, script, words, Path(words[0]).name, _caller())
     with Client(retry_s=FOLLOW_RETRY_S) as dure:
-        sys.exit(attend(dure, dure.submit(spec).job_id))
+        sys.exit(attend_and_tell(dure, dure.submit(spec).job_id, "json" in values))
 
 
 def _split(values: Values, name: str) -> frozenset[str]:
@@ -248,7 +248,7 @@ def _jobs_in(dure: Client, values: Values) -> Iterable[JobView]:
     wanted = _states(values, "states")
     if "states" in values:
         return (job for job in dure.all_jobs() if not wanted or state_words(job)[0] in wanted)
-    return (job for state in STATES if state != "ENDED" for job in dure.all_jobs(state=state))
+    return dure.all_jobs(state=[state for state in STATES if state != "ENDED"])
 
 
 def _passes(values: Values, job: JobView, users: frozenset[str]) -> bool:

@@ -17,7 +17,7 @@ def _moment(moment: datetime | None) -> str:
 
 
 def _used_s(job: JobView) -> float:
-    if job.started_at is None:
+    if job.started_at is None or job.state == "PENDING":
         return 0.0
     return ((job.ended_at or datetime.now(UTC)) - job.started_at).total_seconds()
 
@@ -49,11 +49,12 @@ def _place(job: JobView) -> str:
 
 
 def _nodes(job: JobView) -> str:
-    return host_list(job.nodes)
+    """Also of a job that waits for its next attempt there are none."""
+    return "" if job.state == "PENDING" else host_list(job.nodes)
 
 
 def _num_nodes(job: JobView) -> str:
-    return str(len(job.nodes)) if job.nodes else "N/A"
+    return str(len(job.nodes)) if _nodes(job) else "N/A"
 
 
 def _gres(job: JobView) -> str:
@@ -148,8 +149,8 @@ SINFO_FIELDS: dict[str, Field[NodeGroup]] = {
 SACCT_DEFAULT = "JobID,JobName,Partition,Account,AllocGPUS,State,ExitCode"
 
 SACCT_FIELDS: dict[str, Field[JobView]] = {
-    "JobID": Field("JobID", _slurm_id, 12),
-    "JobIDRaw": Field("JobIDRaw", lambda job: job.job_id, 12),
+    "JobID": Field("JobID", _slurm_id, 18),
+    "JobIDRaw": Field("JobIDRaw", lambda job: job.job_id, 18),
     "JobName": Field("JobName", lambda job: job.name),
     "Partition": Field("Partition", lambda job: job.site or ""),
     "Account": Field("Account", lambda job: job.project),
@@ -157,7 +158,7 @@ SACCT_FIELDS: dict[str, Field[JobView]] = {
     "AllocGPUS": Field("AllocGPUS", lambda job: str(job.gpus)),
     "AllocTRES": Field("AllocTRES", lambda job: f"gres/gpu={job.gpus}" if job.gpus and job.started_at else ""),
     "ReqTRES": Field("ReqTRES", lambda job: f"gres/gpu={job.gpus}" if job.gpus else ""),
-    "NNodes": Field("NNodes", lambda job: str(len(job.nodes)) if job.nodes else "", 8),
+    "NNodes": Field("NNodes", lambda job: str(len(job.nodes)) if _nodes(job) else "", 8),
     "NodeList": Field("NodeList", _nodes, 15),
     "State": Field("State", lambda job: state_words(job)[1]),
     "ExitCode": Field("ExitCode", _exit_code, 8),

@@ -29,7 +29,7 @@ HONOURED: tuple[Option, ...] = (
     Option("gres", meaning="gpu[:TYPE][:COUNT]: as --gpus-per-node; other resources are refused"),
     Option("help", "h", _NO, meaning="this"),
     Option("job-name", "J", meaning="`name`; default: the script's file name"),
-    Option("json", "", _NO, meaning="print the ids as JSON (Dure's own)"),
+    Option("json", "", _NO, meaning="print JSON (Dure's own): the ids; of srun, the job's end, and its log to standard error"),
     Option("kill-on-invalid-dep", meaning="only `yes`, which is what happens"),
     Option("mem", meaning="`mem_gib`: times the nodes; not 0 (all of a node)"),
     Option("mem-per-cpu", meaning="`mem_gib`: times the CPU cores"),
@@ -136,7 +136,7 @@ SRUN_OWN = (
     Option("label", "l", _NO, meaning="its task's number before each line"),
     Option("unbuffered", "u", _NO, meaning="what is done always"),
 )
-_NOT_OF_SRUN = ("array", "begin", "wrap", "parsable", "wait", "test-only", "signal", "output", "error", "open-mode", "json")
+_NOT_OF_SRUN = ("array", "begin", "wrap", "parsable", "wait", "test-only", "signal", "output", "error", "open-mode")
 
 #: srun outside of a job: sbatch's without those of a batch.
 SRUN = tuple(option for option in SBATCH if option.name not in _NOT_OF_SRUN) + SRUN_OWN

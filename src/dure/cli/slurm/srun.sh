@@ -39,6 +39,8 @@ while [ $# -gt 0 ]; do
 done
 [ $# -gt 0 ] || { echo "dure srun: no command" >&2; exit 2; }
 
+[ -z "$label" ] || [ -z "$kill_on_bad" ] || refuse '-l with -K'
+
 nodes=${SLURM_NNODES:-1} node=${SLURM_NODEID:-0}
 if [ -z "$ntasks" ]; then
   [ -n "$per_node" ] || per_node=${SLURM_NTASKS_PER_NODE-}
@@ -53,8 +55,35 @@ gpus_from() { # a task's own part of the node's GPUs: number $1
   printf '%s' "$CUDA_VISIBLE_DEVICES" | cut -d, -f "$(($1 * gpus_each + 1))-$((($1 + 1) * gpus_each))"
 }
 
+run() { # the task; with -K it tells of its failure, and ends when another has failed
+  [ -n "$kill_on_bad" ] || exec "$@"
+  "$@" &
+  task=$!
+  trap 'kill "$task" 2> /dev/null' TERM
+  await "$task"
+  [ "$code" = 0 ] || kill -USR2 $$
+  exit "$code"
+}
+
+await() { # the end of $1; its exit code is then in $code. A trapped signal ends a wait before that.
+  while :; do
+    wait "$1" 2> /dev/null
+    code=$?
+    [ "$code" -gt 128 ] && kill -0 "$1" 2> /dev/null || break
+    stop_all
+  done
+}
+
+stop_all() { # once, when a task has failed under -K
+  [ -n "$failed" ] && [ -z "$stopped" ] || return 0
+  stopped=1
+  for other in $pids; do kill "$other" 2> /dev/null; done
+}
+
 # A signal reaches each process of the job; this one stays to hand on the exit code.
-trap : TERM INT HUP USR1 USR2
+failed='' stopped=''
+trap : TERM INT HUP USR1
+trap failed=1 USR2
 [ "${DURE_SBATCH_SIGNAL-}" != B ] || trap '' USR1
 pids='' i=0
 while [ "$i" -lt "$here" ]; do
@@ -66,7 +95,8 @@ while [ "$i" -lt "$here" ]; do
       CUDA_VISIBLE_DEVICES=$(gpus_from "$i")
       export CUDA_VISIBLE_DEVICES
     fi
-    [ -n "$label" ] || exec "$@"
+    pids=''
+    [ -n "$label" ] || run "$@"
     exec 4>&1
     code=$({
       {
@@ -81,15 +111,9 @@ while [ "$i" -lt "$here" ]; do
 done
 worst=0
 for pid in $pids; do
-  while :; do
-    wait "$pid"
-    code=$?
-    # A trapped signal ends a wait before the task has ended.
-    [ "$code" -gt 128 ] && kill -0 "$pid" 2> /dev/null || break
-  done
-  [ "$code" -le "$worst" ] || worst=$code
-  if [ "$code" -ne 0 ] && [ -n "$kill_on_bad" ]; then
-    for other in $pids; do kill "$other" 2> /dev/null; done
-  fi
+  await "$pid"
+  # Those that were stopped because another failed do not count.
+  if [ "$code" -gt "$worst" ] && { [ -z "$stopped" ] || [ "$code" -ne 143 ]; }; then worst=$code; fi
+  stop_all
 done
 exit "$worst"
