@@ -126,6 +126,21 @@ def test_progress_comes_with_the_next_report(tmp_path):
         assert service.until_ended("j1.1")["progress"] == {"step": 2}
 
 
+def test_files_are_handed_on_and_a_missing_one_fails_the_job(tmp_path):
+    service = StandIn()
+    with service.serving() as url, agent_at(tmp_path, url):
+        service.submit("j1", "echo data > $DURE_OUTPUT_DIR/table.csv")
+        service.until_ended("j1.1")
+        given = {"job_id": "j1", "name": "prep", "path": "table.csv"}
+        service.submit("j2", "cat $DURE_INPUT_DIR/prep/table.csv", inputs=[given])
+        service.submit("j3", "true", inputs=[{**given, "path": "other.csv"}])
+        assert service.until_ended("j2.1")["exit_code"] == 0
+        assert service.until(lambda: service.logs[("j2.1", 0)]) == b"data\n"
+        assert service.until_ended("j3.1")["exit_code"] == 126
+        said_to_user = service.until(lambda: service.logs[("j3.1", 0)])
+        assert said_to_user == b"dure: input prep/other.csv: job j1 has left no such file at this site\n"
+
+
 SAVING = """
 import os, signal, sys, time
 path = os.environ["DURE_CHECKPOINT_DIR"] + "/step"

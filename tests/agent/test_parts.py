@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from dure.agent.contact import Backoff, Contact
-from dure.agent.folders import Folders
+from dure.agent.folders import Folders, MissingInputError
 from dure.agent.progress import ProgressReader, progress_of
 from dure.agent.state import AgentState, StateUnwritableError
 from dure.agent.wire import InputFile
@@ -120,11 +120,17 @@ def test_inputs_are_links_to_what_the_other_job_left(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["../j1/x", "/etc/passwd", "a/../../x", "missing", ""])
-def test_bad_inputs_refuse_the_launch(tmp_path, path):
+def test_bad_inputs_fail_the_job(tmp_path, path):
     folders = Folders(tmp_path)
     folders.outputs("j1").mkdir(parents=True)
-    with pytest.raises(LaunchError):
+    with pytest.raises(MissingInputError):
         folders.prepare(order(inputs=(InputFile(job_id="j1", name="prep", path=path),)))
+
+
+def test_folders_that_cannot_be_made_refuse_the_launch(tmp_path):
+    (tmp_path / "work").write_text("a file in the way")
+    with pytest.raises(LaunchError):
+        Folders(tmp_path).prepare(order())
 
 
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "../../etc", "j 1", "작업"])

@@ -118,6 +118,16 @@ class ExecutorContract(ExecutorScenes):
 
         asyncio.run(scene())
 
+    def test_a_working_directory_that_is_not_there_is_said_in_the_log(self, tmp_path):
+        async def scene():
+            async with self.opened(tmp_path) as executor:
+                await executor.launch(self.launch(tmp_path, "echo never", cwd=str(tmp_path / "missing")))
+                assert (await self.ended(executor)).exit_code == 126
+                assert "missing" in self.log(tmp_path)
+                assert "never" not in self.log(tmp_path)
+
+        asyncio.run(scene())
+
     def test_output_of_both_streams_is_kept_in_order(self, tmp_path):
         async def scene():
             async with self.opened(tmp_path) as executor:

@@ -16,7 +16,7 @@ import structlog
 
 from dure.agent import reconcile, wire
 from dure.agent.contact import Backoff, Contact
-from dure.agent.folders import Folders
+from dure.agent.folders import Folders, MissingInputError
 from dure.agent.logs import LogShipper
 from dure.agent.progress import ProgressReader
 from dure.agent.service import NoAnswerError, Service
@@ -32,6 +32,8 @@ WAIT_S = 25.0
 _ASKED_IN_TTL = 4
 #: Two reports of one picture are at least so far apart.
 _IDLE_S = 0.02
+#: Exit code of a shell whose command may not be run.
+_NOT_RUNNABLE = 126
 #: Ends within this time go into one report.
 _GATHER_S = 0.01
 _PROGRESS_EVERY_S = 1.0
@@ -259,6 +261,18 @@ class Agent:
         now_ms = self._clock.wall_ms()
         self._refused[lease.lease_id] = Run(lease.lease_id, lease.fence, RunState.LOST, ended_ms=now_ms)
 
+    def _fail(self, lease: wire.LeaseOrder, why: str) -> None:
+        """It ends before it starts, by its own fault; the user finds the reason in its log."""
+        _log.warning("lease failed", lease=lease.lease_id, fence=lease.fence, why=why)
+        now_ms = self._clock.wall_ms()
+        self._refused[lease.lease_id] = Run(
+            lease.lease_id, lease.fence, RunState.EXITED, _NOT_RUNNABLE, started_ms=now_ms, ended_ms=now_ms
+        )
+        with contextlib.suppress(OSError):
+            self._folders.explain(lease.lease_id, why)
+            self._shipper.follow(lease.lease_id, is_fresh=True)
+            self._shipper.end(lease.lease_id)
+
     async def _launch(self, leases: Sequence[wire.LeaseOrder]) -> None:
         if not leases:
             return
@@ -278,6 +292,8 @@ class Agent:
             await self._executor.launch(self._launch_of(lease))
         except LaunchError as error:
             self._refuse(lease, str(error))
+        except MissingInputError as error:
+            self._fail(lease, str(error))
 
     def _launch_of(self, lease: wire.LeaseOrder) -> Launch:
         given = lease.launch
