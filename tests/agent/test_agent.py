@@ -295,14 +295,15 @@ def test_a_cut_shorter_than_the_ttl_harms_nothing(tmp_path, mode):
     assert service.lost == []
 
 
-def test_a_cut_longer_than_the_ttl_ends_what_runs_before_it_starts_again(tmp_path):
-    service = StandIn(ttl_ms=1_500, margin_ms=1_000)
+@pytest.mark.parametrize("margin_ms", [1_000, 600_000], ids=["noticed by the service", "noticed by the agent only"])
+def test_a_cut_longer_than_the_ttl_ends_what_runs_before_it_starts_again(tmp_path, margin_ms):
+    service = StandIn(ttl_ms=1_500, margin_ms=margin_ms)
     with service.serving() as url:
         proxy = Proxy(port_of(url))
         with proxy.running() as through, agent_at(tmp_path, through):
             script = (
                 f"[ -e {tmp_path}/again ] && {{ echo again >> {tmp_path}/times; exit 0; }}; touch {tmp_path}/again; "
-                f"trap 'date +%s%N >> {tmp_path}/left; exit 9' TERM; echo first >> {tmp_path}/times; while :; do sleep 0.02; done"
+                f"trap 'date +%s%N >> {tmp_path}/left; exit 0' TERM; echo first >> {tmp_path}/times; while :; do sleep 0.02; done"
             )
             service.submit("j1", script)
             service.until(lambda: "j1.1" in service.started)
@@ -337,6 +338,10 @@ def test_the_ttl_counts_while_the_agent_is_dead(tmp_path):
         service.until(lambda: any(line.get("why") == "no contact" for line in said(tmp_path)), 20)
         pid = int((tmp_path / "pid").read_text())
         service.until(lambda: not Path(f"/proc/{pid}").exists(), 10)
+    # The next agent knows that it was no end of the job's own.
+    service.ttl_ms = 3_600_000
+    with service.serving() as url, agent_at(tmp_path, url):
+        service.until(lambda: service.lost == ["j1.1"])
 
 
 def test_doubled_reordered_and_late_answers(tmp_path):

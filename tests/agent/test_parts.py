@@ -44,10 +44,13 @@ def test_state_is_kept(tmp_path):
     first.note_fences([lease("j1", 3), lease("j2", 4)])
     first.note_fences([lease("j1", 9, 2)])
     first.note_contact("boot", 123, 456)
+    first.note_abandoned(["j1.1", "j2.1"])
+    first.forget(["j2.1", "j9.1"])
     first.close()
     second = AgentState(tmp_path / "a.sqlite")
     assert second.agent_id == first.agent_id
     assert second.seen == first.seen
+    assert second.abandoned == {"j1.1"}
     assert (second.seen["j1"].fence, second.seen["j1"].lease_id) == (9, "j1.2")
     assert second.last_contact("boot") == (123, 456)
     assert second.last_contact("another boot") is None
