@@ -33,6 +33,8 @@ class StandIn:
         self.heard_s = None
         self.bend = lambda report, answer: answer
         self.refuse_logs = None
+        #: What exits with one of these when it had to leave goes on in another attempt.
+        self.left_codes = ()
         self._loop = None
         self._moved = None
         self._answered_version = -1
@@ -136,7 +138,8 @@ class StandIn:
                 self.started[lease_id] = time.monotonic()
             if run["state"] not in OVER or lease_id not in self.leases:
                 continue
-            if run["state"] == "lost":
+            has_left = self.leases[lease_id]["action"] == "vacate" and run["exit_code"] in self.left_codes
+            if run["state"] == "lost" or has_left:
                 self._retry(lease_id)
             else:
                 del self.leases[lease_id]

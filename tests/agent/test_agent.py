@@ -272,6 +272,84 @@ def test_kill_9_of_the_agent_forty_times_while_a_hundred_jobs_run(tmp_path):
     kill_again_and_again(tmp_path, num_jobs=100, num_kills=40, sleep_s=4, num_slots=10)
 
 
+WORKING = """
+import fcntl, os, signal, sys, time
+lease, place = os.environ["DURE_LEASE_ID"], os.environ["DURE_CHECKPOINT_DIR"]
+def note(name, what):
+    with open(os.path.join(sys.argv[1], name), "a") as file:
+        file.write(what + "\\n")
+lock = open(place + "/lock", "w")
+try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    note("overlaps", lease)
+note("ran", lease)
+path = place + "/step"
+step = int(open(path).read()) if os.path.exists(path) else 0
+def save(*_):
+    open(path + ".new", "w").write(str(step)); os.rename(path + ".new", path); os._exit(0)
+signal.signal(signal.SIGTERM, save)
+while step < 150:
+    step += 1
+    time.sleep(0.01)
+sys.exit(10)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_everything_at_once(tmp_path, seed):
+    """Kills, cuts of every kind, old answers, reclaims and losses, drawn: no lease runs twice, no two attempts of a job at
+    one time, and every job comes to its own end.
+    """
+    (tmp_path / "job.py").write_text(WORKING)
+    chance = random.Random(seed)
+    service = StandIn(num_slots=8, ttl_ms=3_000, margin_ms=8_000)
+    service.left_codes = (0, 137, 143)
+    before = []
+
+    def bend(report, answer):
+        before.append(json.loads(json.dumps(answer)))
+        return chance.choice(before[-5:]) if chance.random() < 0.1 else answer
+
+    service.bend = bend
+    jobs = [f"j{idx}" for idx in range(40)]
+    for job in jobs:
+        service.waiting.append((job, {"argv": [sys.executable, str(tmp_path / "job.py"), str(tmp_path)]}))
+    with service.serving() as url:
+        proxy = Proxy(port_of(url))
+        with proxy.running() as through:
+            process = start_agent(tmp_path, through)
+            try:
+                until = time.monotonic() + 60
+                while time.monotonic() < until and len(service.ends) < len(jobs):
+                    time.sleep(chance.uniform(0.05, 0.6))
+                    match chance.randrange(5):
+                        case 0:
+                            process.kill()
+                            process.wait()
+                            process = start_agent(tmp_path, through)
+                        case 1:
+                            proxy.mode = chance.choice([NO_ANSWERS, NOTHING, REFUSE])
+                            time.sleep(chance.choice([0.1, 0.5, 1.0, 4.0]))
+                            proxy.mode = PASS
+                        case _:
+                            for lease in list(service.leases)[:2]:
+                                if service.leases[lease]["action"] == "run" and lease in service.started:
+                                    service.order(lease, "vacate", grace_ms=5_000)
+                service.bend = lambda report, answer: answer
+                service.until(lambda: len(service.ends) == len(jobs), 120)
+            finally:
+                process.kill()
+                process.wait()
+    ran = (tmp_path / "ran").read_text().split()
+    assert len(ran) == len(set(ran)), "a lease ran twice"
+    assert not (tmp_path / "overlaps").exists(), "two attempts of a job ran at one time"
+    assert {lease.partition(".")[0] for lease in service.ends} == set(jobs)
+    assert {end["exit_code"] for end in service.ends.values()} == {10}
+    print(f"{len(ran)} attempts of {len(jobs)} jobs; {len(service.lost)} requeued; {len(service.syncs)} reports")
+
+
 @pytest.mark.parametrize("mode", [NO_ANSWERS, NOTHING, REFUSE])
 def test_a_cut_shorter_than_the_ttl_harms_nothing(tmp_path, mode):
     service = StandIn()
