@@ -33,6 +33,8 @@ class StandIn:
         self.heard_s = None
         self.bend = lambda report, answer: answer
         self.refuse_logs = None
+        #: What exits with one of these when it had to leave goes on in another attempt.
+        self.left_codes = ()
         self._loop = None
         self._moved = None
         self._answered_version = -1
@@ -77,7 +79,8 @@ class StandIn:
     @contextmanager
     def serving(self, port=0):
         """Over HTTP, from a thread; the address."""
-        with socket.socket() as listener:
+        # Named as TCP, or asyncio leaves Nagle's algorithm on and each answer waits 40 ms for an acknowledgement.
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", port))
             server = uvicorn.Server(uvicorn.Config(self.app, log_level="critical", timeout_graceful_shutdown=1))
@@ -135,7 +138,8 @@ class StandIn:
                 self.started[lease_id] = time.monotonic()
             if run["state"] not in OVER or lease_id not in self.leases:
                 continue
-            if run["state"] == "lost":
+            has_left = self.leases[lease_id]["action"] == "vacate" and run["exit_code"] in self.left_codes
+            if run["state"] == "lost" or has_left:
                 self._retry(lease_id)
             else:
                 del self.leases[lease_id]

@@ -126,6 +126,21 @@ def test_progress_comes_with_the_next_report(tmp_path):
         assert service.until_ended("j1.1")["progress"] == {"step": 2}
 
 
+def test_files_are_handed_on_and_a_missing_one_fails_the_job(tmp_path):
+    service = StandIn()
+    with service.serving() as url, agent_at(tmp_path, url):
+        service.submit("j1", "echo data > $DURE_OUTPUT_DIR/table.csv")
+        service.until_ended("j1.1")
+        given = {"job_id": "j1", "name": "prep", "path": "table.csv"}
+        service.submit("j2", "cat $DURE_INPUT_DIR/prep/table.csv", inputs=[given])
+        service.submit("j3", "true", inputs=[{**given, "path": "other.csv"}])
+        assert service.until_ended("j2.1")["exit_code"] == 0
+        assert service.until(lambda: service.logs[("j2.1", 0)]) == b"data\n"
+        assert service.until_ended("j3.1")["exit_code"] == 126
+        said_to_user = service.until(lambda: service.logs[("j3.1", 0)])
+        assert said_to_user == b"dure: input prep/other.csv: job j1 has left no such file at this site\n"
+
+
 SAVING = """
 import os, signal, sys, time
 path = os.environ["DURE_CHECKPOINT_DIR"] + "/step"
@@ -257,6 +272,84 @@ def test_kill_9_of_the_agent_forty_times_while_a_hundred_jobs_run(tmp_path):
     kill_again_and_again(tmp_path, num_jobs=100, num_kills=40, sleep_s=4, num_slots=10)
 
 
+WORKING = """
+import fcntl, os, signal, sys, time
+lease, place = os.environ["DURE_LEASE_ID"], os.environ["DURE_CHECKPOINT_DIR"]
+def note(name, what):
+    with open(os.path.join(sys.argv[1], name), "a") as file:
+        file.write(what + "\\n")
+lock = open(place + "/lock", "w")
+try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    note("overlaps", lease)
+note("ran", lease)
+path = place + "/step"
+step = int(open(path).read()) if os.path.exists(path) else 0
+def save(*_):
+    open(path + ".new", "w").write(str(step)); os.rename(path + ".new", path); os._exit(0)
+signal.signal(signal.SIGTERM, save)
+while step < 150:
+    step += 1
+    time.sleep(0.01)
+sys.exit(10)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_everything_at_once(tmp_path, seed):
+    """Kills, cuts of every kind, old answers, reclaims and losses, drawn: no lease runs twice, no two attempts of a job at
+    one time, and every job comes to its own end.
+    """
+    (tmp_path / "job.py").write_text(WORKING)
+    chance = random.Random(seed)
+    service = StandIn(num_slots=8, ttl_ms=3_000, margin_ms=8_000)
+    service.left_codes = (0, 137, 143)
+    before = []
+
+    def bend(report, answer):
+        before.append(json.loads(json.dumps(answer)))
+        return chance.choice(before[-5:]) if chance.random() < 0.1 else answer
+
+    service.bend = bend
+    jobs = [f"j{idx}" for idx in range(40)]
+    for job in jobs:
+        service.waiting.append((job, {"argv": [sys.executable, str(tmp_path / "job.py"), str(tmp_path)]}))
+    with service.serving() as url:
+        proxy = Proxy(port_of(url))
+        with proxy.running() as through:
+            process = start_agent(tmp_path, through)
+            try:
+                until = time.monotonic() + 60
+                while time.monotonic() < until and len(service.ends) < len(jobs):
+                    time.sleep(chance.uniform(0.05, 0.6))
+                    match chance.randrange(5):
+                        case 0:
+                            process.kill()
+                            process.wait()
+                            process = start_agent(tmp_path, through)
+                        case 1:
+                            proxy.mode = chance.choice([NO_ANSWERS, NOTHING, REFUSE])
+                            time.sleep(chance.choice([0.1, 0.5, 1.0, 4.0]))
+                            proxy.mode = PASS
+                        case _:
+                            for lease in list(service.leases)[:2]:
+                                if service.leases[lease]["action"] == "run" and lease in service.started:
+                                    service.order(lease, "vacate", grace_ms=5_000)
+                service.bend = lambda report, answer: answer
+                service.until(lambda: len(service.ends) == len(jobs), 120)
+            finally:
+                process.kill()
+                process.wait()
+    ran = (tmp_path / "ran").read_text().split()
+    assert len(ran) == len(set(ran)), "a lease ran twice"
+    assert not (tmp_path / "overlaps").exists(), "two attempts of a job ran at one time"
+    assert {lease.partition(".")[0] for lease in service.ends} == set(jobs)
+    assert {end["exit_code"] for end in service.ends.values()} == {10}
+    print(f"{len(ran)} attempts of {len(jobs)} jobs; {len(service.lost)} requeued; {len(service.syncs)} reports")
+
+
 @pytest.mark.parametrize("mode", [NO_ANSWERS, NOTHING, REFUSE])
 def test_a_cut_shorter_than_the_ttl_harms_nothing(tmp_path, mode):
     service = StandIn()
@@ -280,14 +373,15 @@ def test_a_cut_shorter_than_the_ttl_harms_nothing(tmp_path, mode):
     assert service.lost == []
 
 
-def test_a_cut_longer_than_the_ttl_ends_what_runs_before_it_starts_again(tmp_path):
-    service = StandIn(ttl_ms=1_500, margin_ms=1_000)
+@pytest.mark.parametrize("margin_ms", [1_000, 600_000], ids=["noticed by the service", "noticed by the agent only"])
+def test_a_cut_longer_than_the_ttl_ends_what_runs_before_it_starts_again(tmp_path, margin_ms):
+    service = StandIn(ttl_ms=1_500, margin_ms=margin_ms)
     with service.serving() as url:
         proxy = Proxy(port_of(url))
         with proxy.running() as through, agent_at(tmp_path, through):
             script = (
                 f"[ -e {tmp_path}/again ] && {{ echo again >> {tmp_path}/times; exit 0; }}; touch {tmp_path}/again; "
-                f"trap 'date +%s%N >> {tmp_path}/left; exit 9' TERM; echo first >> {tmp_path}/times; while :; do sleep 0.02; done"
+                f"trap 'date +%s%N >> {tmp_path}/left; exit 0' TERM; echo first >> {tmp_path}/times; while :; do sleep 0.02; done"
             )
             service.submit("j1", script)
             service.until(lambda: "j1.1" in service.started)
@@ -322,6 +416,10 @@ def test_the_ttl_counts_while_the_agent_is_dead(tmp_path):
         service.until(lambda: any(line.get("why") == "no contact" for line in said(tmp_path)), 20)
         pid = int((tmp_path / "pid").read_text())
         service.until(lambda: not Path(f"/proc/{pid}").exists(), 10)
+    # The next agent knows that it was no end of the job's own.
+    service.ttl_ms = 3_600_000
+    with service.serving() as url, agent_at(tmp_path, url):
+        service.until(lambda: service.lost == ["j1.1"])
 
 
 def test_doubled_reordered_and_late_answers(tmp_path):

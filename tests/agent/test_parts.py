@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from dure.agent.contact import Backoff, Contact
-from dure.agent.folders import Folders
+from dure.agent.folders import Folders, MissingInputError
 from dure.agent.progress import ProgressReader, progress_of
 from dure.agent.state import AgentState, StateUnwritableError
 from dure.agent.wire import InputFile
@@ -44,10 +44,13 @@ def test_state_is_kept(tmp_path):
     first.note_fences([lease("j1", 3), lease("j2", 4)])
     first.note_fences([lease("j1", 9, 2)])
     first.note_contact("boot", 123, 456)
+    first.note_abandoned(["j1.1", "j2.1"])
+    first.forget(["j2.1", "j9.1"])
     first.close()
     second = AgentState(tmp_path / "a.sqlite")
     assert second.agent_id == first.agent_id
     assert second.seen == first.seen
+    assert second.abandoned == {"j1.1"}
     assert (second.seen["j1"].fence, second.seen["j1"].lease_id) == (9, "j1.2")
     assert second.last_contact("boot") == (123, 456)
     assert second.last_contact("another boot") is None
@@ -120,11 +123,17 @@ def test_inputs_are_links_to_what_the_other_job_left(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["../j1/x", "/etc/passwd", "a/../../x", "missing", ""])
-def test_bad_inputs_refuse_the_launch(tmp_path, path):
+def test_bad_inputs_fail_the_job(tmp_path, path):
     folders = Folders(tmp_path)
     folders.outputs("j1").mkdir(parents=True)
-    with pytest.raises(LaunchError):
+    with pytest.raises(MissingInputError):
         folders.prepare(order(inputs=(InputFile(job_id="j1", name="prep", path=path),)))
+
+
+def test_folders_that_cannot_be_made_refuse_the_launch(tmp_path):
+    (tmp_path / "work").write_text("a file in the way")
+    with pytest.raises(LaunchError):
+        Folders(tmp_path).prepare(order())
 
 
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "../../etc", "j 1", "작업"])

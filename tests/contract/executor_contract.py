@@ -118,6 +118,16 @@ class ExecutorContract(ExecutorScenes):
 
         asyncio.run(scene())
 
+    def test_a_working_directory_that_is_not_there_is_said_in_the_log(self, tmp_path):
+        async def scene():
+            async with self.opened(tmp_path) as executor:
+                await executor.launch(self.launch(tmp_path, "echo never", cwd=str(tmp_path / "missing")))
+                assert (await self.ended(executor)).exit_code == 126
+                assert "missing" in self.log(tmp_path)
+                assert "never" not in self.log(tmp_path)
+
+        asyncio.run(scene())
+
     def test_output_of_both_streams_is_kept_in_order(self, tmp_path):
         async def scene():
             async with self.opened(tmp_path) as executor:
@@ -150,6 +160,31 @@ class ExecutorContract(ExecutorScenes):
             }
             assert {env["DURE_CHECKPOINT_DIR"] for env in found} == {launch.checkpoint_dir}
             assert {env["MINE"] for env in found} == {"a b'c\"$d"}
+
+        asyncio.run(scene())
+
+    def test_the_tasks_of_a_gang_meet_at_the_rendezvous(self, tmp_path):
+        meet = (
+            "import os, socket, time; rank, world = int(os.environ['RANK']), int(os.environ['WORLD_SIZE'])\n"
+            "at = (os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']))\n"
+            "if rank == 0:\n"
+            "    with socket.create_server(at) as server:\n"
+            "        print(sorted(int(server.accept()[0].recv(8)) for _ in range(world - 1)))\n"
+            "else:\n"
+            "    until = time.monotonic() + 10\n"
+            "    while True:\n"
+            "        try: socket.create_connection(at).send(str(rank).encode()); break\n"
+            "        except OSError:\n"
+            "            if time.monotonic() > until: raise\n"
+            "            time.sleep(0.02)\n"
+        )
+
+        async def scene():
+            async with self.opened(tmp_path) as executor:
+                launch = self.launch(tmp_path, "", argv=("python3", "-c", meet), nodes=2, tasks_per_node=3)
+                await executor.launch(launch)
+                assert (await self.ended(executor)).exit_code == 0
+                assert self.log(tmp_path) == "[1, 2, 3, 4, 5]\n"
 
         asyncio.run(scene())
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from dure.executors import cgroup, process, shim
-from dure.executors.gpus import Gpu, MigPart, gpu_type_of, visible_devices
+from dure.executors.gpus import Gpu, MigPart, Nvml, gpu_type_of, visible_devices
 from dure.executors.local import LocalExecutor, StateInUseError
-from dure.executors.local_nodes import find_nodes
+from dure.executors.local_nodes import LocalNodes, find_nodes
 from dure.model.errors import InputError
 from dure.model.events import Placement
 from dure.ports.executor import LaunchError, RunState
@@ -192,19 +192,50 @@ class TestOnlyLocal(ExecutorScenes):
         asyncio.run(scene())
 
     def test_a_task_in_its_cgroup(self, tmp_path):
-        root = cgroup.open_root("dure-test-probe")
-        if root is None:
-            pytest.skip("no cgroup v2 that this process may write")
-        root.path.rmdir()
-
         async def scene():
             async with self.opened(tmp_path) as executor:
-                await executor.launch(self.launch(tmp_path, "cat /proc/self/cgroup", cpu_milli=500, mem_mib=64))
-                await self.ended(executor)
-                group = executor._attempts["j1.1"].cgroup
-                assert f"0::{str(group.path).removeprefix(str(root.path.parent)).rstrip('/')}" in self.log(tmp_path)
-                assert not group.path.exists()
-                executor._cgroups.path.rmdir()
+                if executor._cgroups is None:
+                    pytest.skip("no cgroup v2 that this process may write")
+                root = executor._cgroups.path
+                (root / "stray").mkdir()
+                await executor.launch(self.launch(tmp_path, "cat /proc/self/cgroup; sleep 600"))
+                await self.until_file(tmp_path / "logs" / "j1.1" / "0.log")
+                await self.until(lambda: asyncio.sleep(0, self.log(tmp_path)))
+                assert f"/{root.name}/j1%2E1\n" in self.log(tmp_path)
+            async with self.opened(tmp_path) as executor:
+                assert [path.name for path in root.iterdir() if path.is_dir()] == ["j1%2E1"]
+                await executor.stop("j1.1", signal="TERM", grace_ms=5_000)
+                assert (await self.ended(executor)).exit_code == 143
+            assert not root.exists()
+
+        asyncio.run(scene())
+
+    def test_energy_is_what_the_counters_have_grown_by_also_across_agents(self, tmp_path):
+        counters = {"GPU-0": 1_000, "GPU-1": 5_000}
+
+        class Counting(Nvml):
+            """Counters of a machine that has GPUs, for one that has none."""
+
+            def energy_mj(self, uuids):
+                return {uuid: counters[uuid] for uuid in uuids if uuid in counters}
+
+        info = find_nodes(("n0",), 3, "h100").infos
+        nodes = LocalNodes(info, {"n0": tuple(Gpu(f"GPU-{idx}", "h100") for idx in range(3))}, Counting(None))
+
+        async def scene():
+            executor = LocalExecutor(tmp_path / "state", nodes)
+            await executor.open()
+            script = "while [ ! -e go ]; do sleep 0.02; done"
+            await executor.launch(self.launch(tmp_path, script, gpus=(0, 1)))
+            await executor.launch(self.launch(tmp_path, script, "j2.1", gpus=(2,)))
+            await executor.close()
+            counters.update({"GPU-0": 1_700, "GPU-1": 5_050})
+            executor = LocalExecutor(tmp_path / "state", nodes)
+            await executor.open()
+            (tmp_path / "go").touch()
+            assert (await self.ended(executor)).gpu_energy_mj == 750
+            assert (await self.ended(executor, "j2.1")).gpu_energy_mj == -1
+            await executor.close()
 
         asyncio.run(scene())
 
@@ -268,6 +299,15 @@ def _fill(path: Path) -> None:
                     file.write(b"x" * size)
             except OSError:
                 continue
+
+
+def test_limits_of_a_cgroup_are_those_asked_for_where_they_hold(tmp_path):
+    both = cgroup.CgroupRoot(tmp_path, frozenset({"memory", "cpu"}))
+    made = both.make("a", 2_500, 64).path
+    assert (made / "memory.max").read_text() == "67108864"
+    assert (made / "cpu.max").read_text() == "250000 100000"
+    assert not list(both.make("b", 0, 0).path.iterdir())
+    assert not list(cgroup.CgroupRoot(tmp_path, frozenset()).make("c", 1, 1).path.iterdir())
 
 
 def test_visible_devices_are_indices_of_whole_gpus_and_uuids_of_parts():

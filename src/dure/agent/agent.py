@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 import time
 import uuid
@@ -16,7 +17,7 @@ import structlog
 
 from dure.agent import reconcile, wire
 from dure.agent.contact import Backoff, Contact
-from dure.agent.folders import Folders
+from dure.agent.folders import Folders, MissingInputError
 from dure.agent.logs import LogShipper
 from dure.agent.progress import ProgressReader
 from dure.agent.service import NoAnswerError, Service
@@ -32,6 +33,8 @@ WAIT_S = 25.0
 _ASKED_IN_TTL = 4
 #: Two reports of one picture are at least so far apart.
 _IDLE_S = 0.02
+#: Exit code of a shell whose command may not be run.
+_NOT_RUNNABLE = 126
 #: Ends within this time go into one report.
 _GATHER_S = 0.01
 _PROGRESS_EVERY_S = 1.0
@@ -194,13 +197,18 @@ class Agent:
         """All runs; the ends among them with their last progress and the sizes of their logs."""
         self._has_progress.clear()
         self._nodes = await self._executor.nodes()
-        self._runs = await self._executor.runs()
+        self._runs = [self._as_told(run) for run in await self._executor.runs()]
         for run in self._runs:
             if run.state in (RunState.EXITED, RunState.LOST) and run.lease_id not in self._log_bytes:
                 self._progress[run.lease_id].look()
                 self._log_bytes[run.lease_id] = self._folders.log_bytes(run.lease_id)
                 self._shipper.end(run.lease_id)
         return [*self._runs, *self._refused.values()]
+
+    def _as_told(self, run: Run) -> Run:
+        """What the agent has stopped of its own accord is lost to the service, even if it saved and ended with 0."""
+        is_lost = run.state is RunState.EXITED and run.lease_id in self._state.abandoned
+        return dataclasses.replace(run, state=RunState.LOST, exit_code=-1) if is_lost else run
 
     def _report(self, runs: Sequence[Run]) -> dict[str, Any]:
         self._seq += 1
@@ -259,6 +267,18 @@ class Agent:
         now_ms = self._clock.wall_ms()
         self._refused[lease.lease_id] = Run(lease.lease_id, lease.fence, RunState.LOST, ended_ms=now_ms)
 
+    def _fail(self, lease: wire.LeaseOrder, why: str) -> None:
+        """It ends before it starts, by its own fault; the user finds the reason in its log."""
+        _log.warning("lease failed", lease=lease.lease_id, fence=lease.fence, why=why)
+        now_ms = self._clock.wall_ms()
+        self._refused[lease.lease_id] = Run(
+            lease.lease_id, lease.fence, RunState.EXITED, _NOT_RUNNABLE, started_ms=now_ms, ended_ms=now_ms
+        )
+        with contextlib.suppress(OSError):
+            self._folders.explain(lease.lease_id, why)
+            self._shipper.follow(lease.lease_id, is_fresh=True)
+            self._shipper.end(lease.lease_id)
+
     async def _launch(self, leases: Sequence[wire.LeaseOrder]) -> None:
         if not leases:
             return
@@ -278,6 +298,8 @@ class Agent:
             await self._executor.launch(self._launch_of(lease))
         except LaunchError as error:
             self._refuse(lease, str(error))
+        except MissingInputError as error:
+            self._fail(lease, str(error))
 
     def _launch_of(self, lease: wire.LeaseOrder) -> Launch:
         given = lease.launch
@@ -311,6 +333,10 @@ class Agent:
             return
         await asyncio.gather(*(self._executor.forget(lease_id) for lease_id in leases))
         there = {run.lease_id for run in await self._executor.runs()}
+        try:
+            self._state.forget(set(leases) - there)
+        except StateUnwritableError as error:
+            _log.warning("what was abandoned is not forgotten", error=str(error))
         in_use = {reconcile.job_of(lease_id) for lease_id in {*there, *wanted}}
         for lease_id in set(leases) - there:
             self._progress.pop(lease_id, None)
@@ -324,10 +350,19 @@ class Agent:
         while True:
             left_ms = self._contact.left_ms(self._clock.boot_ms())
             if left_ms == 0:
-                for run in self._runs:
-                    if run.state in (RunState.STARTING, RunState.RUNNING):
-                        await self._stop(reconcile.Stop(run.lease_id, "TERM", reconcile.STOP_GRACE_MS, "no contact"))
+                await self._abandon()
             await asyncio.sleep(min(max(left_ms / 1000, 0.05), 1.0))
+
+    async def _abandon(self) -> None:
+        living = [run.lease_id for run in self._runs if run.state not in (RunState.EXITED, RunState.LOST)]
+        if not set(living) - self._state.abandoned:
+            return
+        try:
+            self._state.note_abandoned(living)
+        except StateUnwritableError as error:
+            _log.warning("what is abandoned is not noted", error=str(error))
+        for lease_id in living:
+            await self._stop(reconcile.Stop(lease_id, "TERM", reconcile.STOP_GRACE_MS, "no contact"))
 
     async def _follow_progress(self) -> None:
         while True:

@@ -12,8 +12,8 @@ from dure.model.errors import DureError
 from dure.ports.executor import LaunchError
 
 
-class PathOutsideError(DureError):
-    """A path that leads out of the folder that it belongs to."""
+class MissingInputError(DureError):
+    """What a job is to read is not there: it is the job that fails, not the site."""
 
 
 def _name(of: str) -> str:
@@ -76,24 +76,37 @@ class Folders:
         Raises
         ------
         LaunchError
-            They cannot be made, or an input is not there.
+            They cannot be made.
+        MissingInputError
+            An input is not there, or its path leads elsewhere.
         """
         try:
-            for folder in (self.outputs(lease.job_id), self.inputs(lease.job_id), self.work(lease.job_id)):
+            for folder in (self.outputs(lease.job_id), self.work(lease.job_id)):
                 folder.mkdir(parents=True, exist_ok=True)
             for given in lease.launch.inputs:
                 self._link(lease.job_id, given)
-        except (OSError, PathOutsideError) as error:
+        except OSError as error:
             raise LaunchError(f"{lease.lease_id}: {error}") from error
 
     def _link(self, job_id: str, given: InputFile) -> None:
         source = _inside(self.outputs(given.job_id), given.path)
         target = _inside(self.inputs(job_id), f"{given.name}/{given.path}")
         if not source.exists():
-            raise FileNotFoundError(f"input {given.name}/{given.path}: job {given.job_id} has left no such file here")
+            raise MissingInputError(f"input {given.name}/{given.path}: job {given.job_id} has left no such file at this site")
         target.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             target.symlink_to(source)
+
+    def explain(self, lease_id: str, why: str) -> None:
+        """Tell the user, in the log of an attempt that does not start.
+
+        Raises
+        ------
+        OSError
+            It cannot be written.
+        """
+        self.log(lease_id).mkdir(parents=True, exist_ok=True)
+        (self.log(lease_id) / "0.log").write_text(f"dure: {why}\n")
 
     def remove_empty(self, job_id: str) -> None:
         """The folders of a job that has left nothing in them."""
@@ -105,5 +118,5 @@ class Folders:
 def _inside(folder: Path, path: str) -> Path:
     parts = Path(path).parts
     if ".." in parts or Path(path).is_absolute() or not parts:
-        raise PathOutsideError(f"{path!r} must stay in its folder")
+        raise MissingInputError(f"input {path!r}: a path must stay in its folder")
     return folder.joinpath(*parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from dure.agent.contact import TTL_MS
@@ -18,6 +18,7 @@ _JOBS_MAX = 200_000
 _SCHEMA = """
 create table if not exists agent (agent_id text not null);
 create table if not exists seen (job_id text primary key, fence integer not null, lease_id text not null) without rowid;
+create table if not exists abandoned (lease_id text primary key) without rowid;
 create table if not exists contact (one integer primary key, boot text, last_boot_ms integer, ttl_ms integer);
 """
 
@@ -37,6 +38,7 @@ class AgentState:
         self._db.execute("insert into agent select ? where not exists (select 1 from agent)", (str(uuid.uuid4()),))
         self._db.execute("delete from seen where fence <= (select fence from seen order by fence desc limit 1 offset ?)", (_JOBS_MAX,))
         (self.agent_id,) = self._db.execute("select agent_id from agent").fetchone()
+        self.abandoned = {lease_id for (lease_id,) in self._db.execute("select lease_id from abandoned")}
         self.seen = {job: Seen(fence, lease) for job, fence, lease in self._db.execute("select * from seen")}
 
     def note_fences(self, leases: Iterable[LeaseOrder]) -> None:
@@ -56,6 +58,30 @@ class AgentState:
         self._write("insert or replace into seen values (?, ?, ?)", rows)
         self.seen.update({job: Seen(fence, lease) for job, fence, lease in rows})
 
+    def note_abandoned(self, leases: Collection[str]) -> None:
+        """The agent stops them of its own accord: however they end, the service has lost them.
+
+        Raises
+        ------
+        StateUnwritableError
+            A next process of this agent will not know.
+        """
+        self.abandoned.update(leases)
+        self._write("insert or ignore into abandoned values (?)", [(lease_id,) for lease_id in leases])
+
+    def forget(self, leases: Collection[str]) -> None:
+        """They are over, and the service knows.
+
+        Raises
+        ------
+        StateUnwritableError
+            They are remembered for longer than need be.
+        """
+        gone = self.abandoned & set(leases)
+        if gone:
+            self._write("delete from abandoned where lease_id = ?", [(lease_id,) for lease_id in gone])
+            self.abandoned -= gone
+
     def note_contact(self, boot: str, last_boot_ms: int, ttl_ms: int) -> None:
         """The service has answered; a next process of this agent counts from there.
 
@@ -71,7 +97,7 @@ class AgentState:
         row = self._db.execute("select last_boot_ms, ttl_ms from contact where boot = ?", (boot,)).fetchone()
         return None if row is None else (row[0], row[1] or TTL_MS)
 
-    def _write(self, sql: str, rows: list[tuple[object, ...]] | list[tuple[str, int, str]] | list[tuple[str, int, int]]) -> None:
+    def _write(self, sql: str, rows: Sequence[tuple[object, ...]]) -> None:
         try:
             self._db.execute("begin immediate")
             self._db.executemany(sql, rows)

@@ -34,6 +34,8 @@ def agent(
     Connects to the service, never the other way. Jobs go on when the agent is stopped or killed; the next one takes
     them up from the same --data-dir.
     """
+    import structlog
+
     from dure.agent.agent import Agent, AgentConfig
     from dure.agent.folders import Folders
     from dure.executors.local import LocalExecutor
@@ -43,6 +45,8 @@ def agent(
         raise InputError(f"not an address: {url!r}; write http://host:port or https://host:port", field="DURE_URL")
     _log_as_json()
     nodes = find_nodes([name for name in node_names.split(",") if name], gpus, gpu_type)
+    if not any(info.gpus for info in nodes.infos):
+        structlog.get_logger(__name__).warning("no gpus", detail="none were found; --gpus N offers slots that stand for them")
     runner = LocalExecutor(Folders(data_dir.resolve()).state, nodes)
     asyncio.run(_run(Agent(AgentConfig(site, url, token, data_dir), runner)))
 

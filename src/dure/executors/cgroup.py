@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,9 +69,21 @@ class CgroupRoot:
         made.path.mkdir(exist_ok=True)
         if mem_mib and "memory" in self.limits:
             (made.path / "memory.max").write_text(str(mem_mib << 20))
+            # Of a gang that has lost one process to the limit the rest is of no use.
+            (made.path / "memory.oom.group").write_text("1")
         if cpu_milli and "cpu" in self.limits:
             (made.path / "cpu.max").write_text(f"{max(cpu_milli * _CPU_PERIOD_US // 1000, 1000)} {_CPU_PERIOD_US}")
         return made
+
+    def remove_all_but(self, kept: Collection[str]) -> None:
+        """Take away those that are empty and not kept."""
+        for path in self.path.iterdir():
+            if path.is_dir() and path.name not in kept:
+                Cgroup(path).remove()
+
+    def close(self) -> None:
+        """Take the folder away, if none is left in it."""
+        Cgroup(self.path).remove()
 
 
 def open_root(name: str) -> CgroupRoot | None:

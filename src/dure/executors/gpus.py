@@ -11,7 +11,7 @@ from dure.model.events import Placement
 
 @dataclass(frozen=True)
 class MigPart:
-    """A part that the operator has cut from a GPU. ``milli``: its share of the GPU's compute, thousandths."""
+    """A part that the operator has cut from a GPU. ``milli``: its share of the compute, thousandths rounded up."""
 
     uuid: str
     milli: int
@@ -48,15 +48,16 @@ class Nvml:
             return []
         if not current:
             return []
-        whole = self._nvml.nvmlDeviceGetNumGpuCores(handle)
+        # As many as there are compute slices: 7 on A100 and H100, 4 on A30.
+        num_slices = self._nvml.nvmlDeviceGetMaxMigDeviceCount(handle)
         found = []
-        for idx in range(self._nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        for idx in range(num_slices):
             try:
                 part = self._nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, idx)
             except self._nvml.NVMLError:
                 continue
-            cores = self._nvml.nvmlDeviceGetAttributes(part).multiprocessorCount * _CORES_PER_SM
-            found.append(MigPart(_text(self._nvml.nvmlDeviceGetUUID(part)), min(1000, -(-cores * 1000 // max(whole, 1)))))
+            slices = self._nvml.nvmlDeviceGetAttributes(part).computeInstanceSliceCount
+            found.append(MigPart(_text(self._nvml.nvmlDeviceGetUUID(part)), -(-slices * 1000 // num_slices)))
         return found
 
     def energy_mj(self, uuids: Sequence[str]) -> dict[str, int]:
@@ -69,9 +70,6 @@ class Nvml:
             except self._nvml.NVMLError:
                 continue
         return found
-
-
-_CORES_PER_SM = 128
 
 
 def _text(value: Any) -> str:

@@ -29,6 +29,8 @@ from dure.ports.executor import Launch, LaunchError, NodeInfo, Run, RunState
 
 #: How long an end is held back for the last output to be written.
 _LOG_WAIT_S = 2.0
+#: How long a killed agent's lock may outlive it, in a child that it was about to start.
+_LOCK_WAIT_S = 2.0
 #: How long a claim that is cut short may still be completed by its shell.
 _CLAIM_WAIT_S = 1.0
 
@@ -73,12 +75,7 @@ class LocalExecutor:
             That process still lives.
         """
         (self._dir / "leases").mkdir(parents=True, exist_ok=True)
-        self._lock = (self._dir / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise StateInUseError(f"another agent runs on {self._dir}") from None
+        await self._take_lock()
         self._book = LeaseBook(self._dir / "leases.sqlite")
         self._sweeper = Sweeper()
         self._cgroups = cgroup.open_root(f"dure-{sha256(str(self._dir).encode()).hexdigest()[:12]}")
@@ -91,12 +88,28 @@ class LocalExecutor:
             self._supervise(attempt)
         self._remove_strays()
 
+    async def _take_lock(self) -> None:
+        self._lock = (self._dir / "lock").open("w")
+        until = time.monotonic() + _LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    self._lock.close()
+                    raise StateInUseError(f"another agent runs on {self._dir}") from None
+                await asyncio.sleep(0.02)
+            else:
+                return
+
     def _remove_strays(self) -> None:
         """Folders of launches that were never written down: nothing has run there."""
         known = {self._folder(lease_id).name for lease_id in self._attempts}
         for folder in (self._dir / "leases").iterdir():
             if folder.name not in known:
                 shutil.rmtree(folder, ignore_errors=True)
+        if self._cgroups is not None:
+            self._cgroups.remove_all_but(known)
 
     def _folder(self, lease_id: str) -> Path:
         return self._dir / "leases" / quote(lease_id, safe="").replace(".", "%2E")
@@ -377,6 +390,8 @@ class LocalExecutor:
                 self._unwatch(task)
         await self._sweeper.close()
         await self._book.close()
+        if self._cgroups is not None:
+            self._cgroups.close()
         self._lock.close()
 
 
