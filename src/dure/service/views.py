@@ -136,7 +136,8 @@ class Views:
         return JobView(
             **{name: row[name] for name in ("job_id", "name", "project", "member", "user", "state", "attempt", "gpus",
                                             "exit_code", "array_index")},
-            **{name: row[name] or None for name in ("gpu_type", "site", "outcome", "array_id", "pipeline_id")},
+            gpu_type=row["gpu_type"] or None, site=row["site"] or None, outcome=row["outcome"] or None,
+            array_id=row["array_id"] or None, pipeline_id=row["pipeline_id"] or None,
             reason=reason, expected_start=iso(expected), submitted_at=_at(row["submitted_ms"]),
             started_at=iso(row["started_ms"]), ended_at=iso(row["ended_ms"]),
             progress=json.loads(row["progress"]) if row["progress"] else None, nodes=json.loads(row["nodes"]),
@@ -294,7 +295,7 @@ class Views:
             AgentView(
                 site=row["site"], agent_id=row["agent_id"], seen_at=_at(row["seen_ms"]),
                 state="connected" if now_ms - row["seen_ms"] < SILENT_MS else "silent", nodes=len(json.loads(row["nodes"])),
-                runs=len(self.writer.desk.by_site.get(row["site"], {})),
+                runs=len(self.writer.leases_at(row["site"])),
             )
             for row in self.store.rows("agent")
         ]  # fmt: skip
