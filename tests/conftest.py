@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
-
 from tests.postgres import PostgresServer, find_binaries
 
 settings.register_profile("same", derandomize=True, deadline=None)

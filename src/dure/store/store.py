@@ -145,17 +145,23 @@ class Store:
         """
         if self._engine is not None:
             return
-        options: dict[str, Any] = {"connect_args": {"timeout": 30, "check_same_thread": False}} if self.is_sqlite else {"pool_pre_ping": True}
+        options: dict[str, Any] = {"pool_pre_ping": True}
+        if self.is_sqlite:
+            options = {"connect_args": {"timeout": 30, "check_same_thread": False}}
         try:
             engine = create_engine(self.url, **options)
-            if self.is_sqlite:
-                event.listen(engine, "connect", _tune_sqlite)
+        except (SQLAlchemyError, ImportError) as error:
+            raise StoreError(f"the database cannot be opened: {_said(error)}") from None
+        if self.is_sqlite:
+            event.listen(engine, "connect", _tune_sqlite)
+        try:
             config = Config()
             config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
             with self._alone(engine) as connection:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
         except (SQLAlchemyError, CommandError, OSError) as error:
+            engine.dispose()
             raise StoreError(f"the database cannot be opened: {_said(error)}") from None
         self._engine = engine
 
