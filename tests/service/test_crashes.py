@@ -53,10 +53,10 @@ def test_any_instant(tmp_path, block):
         folder = tmp_path / str(seed)
         folder.mkdir()
         world = World(on_disk(folder), seed)
-        live_through(world, 40)
+        live_through(world, 120)
         world.check()
         world.settle()
         world.check()
         cuts += world.cuts
         world.close()
-    assert cuts >= 60
+    assert cuts >= 150

@@ -14,7 +14,7 @@ from dure.model.job_file import PRIORITY, WHEN, JobSpec, Pipeline, pipeline_orde
 from dure.policy.kernels import layout as k
 from dure.service.errors import Problem, forbidden, invalid, not_found
 from dure.service.identity import Grant, Principal, check_grant, hash_of, new_secret
-from dure.service.projection import new_job_row
+from dure.service.projection import RUN, new_job_row
 from dure.service.schemas import NewProject, NewToken, Sync
 from dure.service.writer import Command, Heard, Plan, Writer
 
@@ -306,8 +306,10 @@ def take_sync(site: str, sync: Sync) -> Command:
                 stimuli.append(LeaseLost(lease.job_id, lease.attempt))
             elif not lease.is_started and run.started_ms >= 0:
                 desk.put(replace(lease, is_started=True))
-                plan.changes.change("attempt", lease.lease_id, state="running", started_ms=now)
-                plan.changes.change("job", lease.job_id, state="RUNNING", started_ms=now)
+                # An attempt that was told to leave before it was seen to run stays one that leaves.
+                is_staying = lease.action == RUN
+                plan.changes.change("attempt", lease.lease_id, started_ms=now, **({"state": "running"} if is_staying else {}))
+                plan.changes.change("job", lease.job_id, started_ms=now, **({"state": "RUNNING"} if is_staying else {}))
             if run.progress is not None:
                 plan.changes.change("job", lease.job_id, progress=json.dumps(run.progress))
             if run.gpu_energy_mj >= 0:
