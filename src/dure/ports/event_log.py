@@ -20,8 +20,30 @@ class LogUnwritableError(DureError):
 class EventLog(Protocol):
     """Steps in order of ``seq``; an appended step is durable when `append` returns."""
 
+    def begin(self, document: dict[str, Any]) -> None:
+        """Write what the log begins with, once.
+
+        Raises
+        ------
+        LogConflictError
+            It has begun.
+        """
+        ...
+
+    def document(self) -> dict[str, Any] | None:
+        """What the log began with: alliance, policy and the moment; None: nothing was begun."""
+        ...
+
+    def lead(self) -> bool:
+        """Try to become the one writer; True: this one is. The lead ends with `resign`, or with the process."""
+        ...
+
+    def resign(self) -> None:
+        """Give the lead back."""
+        ...
+
     def last(self) -> tuple[int, str, int]:
-        """(seq, hash, at_ms) of the last step; (0, "", 0) of an empty log."""
+        """(seq, hash, at_ms) of the last step; of an empty log 0, the hash of its document, and 0."""
         ...
 
     def append(self, step: Step) -> None:
@@ -30,16 +52,16 @@ class EventLog(Protocol):
         Raises
         ------
         LogConflictError
-            The step does not follow the last one.
+            This one does not lead, or the step does not follow the last one.
         LogUnwritableError
             It could not be written.
         """
         ...
 
-    def read(self, after_seq: int = 0) -> Iterator[Step]:
-        """The steps after one, in order."""
+    def has(self, step: Step) -> bool:
+        """Whether the log has that very step."""
         ...
 
-    def document(self) -> dict[str, Any] | None:
-        """What the log began with: alliance, policy and the moment; None: nothing was begun."""
+    def read(self, after_seq: int = 0) -> Iterator[Step]:
+        """The steps after one, in order."""
         ...

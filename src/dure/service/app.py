@@ -30,6 +30,8 @@ from dure.store.store import Store
 
 #: Largest body of a request.
 BODY_MAX = 64 * 1024 * 1024
+#: How often the lead and the agents are looked at.
+WATCH_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -111,22 +113,25 @@ class Service:
 
     def _watch(self) -> None:
         """Become the leader when that is possible; note agents that are silent."""
-        settings = self.settings
-        while not self._stop.wait(2.0):
-            if not self.writer.is_leading:
-                if self.store.lead():
-                    structlog.get_logger("dure").info("leading")
-                    self.writer.start()
-                continue
-            if not self.store.is_sqlite and not self.store.lead():
-                structlog.get_logger("dure").error("the lead is lost")
-                self.writer.stop()
-                continue
-            command = expire_silent(settings.silent_ms, settings.ttl_ms, settings.margin_ms)
+        while not self._stop.wait(WATCH_S):
             try:
-                self.writer.do(command, "service").result(timeout=30)
+                self._look()
             except Exception as error:
-                structlog.get_logger("dure").error("agents not watched", error=str(error))
+                structlog.get_logger("dure").error("watch failed", error=str(error))
+
+    def _look(self) -> None:
+        settings, writer = self.settings, self.writer
+        if not writer.is_leading:
+            writer.stop()
+            if self.store.lead():
+                writer.start()
+                structlog.get_logger("dure").info("leading")
+        elif not self.store.lead():
+            structlog.get_logger("dure").error("the lead is lost")
+            writer.stop()
+        else:
+            command = expire_silent(settings.silent_ms, settings.ttl_ms, settings.margin_ms)
+            writer.do(command, "service").result(timeout=30)
 
 
 def configure_logging(is_json: bool | None = None) -> None:

@@ -51,8 +51,7 @@ def audit(store: Store) -> AuditResult:
     result = AuditResult()
     alliance = alliance_of(document)
     first = hashlib.sha256(canonical(document).encode()).hexdigest()
-    entries = list(store.entries())
-    for row, (seq, wrong) in zip(entries, check_chain(iter(entries), first), strict=True):
+    for row, seq, wrong in check_chain(store.entries(), first):
         result.events += 1
         for reason in wrong:
             _note(result, seq, reason)

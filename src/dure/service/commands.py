@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -13,9 +14,9 @@ from dure.model.job_file import PRIORITY, WHEN, JobSpec, Pipeline, pipeline_orde
 from dure.policy.kernels import layout as k
 from dure.service.errors import Problem, forbidden, invalid, not_found
 from dure.service.identity import Grant, Principal, check_grant, hash_of, new_secret
-from dure.service.projection import new_job_row
+from dure.service.projection import RUN, new_job_row
 from dure.service.schemas import NewProject, NewToken, Sync
-from dure.service.writer import Command, Plan, Writer
+from dure.service.writer import Command, Heard, Plan, Writer
 
 #: Jobs of one array or pipeline, and of one batch, in all.
 TASKS_MAX = 10_000
@@ -264,12 +265,21 @@ def report_progress(job_id: str, progress: dict[str, Any], who: Principal) -> Co
 
 
 def take_sync(site: str, sync: Sync) -> Command:
-    """An agent's picture: what has ended is told to the core, nodes that are new are offered, the rest is noted."""
+    """An agent's picture: what has ended is told to the core, nodes that are new are offered, the rest is noted.
+
+    A picture older than the last one is refused, and so is another agent's while leases of the first one are open: what
+    it was given may still run.
+    """
 
     def command(writer: Writer) -> Plan:
         alliance, desk = writer.alliance, writer.desk
         plan, now = Plan(), writer.now_ms()
         stimuli: list[Stimulus] = []
+        heard = writer.heard.get(site)
+        if heard is not None and heard.agent_id != sync.agent_id and desk.has_at(site):
+            raise Problem(409, "Conflict", f"another agent of {site} has leases until they run out")
+        if heard is not None and heard.boot == sync.boot and sync.seq < heard.seq:
+            raise Problem(409, "Conflict", f"picture {sync.seq} is older than {heard.seq}")
         here = {s.name: i for i, s in enumerate(alliance.fleet.sites)}[site]
         state = alliance.policy_core.state
         offered = set()
@@ -295,9 +305,11 @@ def take_sync(site: str, sync: Sync) -> Command:
             elif run.state == "lost":
                 stimuli.append(LeaseLost(lease.job_id, lease.attempt))
             elif not lease.is_started and run.started_ms >= 0:
-                lease.is_started = True
-                plan.changes.change("attempt", lease.lease_id, state="running", started_ms=now)
-                plan.changes.change("job", lease.job_id, state="RUNNING", started_ms=now)
+                desk.put(replace(lease, is_started=True))
+                # An attempt that was told to leave before it was seen to run stays one that leaves.
+                is_staying = lease.action == RUN
+                plan.changes.change("attempt", lease.lease_id, started_ms=now, **({"state": "running"} if is_staying else {}))
+                plan.changes.change("job", lease.job_id, started_ms=now, **({"state": "RUNNING"} if is_staying else {}))
             if run.progress is not None:
                 plan.changes.change("job", lease.job_id, progress=json.dumps(run.progress))
             if run.gpu_energy_mj >= 0:
@@ -309,6 +321,7 @@ def take_sync(site: str, sync: Sync) -> Command:
         else:
             plan.changes.add("agent", {"site": site, **row})
         writer.offered[site] = offered
+        writer.heard[site] = Heard(sync.agent_id, sync.boot, sync.seq, writer.clock.elapsed_ms())
         plan.stimuli, plan.is_quiet = stimuli, not stimuli
         return plan
 
@@ -324,12 +337,12 @@ def expire_silent(silent_ms: int, ttl_ms: int, margin_ms: int) -> Command:
 
     def command(writer: Writer) -> Plan:
         stimuli: list[Stimulus] = []
-        state, now = writer.alliance.policy_core.state, writer.now_ms()
-        for row in writer.store.rows("agent", limit=10**9):
-            silent = now - row["seen_ms"]
+        state, elapsed = writer.alliance.policy_core.state, writer.clock.elapsed_ms()
+        for site, heard in writer.heard.items():
+            silent = elapsed - heard.elapsed_ms
             if silent < silent_ms:
                 continue
-            for name in sorted(writer.offered.get(row["site"], ())):
+            for name in sorted(writer.offered.get(site, ())):
                 at = int(state.node[writer.alliance.node_index(name)]["state"])
                 if silent >= ttl_ms + margin_ms and at in (k.UP, k.SPARE, k.UNKNOWN):
                     stimuli.append(NodeDown(name))

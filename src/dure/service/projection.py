@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dure.model.events import (
@@ -19,7 +19,6 @@ from dure.model.events import (
     Start,
     Stimulus,
     Stop,
-    Submit,
     Vacate,
 )
 from dure.model.job_file import JobSpec
@@ -28,7 +27,7 @@ from dure.store.store import Changes
 RUN, VACATE, STOP = "run", "vacate", "stop"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Lease:
     """A lease that an agent should have now.
 
@@ -56,36 +55,42 @@ def lease_id_of(job_id: str, attempt: int) -> str:
 
 
 class Desk:
-    """The open leases by site, as the log has them."""
+    """The open leases by site, as the writer has them: ahead of the log until its step is written."""
 
-    def __init__(self) -> None:
+    def __init__(self, leases: Iterable[Lease] = ()) -> None:
         self.leases: dict[str, Lease] = {}
-        self.by_site: dict[str, dict[str, Lease]] = {}
-        #: Grows with every change of a site's leases.
-        self.version: dict[str, int] = {}
+        self._by_site: dict[str, dict[str, Lease]] = {}
+        self._changed: set[str] = set()
+        for lease in leases:
+            self.put(lease)
 
     def put(self, lease: Lease) -> None:
-        """A new lease."""
+        """A new lease, or another word on an open one."""
         self.leases[lease.lease_id] = lease
-        self.by_site.setdefault(lease.site, {})[lease.lease_id] = lease
-        self._touch(lease.site)
+        self._by_site.setdefault(lease.site, {})[lease.lease_id] = lease
+        self._changed.add(lease.site)
 
     def drop(self, lease_id: str) -> None:
         """A lease is over."""
         lease = self.leases.pop(lease_id, None)
         if lease is not None:
-            del self.by_site[lease.site][lease_id]
-            self._touch(lease.site)
+            del self._by_site[lease.site][lease_id]
+            self._changed.add(lease.site)
 
     def ask(self, lease_id: str, action: str, deadline_ms: int, cause: str) -> None:
         """Another action for an open lease."""
         lease = self.leases.get(lease_id)
         if lease is not None:
-            lease.action, lease.deadline_ms, lease.cause = action, deadline_ms, cause
-            self._touch(lease.site)
+            self.put(replace(lease, action=action, deadline_ms=deadline_ms, cause=cause))
 
-    def _touch(self, site: str) -> None:
-        self.version[site] = self.version.get(site, 0) + 1
+    def has_at(self, site: str) -> bool:
+        """Whether a site has open leases."""
+        return bool(self._by_site.get(site))
+
+    def take_changed(self) -> dict[str, tuple[Lease, ...]]:
+        """The leases of each site where they have changed since this was asked last."""
+        changed, self._changed = self._changed, set()
+        return {site: tuple(self._by_site.get(site, {}).values()) for site in changed}
 
 
 def new_job_row(job_id: str, spec: JobSpec, member: str, project: str, user: str, at_ms: int, array_id: str = "",
@@ -170,8 +175,3 @@ def lease_of_row(row: dict[str, Any]) -> Lease:
         row["lease_id"], row["job_id"], row["attempt"], row["fence"], row["site"], parts, action,
         row["deadline_ms"] or 0, row["cause"], row["started_ms"] is not None,
     )  # fmt: skip
-
-
-def is_submit(stimulus: Stimulus) -> bool:
-    """Whether a stimulus brings a job."""
-    return isinstance(stimulus, Submit)

@@ -47,14 +47,14 @@ async def sync_agent(service: Running, who: Caller, site: SiteName, sync: Sync) 
 
 def _has_news(service: Service, site: str, known: dict[str, str]) -> bool:
     """Whether the agent lacks a lease, has one too many, or has not heard what one should do now."""
-    leases = service.writer.desk.by_site.get(site, {})
+    leases = {lease.lease_id: lease for lease in service.writer.leases_at(site)}
     if set(leases) != set(known):
         return True
     return any(lease.action != RUN and known[lease_id] in ("starting", "running") for lease_id, lease in leases.items())
 
 
 def _forms(service: Service, site: str) -> list[LeaseForm]:
-    leases = list(service.writer.desk.by_site.get(site, {}).values())
+    leases = service.writer.leases_at(site)
     job_ids = sorted({lease.job_id for lease in leases})
     rows: dict[str, dict[str, Any]] = {}
     for i in range(0, len(job_ids), 500):

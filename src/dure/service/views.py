@@ -295,7 +295,7 @@ class Views:
             AgentView(
                 site=row["site"], agent_id=row["agent_id"], seen_at=_at(row["seen_ms"]),
                 state="connected" if now_ms - row["seen_ms"] < SILENT_MS else "silent", nodes=len(json.loads(row["nodes"])),
-                runs=len(self.writer.desk.by_site.get(row["site"], {})),
+                runs=len(self.writer.leases_at(row["site"])),
             )
             for row in self.store.rows("agent")
         ]  # fmt: skip

@@ -1,7 +1,8 @@
 """The single writer: takes commands one after another, asks the core, makes the answer durable, then lets it be seen.
 
 Nothing leaves the writer before its step is in the log. If the log cannot be written, the core has gone ahead of it and
-is built anew from the log; what was asked for is refused and nothing of it remains.
+is built anew from the log; what was asked for is refused and nothing of it remains. Where a commit's end was not heard
+(the connection broke), the log is asked whether it has the step.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +23,14 @@ import structlog
 from dure.core.live import Alliance, UnknownJobError
 from dure.model.alliance import load_alliance
 from dure.model.alliance_build import build_fleet
-from dure.model.errors import DureError
+from dure.model.errors import DureError, InputError
 from dure.model.events import Start, Step, Stimulus, Tick
 from dure.policy.config import named_policy
 from dure.ports.event_log import LogConflictError, LogUnwritableError
+from dure.service.clock import ForwardClock
 from dure.service.errors import Problem, unavailable
-from dure.service.projection import Desk, lease_of_row, project_step
-from dure.store.store import Changes, Store
+from dure.service.projection import Desk, Lease, lease_of_row, project_step
+from dure.store.store import Changes, Entry, Store, StoreError, sealed
 
 _ID_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 #: Commands that share one transaction at most.
@@ -55,6 +58,16 @@ class Plan:
     is_quiet: bool = False
 
 
+@dataclass(frozen=True)
+class Heard:
+    """An agent's last picture: whose, and when, in ms of a clock that nobody sets."""
+
+    agent_id: str
+    boot: str
+    seq: int
+    elapsed_ms: int
+
+
 #: A command: given the writer (its clock, ids and state), says what it wants.
 Command = Callable[["Writer"], Plan]
 
@@ -68,6 +81,28 @@ def alliance_of(document: dict[str, Any]) -> Alliance:
     return Alliance(fleet, terms, named_policy(document["policy"]), int(document["start_ms"]))
 
 
+@dataclass
+class Asked:
+    """A command that waits for its turn."""
+
+    command: Command
+    actor: str
+    future: Future[Any]
+
+
+@dataclass
+class Batch:
+    """What commands taken together have come to, before it is written."""
+
+    entries: list[Entry] = field(default_factory=list)
+    changes: Changes = field(default_factory=Changes)
+    answers: list[tuple[Future[Any], Any]] = field(default_factory=list)
+
+
+class StateBrokenError(DureError):
+    """The core refused a step midway: its state is no longer the log's."""
+
+
 class Writer:
     """The thread that owns the core.
 
@@ -79,83 +114,105 @@ class Writer:
         Called, from the writer's thread, after steps became durable, with the sites whose leases changed.
     """
 
-    def __init__(self, store: Store, wake: Callable[[set[str]], None], clock_ms: Callable[[], int] | None = None) -> None:
+    def __init__(self, store: Store, wake: Callable[[set[str]], None], clock: ForwardClock | None = None) -> None:
         self.store = store
+        self.clock = clock or ForwardClock()
         self.alliance: Alliance = None  # type: ignore[assignment]  # made by `load`
         self.desk = Desk()
         self.seq, self.hash, self.at_ms = 0, "", 0
-        self.num_decisions = 0
         self.projects: dict[str, str] = {}
         self.member_names: set[str] = set()
         #: Nodes that each site's agent offered last.
         self.offered: dict[str, set[str]] = {}
+        #: Which agent was heard last at each site, and when by the clock that nobody sets.
+        self.heard: dict[str, Heard] = {}
         self.cycle_s: list[float] = []
+        #: Grows whenever tokens have changed durably.
+        self.tokens_version = 0
         self._wake = wake
-        self._clock_ms = clock_ms or (lambda: time.time_ns() // 1_000_000)
-        self._queue: queue.SimpleQueue[tuple[Command, str, Future[Any]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._id_last = 0
+        self._leases: dict[str, tuple[Lease, ...]] = {}
         self.is_leading = False
+        self._is_stopping = threading.Event()
+        self._is_doubtful = False
+        self._gate = threading.Lock()
         self.lock = threading.Lock()
 
     # --- life
 
     def load(self) -> None:
-        """Build the state from the log."""
+        """Build the state from the log.
+
+        Raises
+        ------
+        DureError
+            The log has not begun, cannot be read, or is not this version's.
+        """
         document = self.store.document()
         if document is None:
             raise DureError("the log has not begun: there is no alliance")
         alliance, seq = alliance_of(document), 0
-        _, self.hash, _ = 0, "", 0
         for step in self.store.read():
-            effects = alliance.apply(step.at_ms, step.stimuli) if step.stimuli else []
-            self.num_decisions += len(effects)
+            if step.stimuli:
+                alliance.apply(step.at_ms, step.stimuli)
             seq = step.seq
         last_seq, self.hash, self.at_ms = self.store.last()
         if last_seq != seq:
             raise LogConflictError("the log grew while it was read")
+        self.clock.pass_by(self.at_ms)
         self.alliance, self.seq = alliance, seq
-        desk = Desk()
-        for row in self.store.rows("attempt", limit=10**9, where={"state": ["leased", "running", "vacating", "stopping"]}):
-            desk.put(lease_of_row(row))
-        for site in self.desk.by_site:
-            desk.version[site] = self.desk.version.get(site, 0) + 1
-        self.desk = desk
+        opened = self.store.rows("attempt", limit=10**9, where={"state": ["leased", "running", "vacating", "stopping"]})
+        self.desk = Desk(lease_of_row(row) for row in opened)
+        self._leases = self.desk.take_changed()
         self.projects = {row["project"]: row["member"] for row in self.store.rows("project", limit=10**9)}
         self.member_names = {m.name for m in alliance.policy_core.built.terms.members}
-        self.offered = {
-            row["site"]: {n["name"] for n in json.loads(row["nodes"])} for row in self.store.rows("agent", limit=10**9)
+        agents = self.store.rows("agent", limit=10**9)
+        self.offered = {row["site"]: {n["name"] for n in json.loads(row["nodes"])} for row in agents}
+        elapsed = self.clock.elapsed_ms()
+        self.heard = {row["site"]: Heard(row["agent_id"], row["boot"], 0, elapsed) for row in agents} | {
+            site: heard for site, heard in self.heard.items() if site in self.offered
         }
+        newest = [rows[0][key] for name, key in (("job", "job_id"), ("token", "token_id"))
+                  if (rows := self.store.rows(name, limit=1, descending=True))]  # fmt: skip
+        self._id_last = max([self._id_last, *(_number_of(name) for name in newest)])
+        self.tokens_version += 1
 
     def start(self) -> None:
         """Begin to take commands; the store must be led by this service."""
         self.load()
-        self.is_leading = True
+        self._is_stopping.clear()
+        self._queue = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="dure-writer", daemon=True)
+        self.is_leading = True
         self._thread.start()
 
     def stop(self) -> None:
         """Finish what is queued and end."""
+        self._is_stopping.set()
         if self._thread is not None:
-            self._queue.put(None)
+            with self._gate:
+                self.is_leading = False
+                self._queue.put(None)
             self._thread.join()
             self._thread = None
-        self.is_leading = False
 
     def do(self, command: Command, actor: str) -> Future[Any]:
         """Queue a command; its future gives the plan's result once that is durable, or raises a Problem."""
         future: Future[Any] = Future()
-        if not self.is_leading:
-            future.set_exception(unavailable("this service does not lead; ask again"))
-        else:
-            self._queue.put((command, actor, future))
+        with self._gate:
+            if self.is_leading:
+                self._queue.put(Asked(command, actor, future))
+            else:
+                future.set_exception(unavailable("this service does not lead; ask again"))
         return future
 
     # --- what commands use
 
     def now_ms(self) -> int:
         """Epoch ms for the step being planned: never before the last one, whatever the clock does."""
-        return max(self._clock_ms(), self.at_ms)
+        return max(self.clock.now_ms(), self.at_ms)
 
     def new_id(self) -> str:
         """An id never given before, sortable by the moment it was made."""
@@ -166,108 +223,182 @@ class Writer:
             value >>= 5
         return out
 
+    # --- what others read
+
+    def leases_at(self, site: str) -> tuple[Lease, ...]:
+        """The leases that a site's agent should have, as they are in the log."""
+        return self._leases.get(site, ())
+
     # --- the loop
 
     def _run(self) -> None:
-        while True:
+        while self.is_leading or not self._queue.empty():
             batch = self._gather()
             if batch is None:
-                return
+                break
             try:
                 self._work(batch)
-            except Exception as error:  # a bug must not leave callers waiting
+            except Exception:
                 log.exception("writer failed")
-                for _, _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
                 os._exit(70)  # the log is whole; a service in an unknown state must not go on
+        self._refuse_queued()
 
-    def _gather(self) -> list[tuple[Command, str, Future[Any]]] | None:
+    def _refuse_queued(self) -> None:
+        with self._gate:
+            self.is_leading = False
+        while not self._queue.empty():
+            asked = self._queue.get()
+            if asked is not None and asked.future.set_running_or_notify_cancel():
+                asked.future.set_exception(unavailable("this service does not lead; ask again"))
+
+    def _gather(self) -> list[Asked] | None:
+        """The commands that wait, as soon as there are some or a timer is due; None: it is time to end."""
         due = self.alliance.next_due_ms()
-        timeout = 5.0 if due is None else min(max((due - self._clock_ms()) / 1000, 0.0), 5.0)
-        batch: list[tuple[Command, str, Future[Any]]] = []
-        try:
-            item = self._queue.get(timeout=max(timeout, 0.001))
+        timeout = 5.0 if due is None else min(max((due - self.now_ms()) / 1000, 0.0), 5.0)
+        batch: list[Asked] = []
+        with suppress(queue.Empty):
+            asked = self._queue.get(timeout=max(timeout, 0.001))
             while True:
-                if item is None:
+                if asked is None:
                     self._queue.put(None)
                     return batch or None
-                batch.append(item)
+                if asked.future.set_running_or_notify_cancel():
+                    batch.append(asked)
                 if len(batch) >= BATCH_MAX:
                     break
-                item = self._queue.get_nowait()
-        except queue.Empty:
-            pass
+                asked = self._queue.get_nowait()
         return batch
 
-    def _work(self, batch: list[tuple[Command, str, Future[Any]]]) -> None:
-        steps: list[tuple[Step, Changes]] = []
-        answers: list[tuple[Future[Any], Any]] = []
-        touched = dict(self.desk.version)
+    def _work(self, asked: list[Asked]) -> None:
         with self.lock:
-            due = self.alliance.next_due_ms()
-            if due is not None and due <= self.now_ms():
-                steps.append(self._step("service", Plan([Tick()])))
-            for command, actor, future in batch:
-                try:
-                    plan = command(self)
-                    if plan.is_quiet:
-                        steps.append((Step(0, 0, actor, ()), plan.changes))
-                    elif plan.stimuli or plan.facts:
-                        steps.append(self._step(actor, plan))
-                    answers.append((future, plan.result))
-                except (Problem, DureError) as error:
-                    future.set_exception(_as_problem(error))
-            try:
-                self.store.append_all(steps)
-            except (LogConflictError, LogUnwritableError) as error:
-                self._recover(error)
-                for future, _ in answers:
-                    future.set_exception(unavailable(str(error)))
+            if self._is_doubtful and not self._is_writable():
+                for one in asked:
+                    one.future.set_exception(unavailable("the log cannot be written now"))
                 return
-        changed = {site for site, version in self.desk.version.items() if touched.get(site) != version}
-        for future, result in answers:
-            future.set_result(result)
-        if changed:
-            self._wake(changed)
+            batch = Batch()
+            try:
+                self._tick(batch)
+                for one in asked:
+                    self._plan(one, batch)
+            except StateBrokenError as error:
+                # What was planned before is whole and written; the rest is refused.
+                log.exception("the core refused a step", error=str(error))
+                self._write(batch)
+                self._restore()
+                for one in asked:
+                    if not one.future.done():
+                        one.future.set_exception(Problem(500, "Internal error", "the core refused it; nothing was done"))
+                return
+            self._write(batch)
 
-    def _step(self, actor: str, plan: Plan) -> tuple[Step, Changes]:
+    def _tick(self, batch: Batch) -> None:
+        due = self.alliance.next_due_ms()
+        if due is not None and due <= self.now_ms():
+            self._step("service", Plan([Tick()]), batch)
+
+    def _plan(self, one: Asked, batch: Batch) -> None:
+        try:
+            plan = one.command(self)
+            if plan.is_quiet:
+                batch.changes.extend(plan.changes)
+            elif plan.stimuli or plan.facts:
+                self._step(one.actor, plan, batch)
+        except (Problem, UnknownJobError, InputError, StoreError) as error:
+            one.future.set_exception(_as_problem(error))
+        else:
+            batch.answers.append((one.future, plan.result))
+
+    def _step(self, actor: str, plan: Plan, batch: Batch) -> None:
         at_ms = self.now_ms()
         began = time.perf_counter()
-        effects = self.alliance.apply(at_ms, plan.stimuli) if plan.stimuli else []
+        try:
+            effects = self.alliance.apply(at_ms, plan.stimuli) if plan.stimuli else []
+        except UnknownJobError:
+            raise
+        except DureError as error:
+            raise StateBrokenError(str(error)) from error
         self.cycle_s.append(time.perf_counter() - began)
         if len(self.cycle_s) > 4096:
             del self.cycle_s[:2048]
         jobs = self.alliance.jobs
         who = {e.job_id: jobs[e.job_id].request for e in effects if isinstance(e, Start)}
         project_step(self.desk, at_ms, plan.stimuli, effects, plan.changes, who)
-        step = self.store.sealed(
-            Step(self.seq + 1, at_ms, actor, tuple(plan.stimuli), tuple(effects), tuple(plan.facts), self.hash)
-        )
-        self.seq, self.hash, self.at_ms = step.seq, step.hash, at_ms
-        self.num_decisions += len(effects)
-        return step, plan.changes
+        entry = sealed(Step(self.seq + 1, at_ms, actor, tuple(plan.stimuli), tuple(effects), tuple(plan.facts), self.hash))
+        self.seq, self.hash, self.at_ms = entry.step.seq, entry.step.hash, at_ms
+        batch.entries.append(entry)
+        batch.changes.extend(plan.changes)
 
-    def _recover(self, error: DureError) -> None:
-        """The core is ahead of the log: go back to the log, or give up the lead."""
-        log.error("log not written", error=str(error))
-        if isinstance(error, LogConflictError):
-            self.is_leading = False
-            return
-        while True:
+    def _write(self, batch: Batch) -> None:
+        """Make a batch durable, and only then let it be seen."""
+        if batch.entries or not batch.changes.is_empty():
             try:
-                self.num_decisions = 0
+                self.store.append_all(batch.entries, batch.changes)
+            except (LogConflictError, LogUnwritableError) as error:
+                log.error("log not written", error=str(error))
+                if not self._is_there_after_all(batch):
+                    for future, _ in batch.answers:
+                        future.set_exception(unavailable(str(error)))
+                    batch.answers.clear()
+                    return
+        changed = self.desk.take_changed()
+        self._leases = self._leases | changed
+        if "token" in batch.changes.new or "token" in batch.changes.changed:
+            self.tokens_version += 1
+        for future, result in batch.answers:
+            future.set_result(result)
+        if changed:
+            self._wake(set(changed))
+
+    def _is_there_after_all(self, batch: Batch) -> bool:
+        """Go back to the log, or give up the lead; whether the batch, whose end was not heard, is in the log."""
+        self._restore()
+        try:
+            return bool(batch.entries) and self.store.has(batch.entries[-1].step)
+        except StoreError:
+            return False
+
+    def _is_writable(self) -> bool:
+        try:
+            self.store.probe()
+        except (LogConflictError, LogUnwritableError):
+            if not self.store.lead():
+                self._restore()
+            return False
+        self._is_doubtful = False
+        return True
+
+    def _restore(self) -> None:
+        """The core is ahead of the log: build it again from the log; without the lead, end."""
+        self._is_doubtful = True
+        while not self._is_stopping.is_set():
+            if not self.store.lead():
+                log.error("the lead is lost")
+                with self._gate:
+                    self.is_leading = False
+                return
+            try:
                 self.load()
-            except DureError as again:
-                log.error("log not read", error=str(again))
-                time.sleep(0.5)
+                self._wake(set(self._leases))
+            except DureError as error:
+                log.error("log not read", error=str(error))
+                self._is_stopping.wait(0.5)
             else:
                 return
+
+
+def _number_of(name: str) -> int:
+    """The number of which an id is the text; an array's tasks have their array's."""
+    value = 0
+    for digit in name.partition("_")[0]:
+        value = value * 32 + _ID_DIGITS.index(digit)
+    return value
 
 
 def _as_problem(error: DureError) -> Problem:
     if isinstance(error, Problem):
         return error
+    if isinstance(error, StoreError):
+        return unavailable(str(error))
     if isinstance(error, UnknownJobError):
         return Problem(404, "Not found", str(error))
     return Problem(422, "Invalid request", str(error))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
 from sqlalchemy import (
     Connection,
     Engine,
@@ -19,6 +22,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     create_engine,
+    delete,
     event,
     func,
     insert,
@@ -26,8 +30,7 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from dure.model.errors import DureError
 from dure.model.events import Step, effect_from_json, stimulus_from_json, to_json
@@ -38,6 +41,10 @@ from dure.store import tables
 LEADER_LOCK = 0x64757265
 #: Rows of one page at most.
 PAGE_MAX = 1000
+#: Key of each read model.
+_KEYS = {"job": "job_id", "attempt": "lease_id", "token": "token_id", "project": "project", "agent": "site"}
+#: Size of a trial of whether there is room.
+PROBE_CHARS = 4096
 
 
 class StoreError(DureError):
@@ -61,6 +68,32 @@ class Changes:
     def change(self, table: str, key: str, **columns: Any) -> None:
         """Other values in a row that exists, or that is new in these same changes."""
         self.changed.setdefault(table, []).append((key, columns))
+
+
+    def is_empty(self) -> bool:
+        """Whether nothing changes."""
+        return not self.new and not self.changed
+
+    def extend(self, other: Changes) -> None:
+        """All of another's changes, after these."""
+        for table, rows in other.new.items():
+            self.new.setdefault(table, []).extend(rows)
+        for table, found in other.changed.items():
+            self.changed.setdefault(table, []).extend(found)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A sealed step and the text that its hash seals."""
+
+    step: Step
+    body: str
+
+
+def sealed(step: Step) -> Entry:
+    """The step with its hash."""
+    body = body_of(step)
+    return Entry(replace(step, hash=seal(step.seq, step.prev_hash, body)), body)
 
 
 def canonical(value: Any) -> str:
@@ -96,48 +129,58 @@ class Store:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
         self._engine: Engine | None = None
-        self._lead: Connection | None = None
         self._lock: IO[str] | None = None
-        self._keys: dict[str, str] = {"job": "job_id", "attempt": "lease_id", "token": "token_id", "project": "project",
-                                      "agent": "site"}  # fmt: skip
+        self._lead: Connection | None = None
+        self._leading = threading.RLock()
 
     # --- life
 
     def open(self) -> None:
-        """Connect and bring the tables to this version.
+        """Connect and bring the tables to this version; nothing happens where that was done.
 
         Raises
         ------
         StoreError
             The database cannot be reached or is of a later version.
         """
-        options: dict[str, Any] = {"poolclass": NullPool} if self.url.endswith(":memory:") else {}
+        if self._engine is not None:
+            return
+        options: dict[str, Any] = {"pool_pre_ping": True}
         if self.is_sqlite:
-            options["connect_args"] = {"timeout": 30, "check_same_thread": False}
+            options = {"connect_args": {"timeout": 30, "check_same_thread": False}}
         try:
             engine = create_engine(self.url, **options)
-            if self.is_sqlite:
-                event.listen(engine, "connect", _tune_sqlite)
+        except (SQLAlchemyError, ImportError) as error:
+            raise StoreError(f"the database cannot be opened: {_said(error)}") from None
+        if self.is_sqlite:
+            event.listen(engine, "connect", _tune_sqlite)
+        try:
             config = Config()
             config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-            with engine.begin() as connection:
-                if not self.is_sqlite:
-                    # Two services that start at once must not both make the tables.
-                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LEADER_LOCK + 1})
+            with self._alone(engine) as connection:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
-        except (DBAPIError, OSError) as error:
+        except (SQLAlchemyError, CommandError, OSError) as error:
+            engine.dispose()
             raise StoreError(f"the database cannot be opened: {_said(error)}") from None
         self._engine = engine
 
+    @contextmanager
+    def _alone(self, engine: Engine) -> Iterator[Connection]:
+        """A transaction beside which no other service makes tables."""
+        if not self.is_sqlite:
+            with engine.begin() as connection:
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LEADER_LOCK + 1})
+                yield connection
+            return
+        with Path(f"{engine.url.database}.migrating").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with engine.begin() as connection:
+                yield connection
+
     def close(self) -> None:
         """Give the lead and the connections back."""
-        if self._lead is not None:
-            self._lead.close()
-            self._lead = None
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self.resign()
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
@@ -149,37 +192,92 @@ class Store:
         return self._engine
 
     def lead(self) -> bool:
-        """Try to become the one writer; True: this store is. Ends with the process or its connection."""
-        if self.is_sqlite:
-            if self._lock is not None:
-                return True
-            path = Path(f"{self.engine.url.database}.leader")
-            lock = path.open("w")
+        """Try to become the one writer; True: this store is, or still is. Ends with the process or its connection."""
+        with self._leading:
+            if self.is_sqlite:
+                return self._lead_file()
+            try:
+                if self._lead is None:
+                    self._lead = self._lead_connection()
+                else:
+                    self._lead.scalar(text("SELECT 1"))
+                    self._lead.commit()
+            except DBAPIError:
+                self.resign()
+            return self._lead is not None
+
+    def _lead_file(self) -> bool:
+        if self._lock is None:
+            lock = Path(f"{self.engine.url.database}.leader").open("w")  # noqa: SIM115  # held while this store leads
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 lock.close()
                 return False
             self._lock = lock
-            return True
-        try:
-            if self._lead is None:
-                self._lead = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-                if not self._lead.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LEADER_LOCK}):
-                    self._lead.close()
-                    self._lead = None
-                    return False
-            self._lead.scalar(text("SELECT 1"))
-        except DBAPIError:
-            self._lead = None
-            return False
         return True
+
+    def _lead_connection(self) -> Connection | None:
+        """A connection of its own that has the lock: whatever is written, is written through it."""
+        connection = self.engine.connect()
+        connection.detach()
+        try:
+            for name, value in (("idle", 5), ("interval", 5), ("count", 3)):
+                connection.execute(text(f"SET tcp_keepalives_{name} = {value}"))
+            found = connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LEADER_LOCK})
+            connection.commit()
+        except DBAPIError:
+            connection.close()
+            raise
+        if found:
+            return connection
+        connection.close()
+        return None
+
+    def resign(self) -> None:
+        """Give the lead back."""
+        with self._leading:
+            if self._lead is not None:
+                with suppress(DBAPIError):
+                    self._lead.close()
+                self._lead = None
+            if self._lock is not None:
+                self._lock.close()
+                self._lock = None
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        try:
+            with self.engine.connect() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise StoreError(f"the database cannot be read: {_said(error)}") from None
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """A transaction of the leader's."""
+        with self._leading:
+            if self.is_sqlite:
+                if self._lock is None:
+                    raise LogConflictError("this store does not lead")
+                with self.engine.begin() as connection:
+                    yield connection
+                return
+            if self._lead is None:
+                raise LogConflictError("this store does not lead")
+            try:
+                with self._lead.begin():
+                    yield self._lead
+            except DBAPIError as error:
+                if error.connection_invalidated:
+                    self.resign()
+                raise
 
     # --- log
 
     def document(self) -> dict[str, Any] | None:
         """What the log began with."""
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             found = connection.scalar(select(tables.fact.c.value).where(tables.fact.c.key == "document"))
         return None if found is None else json.loads(found)
 
@@ -199,7 +297,7 @@ class Store:
 
     def last(self) -> tuple[int, str, int]:
         """(seq, hash, at_ms) of the last step; the document's hash and 0 of an empty log."""
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             row = connection.execute(
                 select(tables.event.c.seq, tables.event.c.hash, tables.event.c.at_ms)
                 .order_by(tables.event.c.seq.desc()).limit(1)
@@ -209,42 +307,66 @@ class Store:
             found = connection.scalar(select(tables.fact.c.value).where(tables.fact.c.key == "document"))
         return 0, hashlib.sha256((found or "").encode()).hexdigest(), 0
 
-    @staticmethod
-    def sealed(step: Step) -> Step:
-        """The step with its hash."""
-        return replace(step, hash=seal(step.seq, step.prev_hash, body_of(step)))
+    def has(self, step: Step) -> bool:
+        """Whether the log has that very step."""
+        with self._reading() as connection:
+            found = connection.scalar(select(tables.event.c.hash).where(tables.event.c.seq == step.seq))
+        return found is not None and found == step.hash
 
-    def append(self, step: Step, changes: Changes | None = None) -> None:
-        """Write a sealed step and what it changes, or nothing; see `append_all`."""
-        self.append_all([(step, changes or Changes())])
+    def append(self, step: Step) -> None:
+        """Write a sealed step, or nothing; see `append_all`."""
+        self.append_all([Entry(step, body_of(step))], Changes())
 
-    def append_all(self, steps: Sequence[tuple[Step, Changes]]) -> None:
-        """Write steps, in order, with what each changes, in one transaction; a step of seq 0 only brings changes.
+    def append_all(self, entries: Sequence[Entry], changes: Changes) -> None:
+        """Write steps, in order, with what they change, in one transaction.
 
         Raises
         ------
         LogConflictError
-            Another writer was there first.
+            This store does not lead, or another writer was there first.
         LogUnwritableError
             The database refused (a full disk, a lost connection).
         """
         rows = [
-            {"seq": s.seq, "at_ms": s.at_ms, "actor": s.actor, "body": body_of(s), "prev_hash": s.prev_hash, "hash": s.hash}
-            for s, _ in steps if s.seq
+            {"seq": e.step.seq, "at_ms": e.step.at_ms, "actor": e.step.actor, "body": e.body, "prev_hash": e.step.prev_hash, "hash": e.step.hash}
+            for e in entries
         ]  # fmt: skip
-        if not steps:
-            return
         try:
-            with self.engine.begin() as connection:
+            with self._writing() as connection:
                 if rows:
-                    before = connection.scalar(select(func.max(tables.event.c.seq))) or 0
-                    if before + 1 != rows[0]["seq"]:
-                        raise LogConflictError(f"step {rows[0]['seq']} does not follow step {before}")
+                    self._expect(connection, entries[0].step)
                     connection.execute(insert(tables.event), rows)
-                for _, changes in steps:
-                    self._write(connection, changes)
+                self._write(connection, changes)
         except IntegrityError as error:
             raise LogConflictError(f"another service has written: {_said(error)}") from None
+        except DBAPIError as error:
+            raise LogUnwritableError(f"the log cannot be written: {_said(error)}") from None
+
+    @staticmethod
+    def _expect(connection: Connection, step: Step) -> None:
+        """Raise LogConflictError unless the step follows the last one."""
+        newest = select(tables.event.c.seq, tables.event.c.hash).order_by(tables.event.c.seq.desc()).limit(1)
+        row = connection.execute(newest).first()
+        if row is None:
+            begun = connection.scalar(select(tables.fact.c.value).where(tables.fact.c.key == "document"))
+            last, last_hash = 0, hashlib.sha256((begun or "").encode()).hexdigest()
+        else:
+            last, last_hash = int(row.seq), str(row.hash)
+        if (last + 1, last_hash) != (step.seq, step.prev_hash):
+            raise LogConflictError(f"step {step.seq} does not follow step {last}")
+
+    def probe(self) -> None:
+        """Write a little, to learn whether it can be done.
+
+        Raises
+        ------
+        LogConflictError, LogUnwritableError
+            As of `append_all`.
+        """
+        try:
+            with self._writing() as connection:
+                connection.execute(delete(tables.fact).where(tables.fact.c.key == "probe"))
+                connection.execute(insert(tables.fact).values(key="probe", value="." * PROBE_CHARS))
         except DBAPIError as error:
             raise LogUnwritableError(f"the log cannot be written: {_said(error)}") from None
 
@@ -253,7 +375,7 @@ class Store:
             if rows:
                 connection.execute(insert(_table(name)), rows)
         for name, found in changes.changed.items():
-            table, key = _table(name), self._keys[name]
+            table, key = _table(name), _KEYS[name]
             merged: dict[str, dict[str, Any]] = {}
             for value, columns in found:
                 merged.setdefault(value, {}).update(columns)
@@ -275,7 +397,7 @@ class Store:
 
     def entries(self, after_seq: int = 0, limit: int | None = None) -> Iterator[dict[str, Any]]:
         """The raw rows of the log after one, in order."""
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             while True:
                 page = PAGE_MAX if limit is None else min(limit, PAGE_MAX)
                 rows = connection.execute(
@@ -294,17 +416,17 @@ class Store:
              where: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:  # fmt: skip
         """Rows of a read model by equal columns (a list: any of them), in order of its key."""
         table = _table(name)
-        key = table.c[self._keys[name]]
+        key = table.c[_KEYS[name]]
         query = select(table).where(*self._conditions(table, where or {}))
         if after is not None:
             query = query.where(key < after if descending else key > after)
         query = query.order_by(key.desc() if descending else key).limit(limit)
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def row(self, name: str, key: str) -> dict[str, Any] | None:
         """One row of a read model, or None."""
-        found = self.rows(name, limit=1, where={self._keys[name]: key})
+        found = self.rows(name, limit=1, where={_KEYS[name]: key})
         return found[0] if found else None
 
     def _conditions(self, table: Table, where: Mapping[str, Any]) -> list[Any]:
@@ -317,7 +439,7 @@ class Store:
     def count(self, name: str, where: Mapping[str, Any] | None = None) -> int:
         """How many rows of a read model."""
         table = _table(name)
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             return int(connection.scalar(select(func.count()).select_from(table).where(*self._conditions(table, where or {}))) or 0)
 
     def ended_between(self, from_ms: int, to_ms: int) -> list[dict[str, Any]]:
@@ -326,22 +448,8 @@ class Store:
         query = select(tables.attempt).where(
             and_(a.leased_ms < to_ms, (a.ended_ms.is_(None)) | (a.ended_ms >= from_ms))
         ).order_by(a.lease_id)  # fmt: skip
-        with self.engine.connect() as connection:
+        with self._reading() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
-
-    def write(self, changes: Changes) -> None:
-        """Write changes that no step belongs to (an agent was seen, a job reported progress).
-
-        Raises
-        ------
-        LogUnwritableError
-            The database refused.
-        """
-        try:
-            with self.engine.begin() as connection:
-                self._write(connection, changes)
-        except DBAPIError as error:
-            raise LogUnwritableError(f"the database cannot be written: {_said(error)}") from None
 
 
 def _table(name: str) -> Table:
@@ -360,8 +468,10 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
-def check_chain(entries: Iterator[dict[str, Any]], first_hash: str) -> Iterator[tuple[int, Sequence[str]]]:
-    """For each entry what is wrong with its seal: nothing, or why; (seq, reasons)."""
+def check_chain(
+    entries: Iterator[dict[str, Any]], first_hash: str
+) -> Iterator[tuple[dict[str, Any], int, Sequence[str]]]:
+    """Each entry with its place and what is wrong with its seal: nothing, or why."""
     before, seq = first_hash, 0
     for row in entries:
         seq += 1
@@ -374,4 +484,4 @@ def check_chain(entries: Iterator[dict[str, Any]], first_hash: str) -> Iterator[
         if seal(row["seq"], row["prev_hash"], row["body"]) != row["hash"]:
             wrong.append("its body was changed")
         before = row["hash"]
-        yield seq, wrong
+        yield row, seq, wrong
