@@ -53,6 +53,7 @@ class Frame:
         self.words, self.who, self.path = words, who, path
         self.is_dark = session.is_dark() is True
         self._banner: ui.label | None = None
+        self._tick: Callable[[], Awaitable[None]] | None = None
 
     def build(self, title: str) -> ui.column:
         """Header, navigation and the page's heading; the column for what the page shows."""
@@ -110,8 +111,6 @@ class Frame:
 
     async def live(self, update: Update, every_s: float = 1.0) -> None:
         """Show now, and again each second; a reader whose token is no longer good is led to the sign-in."""
-        assert self.who is not None
-        await self._once(update, self.who)
 
         async def tick() -> None:
             who = await session.caller()
@@ -121,7 +120,15 @@ class Frame:
                 return
             await self._once(update, who)
 
+        assert self.who is not None
+        await self._once(update, self.who)
+        self._tick = tick
         timer = ui.timer(every_s, tick, immediate=False)
+
+    async def refresh(self) -> None:
+        """Show now, as a reader's choice has changed."""
+        if self._tick is not None:
+            await self._tick()
 
     async def _once(self, update: Update, who: Principal) -> None:
         try:
