@@ -17,6 +17,9 @@ from dure.model.errors import InputError
 if TYPE_CHECKING:
     from dure.service.app import Service
 
+#: What the console needs beyond the service; without them the service runs without it.
+_CONSOLE_PACKAGES = ("nicegui", "babel")
+
 _OPTIONS = (
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; the default is this machine's own."),
     click.option("--port", default=8080, type=click.IntRange(0, 65535), show_default=True, help="0: any free one."),
@@ -140,11 +143,21 @@ def _greet(service: Service, folder: Path, url: str, is_new: bool) -> str:
 
 
 async def _serve(service: Service, listener: socket.socket, url: str, agent_folder: Path | None, token: str) -> None:
+    import structlog
     import uvicorn
 
     from dure.service.app import create_app
 
-    config = uvicorn.Config(create_app(service), log_level="warning", timeout_graceful_shutdown=5, access_log=False)
+    app = create_app(service)
+    try:
+        from dure.console.mount import mount
+    except ModuleNotFoundError as error:
+        if error.name not in _CONSOLE_PACKAGES:
+            raise
+        structlog.get_logger("dure").warning("no console", missing=error.name, install="dure[console]")
+    else:
+        mount(app, service)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, access_log=False)
     server = uvicorn.Server(config)
     agent = None
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(server.serve(sockets=[listener]))]

@@ -130,6 +130,18 @@ class Frame:
         if self._tick is not None:
             await self._tick()
 
+    async def act(self, deed: Update) -> None:
+        """Do what the reader asked for, with the rights that the reader has now."""
+        who = await session.caller()
+        if who is None:
+            ui.navigate.to("/sign-in")
+            return
+        try:
+            await deed(who)
+        except Problem as refusal:
+            ui.notify(refusal_words(self.words, refusal), type="negative")
+        await self.refresh()
+
     async def _once(self, update: Update, who: Principal) -> None:
         try:
             await update(who)

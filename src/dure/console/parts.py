@@ -103,6 +103,10 @@ class Chart:
         self._chart.options.update(whole)
         self._chart.update()
 
+    def show_if(self, is_shown: bool) -> None:
+        """Whether the chart is there at all."""
+        self._chart.visible = is_shown
+
     def axis(self, kind: Literal["value", "category"], **more: Any) -> dict[str, Any]:
         """An axis in the theme's colours."""
         return {
