@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Says whether it went well and whether the service is to stop.
 Tour = Callable[[], tuple[bool, bool]]
+#: What the console needs beyond the service; without them the service runs without it.
+_CONSOLE_PACKAGES = ("nicegui", "babel")
 
 _OPTIONS = (
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; the default is this machine's own."),
@@ -172,11 +174,21 @@ def _greet(service: Service, folder: Path, url: str, is_new: bool) -> str:
 async def _serve(
     service: Service, listener: socket.socket, url: str, agent_folder: Path | None, token: str, tour: Tour | None
 ) -> bool:
+    import structlog
     import uvicorn
 
     from dure.service.app import create_app
 
-    config = uvicorn.Config(create_app(service), log_level="warning", timeout_graceful_shutdown=5, access_log=False)
+    app = create_app(service)
+    try:
+        from dure.console.mount import mount
+    except ModuleNotFoundError as error:
+        if error.name not in _CONSOLE_PACKAGES:
+            raise
+        structlog.get_logger("dure").warning("no console", missing=error.name, install="dure[console]")
+    else:
+        mount(app, service)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, access_log=False)
     server = uvicorn.Server(config)
     agent = None
 

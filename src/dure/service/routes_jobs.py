@@ -89,6 +89,7 @@ def list_jobs(
     user: Annotated[str | None, Query(max_length=200)] = None,
     array: Annotated[str | None, Query(max_length=64)] = None,
     name: Annotated[str | None, Query(max_length=200)] = None,
+    text: Annotated[str | None, Query(max_length=200, description="A part of the name, the id or the user.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
 ) -> JobList:  # fmt: skip
@@ -100,7 +101,7 @@ def list_jobs(
                            ("array_id", array), ("name", name))
         if value is not None
     }  # fmt: skip
-    return service.views.jobs(who, limit, after, where)
+    return service.views.jobs(who, limit, after, where, text)
 
 
 @router.get("/jobs/{job_id}", responses=described(401, 404, 422, 503))
@@ -151,16 +152,17 @@ async def read_log(
     """A job's output from an offset on."""
     deadline = time.monotonic() + wait_s
     while True:
-        data, is_ended = await asyncio.to_thread(_log_part, service, who, job_id, attempt, rank, offset)
+        data, is_ended = await asyncio.to_thread(log_part, service, who, job_id, attempt, rank, offset)
         if data or is_ended or time.monotonic() >= deadline:
             headers = {"Dure-Next-Offset": str(offset + len(data)), "Dure-Log-Ended": "1" if is_ended else "0"}
             return Response(data, media_type="text/plain; charset=utf-8", headers=headers)
         await asyncio.sleep(0.2)
 
 
-def _log_part(
+def log_part(
     service: Any, who: Principal, job_id: str, attempt: int | None, rank: int, offset: int
 ) -> tuple[bytes, bool]:
+    """Bytes of an attempt's output from an offset on, if the caller may see the job; whether no more will come."""
     row = _row(service, who, job_id)
     number = attempt if attempt is not None else row["attempt"]
     if number == 0:

@@ -131,6 +131,7 @@ class TimelineEntry(Answer):
     at_ms: int = Field(description="Epoch ms.")
     what: str
     detail: str
+    attempt: int | None = Field(description="Of which attempt, where it is of one.")
 
 
 class JobDetail(JobView):

@@ -154,12 +154,15 @@ class Views:
             return "dependency"
         return "array_limit" if job.request.array_limit else "begin_time"
 
-    def jobs(self, who: Principal, limit: int, after: str | None, where: dict[str, Any]) -> JobList:
-        """A page of the jobs that the caller may see."""
+    def jobs(
+        self, who: Principal, limit: int, after: str | None, where: dict[str, Any], text: str | None = None
+    ) -> JobList:
+        """A page of the jobs that the caller may see; `text` is a part of the name, the id or the user."""
         seen = who.visible()
+        part = (("name", "job_id", "user"), text) if text else None
         rows: list[dict[str, Any]] = []
         if seen is None:
-            rows = self.store.rows("job", limit=limit, descending=True, after=after, where=where)
+            rows = self.store.rows("job", limit=limit, descending=True, after=after, where=where, containing=part)
         else:
             members, projects = seen
             for column, allowed in (("member", members), ("project", projects)):
@@ -167,7 +170,9 @@ class Views:
                     continue
                 asked = where.get(column)
                 values = [v for v in allowed if asked is None or v == asked]
-                rows += self.store.rows("job", limit=limit, descending=True, after=after, where={**where, column: values})
+                rows += self.store.rows(
+                    "job", limit=limit, descending=True, after=after, where={**where, column: values}, containing=part
+                )
             found = {row["job_id"]: row for row in rows}
             rows = [found[job_id] for job_id in sorted(found, reverse=True)[:limit]]
         following = rows[-1]["job_id"] if len(rows) == limit else None
@@ -355,15 +360,18 @@ def _attempt(a: dict[str, Any]) -> AttemptView:
 
 
 def _timeline(row: dict[str, Any], attempts: list[dict[str, Any]]) -> list[TimelineEntry]:
-    found = [(row["submitted_ms"], "submitted", f"by {row['user']}")]
+    found: list[tuple[int, str, str, int | None]] = [(row["submitted_ms"], "submitted", f"by {row['user']}", None)]
     for a in attempts:
+        number = a["attempt"]
         owner = f"on {a['owner']}'s GPUs" + (f" under {a['agreement']}" if a["agreement"] else "")
-        found.append((a["leased_ms"], "leased", f"attempt {a['attempt']}, {a['gpu_milli'] / 1000:g} GPUs at {a['site']}, {owner}"))
+        words = f"attempt {number}, {a['gpu_milli'] / 1000:g} GPUs at {a['site']}, {owner}"
+        found.append((a["leased_ms"], "leased", words, number))
         if a["started_ms"] is not None:
-            found.append((a["started_ms"], "started", f"attempt {a['attempt']}"))
+            found.append((a["started_ms"], "started", f"attempt {number}", number))
         if a["ended_ms"] is not None:
             code = "" if a["exit_code"] is None else f", exit code {a['exit_code']}"
-            found.append((a["ended_ms"], a["state"], f"attempt {a['attempt']}{code}"))
+            found.append((a["ended_ms"], a["state"], f"attempt {number}{code}", number))
     if row["ended_ms"] is not None:
-        found.append((row["ended_ms"], "ended", row["outcome"]))
-    return [TimelineEntry(at_ms=ms, what=what, detail=detail) for ms, what, detail in sorted(found, key=lambda x: x[0])]
+        found.append((row["ended_ms"], "ended", row["outcome"], None))
+    found.sort(key=lambda entry: entry[0])
+    return [TimelineEntry(at_ms=ms, what=what, detail=detail, attempt=number) for ms, what, detail, number in found]

@@ -26,6 +26,7 @@ from sqlalchemy import (
     event,
     func,
     insert,
+    or_,
     select,
     text,
     update,
@@ -413,11 +414,17 @@ class Store:
     # --- read models
 
     def rows(self, name: str, *, limit: int = PAGE_MAX, descending: bool = False, after: str | None = None,
-             where: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:  # fmt: skip
-        """Rows of a read model by equal columns (a list: any of them), in order of its key."""
+             where: Mapping[str, Any] | None = None, containing: tuple[Sequence[str], str] | None = None) -> list[dict[str, Any]]:  # fmt: skip
+        """Rows of a read model by equal columns (a list: any of them), in order of its key.
+
+        `containing`: columns of which one must contain the text, in whatever case.
+        """
         table = _table(name)
         key = table.c[_KEYS[name]]
         query = select(table).where(*self._conditions(table, where or {}))
+        if containing is not None:
+            columns, part = containing
+            query = query.where(or_(*(table.c[name].icontains(part, autoescape=True) for name in columns)))
         if after is not None:
             query = query.where(key < after if descending else key > after)
         query = query.order_by(key.desc() if descending else key).limit(limit)
