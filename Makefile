@@ -1,11 +1,11 @@
-# make setup | run | test | test-slow | check | bench
+# make setup | run | live | test | test-slow | check | bench
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 OUT := out
 
-.PHONY: setup run test test-slow check bench docs clean
+.PHONY: setup run live test test-slow check bench docs clean
 
 setup: $(STAMP)
 
@@ -20,6 +20,10 @@ $(STAMP): requirements-dev.txt pyproject.toml
 # Replays a trace (a recorded one where there is one) and a day of the 260,000-GPU reference alliance.
 run: setup
 	$(BIN)/dure tour --out $(OUT)
+
+# A live alliance on this machine, with a tour through its API; `make live ONCE=1` ends after it with 0, or 1 where it failed.
+live: setup
+	$(BIN)/dure up --tour $(if $(ONCE),--once)
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow"
