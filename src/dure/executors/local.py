@@ -267,7 +267,7 @@ class LocalExecutor:
             if order is not None:
                 self._order(attempt, *order)
             elif attempt.is_kill_due(now_ms):
-                self._kill(attempt)
+                await self._kill(attempt)
             due_ms = attempt.due_in_ms(now_ms)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(attempt.wake.wait(), None if due_ms is None else due_ms / 1000)
@@ -309,15 +309,17 @@ class LocalExecutor:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(task.pid, number)
 
-    def _kill(self, attempt: Attempt) -> None:
+    async def _kill(self, attempt: Attempt) -> None:
         """SIGKILL to all but the shells, which record the end."""
+        shells = {task.pid for task in attempt.running if task.pidfd >= 0}
         if attempt.cgroup is not None:
             attempt.cgroup.kill()
-        shells = {task.pid for task in attempt.running if task.pidfd >= 0}
-        process.kill_members({attempt.launch.lease_id}, shells, spared=shells)
-        for pid in shells:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signals.SIGCONT)
+        else:
+            await self._sweeper.sweep(attempt.launch.lease_id, shells)
+        for task in attempt.running:
+            if task.pidfd >= 0:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(task.pid, signals.SIGCONT)
 
     async def _finish(self, attempt: Attempt) -> None:
         """All tasks have ended: nothing of them may be left when it is said."""
