@@ -78,7 +78,7 @@ class LocalExecutor:
         await self._take_lock()
         self._book = LeaseBook(self._dir / "leases.sqlite")
         self._sweeper = Sweeper()
-        self._cgroups = cgroup.open_root(f"dure-{sha256(str(self._dir).encode()).hexdigest()[:12]}")
+        self._cgroups = cgroup.open_root(cgroup_name(self._dir))
         if self._cgroups is None or not self._cgroups.limits:
             _log.warning("no limits", detail="limits of cpu and memory are not enforced: no cgroup v2 that may be written")
         for lease_id, intent, stop in self._book.live():
@@ -395,6 +395,11 @@ class LocalExecutor:
         if self._cgroups is not None:
             self._cgroups.close()
         self._lock.close()
+
+
+def cgroup_name(state_dir: Path) -> str:
+    """Of the folder of cgroups that the executor with this state has."""
+    return f"dure-{sha256(str(state_dir.resolve()).encode()).hexdigest()[:12]}"
 
 
 def _free_port() -> int:
