@@ -17,8 +17,9 @@ import structlog
 
 from dure.agent.agent import Agent, AgentConfig
 from dure.agent.folders import Folders
+from dure.executors import cgroup
 from dure.executors.clock import Clock
-from dure.executors.local import LocalExecutor
+from dure.executors.local import LocalExecutor, cgroup_name
 from dure.executors.local_nodes import find_nodes
 
 _HERE = Path(__file__).parent
@@ -26,6 +27,17 @@ _stand_in = runpy.run_path(str(_HERE / "stand_in.py"))
 StandIn, TOKEN = _stand_in["StandIn"], _stand_in["TOKEN"]
 _proxy = runpy.run_path(str(_HERE / "proxy.py"))
 Proxy, PASS, NO_ANSWERS, NOTHING, REFUSE = (_proxy[name] for name in ("Proxy", "PASS", "NO_ANSWERS", "NOTHING", "REFUSE"))
+
+
+@pytest.fixture(autouse=True)
+def _no_cgroups_left(tmp_path):
+    """A killed agent cannot tidy up; the last of a test was one."""
+    yield
+    for state in (tmp_path / "data" / "executor", tmp_path / "disk" / "executor"):
+        root = cgroup.open_root(cgroup_name(state))
+        if root is not None:
+            root.remove_all_but(())
+            root.close()
 
 
 def start_agent(folder: Path, url: str, *options: str, token: str = TOKEN) -> subprocess.Popen:

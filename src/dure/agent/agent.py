@@ -236,6 +236,7 @@ class Agent:
         self._refused = {lease: run for lease, run in self._refused.items() if lease in wanted}
         actions = reconcile.reconcile(answer.leases, runs, self._state.seen, answer.now_ms)
         launches: list[wire.LeaseOrder] = []
+        stops: list[reconcile.Stop] = []
         ends: list[str] = []
         for action in actions:
             match action:
@@ -244,11 +245,12 @@ class Agent:
                 case reconcile.Refuse():
                     self._refuse(action.lease, action.why)
                 case reconcile.Stop():
-                    await self._stop(action)
+                    stops.append(action)
                 case reconcile.Forget():
                     ends.append(action.lease_id)
                 case _:
                     assert_never(action)
+        await self._stop(stops)
         await self._forget(ends, wanted)
         await self._launch(launches)
 
@@ -321,7 +323,11 @@ class Agent:
             tasks_per_node=given.tasks_per_node,
         )  # fmt: skip
 
-    async def _stop(self, stop: reconcile.Stop) -> None:
+    async def _stop(self, stops: Sequence[reconcile.Stop]) -> None:
+        if stops:
+            await asyncio.gather(*(self._stop_one(stop) for stop in stops))
+
+    async def _stop_one(self, stop: reconcile.Stop) -> None:
         if self._told.get(stop.lease_id) == (stop.signal, stop.why):
             return
         self._told[stop.lease_id] = (stop.signal, stop.why)
@@ -361,8 +367,7 @@ class Agent:
             self._state.note_abandoned(living)
         except StateUnwritableError as error:
             _log.warning("what is abandoned is not noted", error=str(error))
-        for lease_id in living:
-            await self._stop(reconcile.Stop(lease_id, "TERM", reconcile.STOP_GRACE_MS, "no contact"))
+        await self._stop([reconcile.Stop(lease_id, "TERM", reconcile.STOP_GRACE_MS, "no contact") for lease_id in living])
 
     async def _follow_progress(self) -> None:
         while True:

@@ -144,15 +144,17 @@ class LogShipper:
         """One piece of one log; whether the service has all of it."""
         if stream.is_refused:
             return True
+        path = self._folders.log(logs.lease_id) / f"{stream.rank}.log"
         try:
-            with (self._folders.log(logs.lease_id) / f"{stream.rank}.log").open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if stream.offset is None:
-                    stream.offset = await self._post(logs.lease_id, stream.rank, size, b"")
-                num = min(size - stream.offset, _CHUNK, int(logs.allowance))
-                if num <= 0:
-                    return stream.offset >= size
-                piece = os.pread(file.fileno(), num, stream.offset)
+            size = path.stat().st_size
+            if stream.offset is None:
+                stream.offset = await self._post(logs.lease_id, stream.rank, size, b"")
+            num = min(size - stream.offset, _CHUNK, int(logs.allowance))
+            if num <= 0:
+                return stream.offset >= size
+            with path.open("rb") as file:
+                file.seek(stream.offset)
+                piece = file.read(num)
             stream.offset = await self._post(logs.lease_id, stream.rank, stream.offset, piece)
             logs.allowance -= len(piece)
         except UnknownLogError as error:

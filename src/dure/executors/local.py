@@ -78,7 +78,7 @@ class LocalExecutor:
         await self._take_lock()
         self._book = LeaseBook(self._dir / "leases.sqlite")
         self._sweeper = Sweeper()
-        self._cgroups = cgroup.open_root(f"dure-{sha256(str(self._dir).encode()).hexdigest()[:12]}")
+        self._cgroups = cgroup.open_root(cgroup_name(self._dir))
         if self._cgroups is None or not self._cgroups.limits:
             _log.warning("no limits", detail="limits of cpu and memory are not enforced: no cgroup v2 that may be written")
         for lease_id, intent, stop in self._book.live():
@@ -267,7 +267,7 @@ class LocalExecutor:
             if order is not None:
                 self._order(attempt, *order)
             elif attempt.is_kill_due(now_ms):
-                self._kill(attempt)
+                await self._kill(attempt)
             due_ms = attempt.due_in_ms(now_ms)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(attempt.wake.wait(), None if due_ms is None else due_ms / 1000)
@@ -309,15 +309,17 @@ class LocalExecutor:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(task.pid, number)
 
-    def _kill(self, attempt: Attempt) -> None:
+    async def _kill(self, attempt: Attempt) -> None:
         """SIGKILL to all but the shells, which record the end."""
+        shells = {task.pid for task in attempt.running if task.pidfd >= 0}
         if attempt.cgroup is not None:
             attempt.cgroup.kill()
-        shells = {task.pid for task in attempt.running if task.pidfd >= 0}
-        process.kill_members({attempt.launch.lease_id}, shells, spared=shells)
-        for pid in shells:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signals.SIGCONT)
+        else:
+            await self._sweeper.sweep(attempt.launch.lease_id, shells)
+        for task in attempt.running:
+            if task.pidfd >= 0:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(task.pid, signals.SIGCONT)
 
     async def _finish(self, attempt: Attempt) -> None:
         """All tasks have ended: nothing of them may be left when it is said."""
@@ -393,6 +395,11 @@ class LocalExecutor:
         if self._cgroups is not None:
             self._cgroups.close()
         self._lock.close()
+
+
+def cgroup_name(state_dir: Path) -> str:
+    """Of the folder of cgroups that the executor with this state has."""
+    return f"dure-{sha256(str(state_dir.resolve()).encode()).hexdigest()[:12]}"
 
 
 def _free_port() -> int:
