@@ -36,7 +36,7 @@ from dure.policy.kernels.layout import (
 from dure.policy.kernels.leases import drop_hold, grow, mark_ready, note_rank, progress_ms, requeue, start_job
 from dure.policy.kernels.nodes import fits, gpu_milli_on, recount_tenants
 from dure.policy.kernels.place import place
-from dure.policy.kernels.queue import class_before, level_of, rank_of
+from dure.policy.kernels.queue import class_before, level_of, mark_overdue, rank_of
 from dure.policy.kernels.quota import is_within_share, mark_dirty, may_borrow, may_use, settle, settle_project
 from dure.policy.kernels.reclaim import reclaim_power
 
@@ -169,7 +169,7 @@ def sort_members(S: State) -> None:
 
 @kernel
 def decay(S: State) -> None:
-    """Let used GPU-time fade with the half-life that `decay_ppm` per epoch gives."""
+    """Let used GPU-time fade with the half-life that `decay_ppm` per epoch gives, and waits become overdue."""
     g = S.g[0]
     for m in range(S.member.shape[0]):
         S.member[m].usage -= S.member[m].usage * g.decay_ppm // 1000000
@@ -183,6 +183,13 @@ def decay(S: State) -> None:
             use >>= 1
             level += 1
         project.level = level
+    if S.g[0].order == DURE:
+        for m in range(S.member.shape[0]):
+            c = S.member[m].head
+            while c >= 0:
+                after = S.cls[c].next
+                mark_overdue(S, c)
+                c = after
 
 
 @kernel

@@ -240,7 +240,7 @@ def queue_in(S: State, j: int) -> None:
     job.queued_ms = g.now_ms
     job.rank = rank_of(S, j, job.done_ms)
     job.claim_ms = -1
-    job.is_backfill = 0
+    job.is_backfill = job.is_overdue = 0
     m = S.cls[job.cls].member
     S.member[m].pending += 1
     S.member[m].queued_milli += milli_of(S, job.cls)

@@ -170,10 +170,14 @@ def rank_of(S: State, j: int, done: int) -> int:
 
 @kernel
 def before(S: State, a: int, b: int) -> bool:
-    """Whether job a stands before job b of the same class; restarts first, ties by id."""
+    """Whether job a stands before job b of the same class; restarts first, then the overdue by age, ties by id."""
     x, y = S.job[a], S.job[b]
     if x.is_restart != y.is_restart:
         return x.is_restart > y.is_restart
+    if x.is_overdue != y.is_overdue:
+        return x.is_overdue > y.is_overdue
+    if x.is_overdue and x.queued_ms != y.queued_ms:
+        return x.queued_ms < y.queued_ms
     return x.rank < y.rank or (x.rank == y.rank and a < b)
 
 
@@ -200,11 +204,13 @@ def push(S: State, j: int) -> None:
     m = S.member[cls.member]
     job.child = job.sibling = -1
     if cls.count == 0:
+        cls.oldest_ms = job.queued_ms
         cls.prev = -1
         cls.next = m.head
         if m.head >= 0:
             S.cls[m.head].prev = c
         m.head = c
+    cls.oldest_ms = min(cls.oldest_ms, job.queued_ms)
     cls.root = meld(S, cls.root, j)
     if cls.root == j:
         cls.preempt_at_ms = 0
@@ -250,6 +256,32 @@ def pop(S: State, c: int) -> int:
             S.cls[cls.next].prev = cls.prev
     S.job[j].child = S.job[j].sibling = -1
     return j
+
+
+@kernel
+def mark_overdue(S: State, c: int) -> None:
+    """Bring forward the jobs of a class that have waited longer than `overdue_ms` (rule 3): its heap is built anew."""
+    g = S.g[0]
+    cls = S.cls[c]
+    if g.now_ms - cls.oldest_ms <= g.overdue_ms:
+        return
+    left, cls.root, cls.oldest_ms = cls.root, -1, NEVER_MS
+    while left >= 0:
+        j = left
+        job = S.job[j]
+        left = job.sibling
+        if job.child >= 0:
+            last = job.child
+            while S.job[last].sibling >= 0:
+                last = S.job[last].sibling
+            S.job[last].sibling = left
+            left = job.child
+        job.child = job.sibling = -1
+        job.is_overdue = 1 if g.now_ms - job.queued_ms > g.overdue_ms else 0
+        if not job.is_overdue:
+            cls.oldest_ms = min(cls.oldest_ms, job.queued_ms)
+        cls.root = meld(S, cls.root, j)
+    drop_ended(S, c)
 
 
 @kernel
