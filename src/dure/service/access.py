@@ -21,7 +21,7 @@ def service_of(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
-def caller_of(
+async def caller_of(
     request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)] = None
 ) -> Principal:
     """Whose token came with the request.
@@ -34,8 +34,9 @@ def caller_of(
     service = service_of(request)
     if given is None:
         raise Problem(401, "Unauthorized", "send a token: `Authorization: Bearer …`", headers={"WWW-Authenticate": "Bearer"})
-    rows = service.store.rows("token", limit=1, where={"hash": hash_of(given.credentials)})
-    return principal_of(rows[0] if rows else None, service.writer.now_ms())
+    hashed = hash_of(given.credentials)
+    row = service.tokens.known(hashed) or await asyncio.to_thread(service.tokens.look_up, hashed)
+    return principal_of(row, service.writer.now_ms())
 
 
 Running = Annotated[Service, Depends(service_of)]

@@ -64,7 +64,7 @@ def list_tokens(service: Running, who: Caller) -> list[TokenView]:
             created_at=iso(row["made_ms"]) or "", expires_at=iso(row["expires_ms"]) or "",
         )
         for row in service.store.rows("token", limit=10**6)
-        if who.is_operator or row["user"] == who.user or (row["member"] and who.may_administer(row["member"]))
+        if who.is_operator or who.owns_token(row["user"], row["member"]) or (row["member"] and who.may_administer(row["member"]))
     ]  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def list_nodes(service: Running, who: Caller) -> list[NodeView]:
     """Nodes that agents offer, with the jobs on them."""
     need(who, "operator", "auditor", "member_admin", "project_lead", "user")
     need_state(service)
-    return service.views.nodes()
+    return service.views.nodes(who)
 
 
 @router.get("/api/v1/agents", responses=described(401, 403, 503))

@@ -25,12 +25,14 @@ from dure.service.schemas import (
     JobView,
     PipelineBody,
     PipelineSubmitted,
+    Progress,
     Submitted,
 )
 
 router = APIRouter(prefix="/api/v1", tags=["jobs"])
 
 State = Literal["PENDING", "ADMITTED", "RUNNING", "SUSPENDED", "COMPLETING", "ENDED"]
+_TEXT = r"^[^\x00-\x1f]*$"
 JobName = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[0-9a-z_]+$", examples=["34hd08m0n0000"])]
 _EXAMPLE = {
     "train": {
@@ -84,13 +86,13 @@ async def submit_batch(service: Running, who: Caller, batch: Batch) -> BatchSubm
 def list_jobs(
     service: Running, who: Caller,
     state: Annotated[list[State] | None, Query(description="Only jobs in one of these states.")] = None,
-    member: Annotated[str | None, Query(max_length=64)] = None,
-    project: Annotated[str | None, Query(max_length=129)] = None,
-    user: Annotated[str | None, Query(max_length=200)] = None,
-    array: Annotated[str | None, Query(max_length=64)] = None,
-    name: Annotated[str | None, Query(max_length=200)] = None,
+    member: Annotated[str | None, Query(max_length=64, pattern=_TEXT)] = None,
+    project: Annotated[str | None, Query(max_length=129, pattern=_TEXT)] = None,
+    user: Annotated[str | None, Query(max_length=200, pattern=_TEXT)] = None,
+    array: Annotated[str | None, Query(max_length=64, pattern=_TEXT)] = None,
+    name: Annotated[str | None, Query(max_length=200, pattern=_TEXT)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    after: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
+    after: Annotated[str | None, Query(max_length=64, pattern=_TEXT, description="`next` of the page before.")] = None,
 ) -> JobList:  # fmt: skip
     """Jobs that the caller may see, newest first."""
     need_state(service)
@@ -107,7 +109,7 @@ def list_jobs(
 def get_job(service: Running, who: Caller, job_id: JobName) -> JobDetail:
     """A job with its file, attempts and timeline."""
     need_state(service)
-    return service.views.detail(_row(service, who, job_id))
+    return service.views.detail(_row(service, who, job_id), who)
 
 
 @router.post("/jobs/{job_id}/cancel", responses=described(401, 403, 404, 422, 503))
@@ -121,11 +123,11 @@ async def cancel_job(service: Running, who: Caller, job_id: JobName) -> JobView:
 def explain_job(service: Running, who: Caller, job_id: JobName) -> ExplanationForm:
     """Why a job waits, who holds what it needs, when it is to start, what would make it start sooner."""
     need_state(service)
-    return service.views.explanation(_row(service, who, job_id))
+    return service.views.explanation(_row(service, who, job_id), who)
 
 
 @router.post("/jobs/{job_id}/progress", status_code=204, responses=described(401, 403, 404, 422, 503))
-async def report_progress(service: Running, who: Caller, job_id: JobName, progress: dict[str, Any]) -> None:
+async def report_progress(service: Running, who: Caller, job_id: JobName, progress: Progress) -> None:
     """Keep what a job says of itself; the last word counts."""
     if len(str(progress)) > 10_000:
         raise invalid("progress has at most 10,000 characters", "progress")
@@ -146,7 +148,7 @@ async def read_log(
     attempt: Annotated[int | None, Query(ge=1, le=10**9, description="Default: the last.")] = None,
     rank: Annotated[int, Query(ge=0, le=131_072)] = 0,
     offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
-    wait_s: Annotated[float, Query(ge=0, le=30, description="Wait so long for more.")] = 0,
+    wait_s: Annotated[float, Query(ge=0, le=30, allow_inf_nan=False, description="Wait so long for more.")] = 0,
 ) -> Response:  # fmt: skip
     """A job's output from an offset on."""
     deadline = time.monotonic() + wait_s
