@@ -2,7 +2,6 @@
 
 import pytest
 import structlog
-
 from tests.service.running import Running
 
 

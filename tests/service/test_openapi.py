@@ -6,7 +6,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from schemathesis.config import SchemathesisConfig
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 PROBLEM = "application/problem+json"
 
@@ -58,14 +58,11 @@ def test_examples_are_good(shared):
                 assert "there is no project" in answer.text or "no member" in answer.text, (name, answer.text)
 
 
-CONFIG = SchemathesisConfig()
-
-
 @pytest.mark.parametrize("who", ["operator", "lead", "agent", "auditor", "nobody"])
 def test_schemathesis(running, who):
     """Hundreds of good and bad requests to every route; every answer is as described."""
     headers = running.headers(who) if who != "nobody" else {}
-    schema = schemathesis.openapi.from_asgi("/openapi.json", running.app)
+    schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
     found: list[str] = []
 
     for result in schema.get_all_operations():
@@ -80,7 +77,8 @@ def test_schemathesis(running, who):
                 case.query["wait_s"] = 0
             response = case.call(headers=headers)
             assert response.status_code < 500, response.text
-            case.validate_response(response, headers=headers)
+            # What the alliance has (projects, nodes, months gone by) no schema can say: 422 is an answer to good form too.
+            case.validate_response(response, headers=headers, excluded_checks=[positive_data_acceptance])
             if response.status_code >= 400:
                 assert response.headers["content-type"][0] == PROBLEM
                 assert response.json()["status"] == response.status_code

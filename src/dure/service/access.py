@@ -39,6 +39,16 @@ async def caller_of(
     return principal_of(row, service.writer.now_ms())
 
 
+def refuse_unknown_query(request: Request) -> None:
+    """Raise 422 for a query parameter that the route does not know: a mistyped filter must not be left out in silence."""
+    known = {p.alias for p in request.scope["route"].dependant.query_params}
+    unknown = sorted(set(request.query_params) - known)
+    if unknown:
+        raise Problem(422, "Invalid request", f"no parameter {unknown[0]!r}",
+                      [{"field": name, "message": "no such parameter"} for name in unknown[:100]])  # fmt: skip
+
+
+KnownQuery = Depends(refuse_unknown_query)
 Running = Annotated[Service, Depends(service_of)]
 Caller = Annotated[Principal, Depends(caller_of)]
 

@@ -231,6 +231,6 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
         503: "This service cannot write now.", 507: "The disk is full.",
     }  # fmt: skip
     form = {"content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemForm"}}}}
-    # A route that takes a body may also be sent none that can be read.
-    found = {*statuses, *((400, 408) if 413 in statuses else ())}
+    # Every route refuses unknown parameters and may find no database; one that takes a body may get none that can be read.
+    found = {*statuses, 422, 503, *((400, 408) if 413 in statuses else ())}
     return {s: {"description": words[s], **form} for s in sorted(found)}

@@ -18,8 +18,8 @@ BATCH_JOBS_MAX = 10_000
 DEPTH_MAX = 32
 
 
-def plain(value: Any, depth: int = 0) -> Any:
-    """JSON with arrays as tuples; refused: nesting too deep, numbers that are none, and text that no program takes.
+def plain(value: Any, depth: int = 0, bad: str = "\0") -> Any:
+    """JSON with arrays as tuples; refused: nesting too deep, numbers that are none, text with half or bad characters.
 
     Raises
     ------
@@ -27,7 +27,7 @@ def plain(value: Any, depth: int = 0) -> Any:
         It is refused.
     """
     if isinstance(value, str):
-        if "\0" in value or not _is_whole(value):
+        if (bad and bad in value) or not _is_whole(value):
             raise ValueError("text with a NUL or half a character")
         return value
     if isinstance(value, float) and not math.isfinite(value):
@@ -36,8 +36,8 @@ def plain(value: Any, depth: int = 0) -> Any:
         if depth >= DEPTH_MAX:
             raise ValueError(f"nested more than {DEPTH_MAX} deep")
         if isinstance(value, list):
-            return tuple(plain(part, depth + 1) for part in value)
-        return {plain(key): plain(part, depth + 1) for key, part in value.items()}
+            return tuple(plain(part, depth + 1, bad) for part in value)
+        return {plain(key, 0, bad): plain(part, depth + 1, bad) for key, part in value.items()}
     return value
 
 
@@ -49,7 +49,7 @@ JobBody = Annotated[JobSpec, BeforeValidator(plain)]
 PipelineBody = Annotated[Pipeline, BeforeValidator(plain)]
 
 
-Progress = Annotated[dict[str, Any], BeforeValidator(plain)]
+Progress = Annotated[dict[str, Any], BeforeValidator(lambda value: plain(value, bad=""))]
 #: Text of a request that goes into a column of the database.
 _TEXT = r"^[^\x00-\x1f]*$"
 
