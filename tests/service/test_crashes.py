@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.service.world import World, on_disk
 
 MOMENTS = ("before", "within", "after", "refused", "unheard")

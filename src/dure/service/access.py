@@ -21,7 +21,7 @@ def service_of(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
-def caller_of(
+async def caller_of(
     request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)] = None
 ) -> Principal:
     """Whose token came with the request.
@@ -34,10 +34,21 @@ def caller_of(
     service = service_of(request)
     if given is None:
         raise Problem(401, "Unauthorized", "send a token: `Authorization: Bearer …`", headers={"WWW-Authenticate": "Bearer"})
-    rows = service.store.rows("token", limit=1, where={"hash": hash_of(given.credentials)})
-    return principal_of(rows[0] if rows else None, service.writer.now_ms())
+    hashed = hash_of(given.credentials)
+    row = service.tokens.known(hashed) or await asyncio.to_thread(service.tokens.look_up, hashed)
+    return principal_of(row, service.writer.now_ms())
 
 
+def refuse_unknown_query(request: Request) -> None:
+    """Raise 422 for a query parameter that the route does not know: a mistyped filter must not be left out in silence."""
+    known = {p.alias for p in request.scope["route"].dependant.query_params}
+    unknown = sorted(set(request.query_params) - known)
+    if unknown:
+        raise Problem(422, "Invalid request", f"no parameter {unknown[0]!r}",
+                      [{"field": name, "message": "no such parameter"} for name in unknown[:100]])  # fmt: skip
+
+
+KnownQuery = Depends(refuse_unknown_query)
 Running = Annotated[Service, Depends(service_of)]
 Caller = Annotated[Principal, Depends(caller_of)]
 

@@ -7,29 +7,33 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
 from dure import __version__
 from dure.service.commands import expire_silent
-from dure.service.errors import MEDIA_TYPE, Problem
+from dure.service.errors import MEDIA_TYPE, Problem, problem_response, unavailable
+from dure.service.front import Front
 from dure.service.logs import LogFiles
 from dure.service.metrics import Metrics
+from dure.service.schemas import ProblemForm
+from dure.service.tokens import KnownTokens
 from dure.service.views import Views
 from dure.service.writer import Writer
-from dure.store.store import Store
+from dure.store.store import Store, StoreError
 
-#: Largest body of a request.
-BODY_MAX = 64 * 1024 * 1024
+#: Errors that one refusal names at most.
+ERRORS_MAX = 100
 #: How often the lead and the agents are looked at.
 WATCH_S = 1.0
 
@@ -68,6 +72,7 @@ class Service:
         self.writer = Writer(self.store, self._wake)
         self.views = Views(self.store, self.writer, time.monotonic)
         self.metrics = Metrics(self)
+        self.tokens = KnownTokens(self.store, self.writer)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -151,11 +156,6 @@ def configure_logging(is_json: bool | None = None) -> None:
     )
 
 
-def problem_response(problem: Problem) -> Response:
-    """A refusal as HTTP says it."""
-    return JSONResponse(problem.document(), problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
-
-
 def create_app(service: Service) -> FastAPI:
     """The ASGI application of a service."""
     from dure.service import routes_admin, routes_agents, routes_alliance, routes_jobs
@@ -169,48 +169,72 @@ def create_app(service: Service) -> FastAPI:
         title="Dure", version=__version__, lifespan=lifespan,
         summary="One GPU fleet, many organisations.",
         description="Errors are problem documents (RFC 9457, `application/problem+json`).",
-        openapi_url="/openapi.json", docs_url="/docs", redoc_url=None,
+        openapi_url="/openapi.json", docs_url="/docs", redoc_url=None, redirect_slashes=False,
     )  # fmt: skip
     app.state.service = service
     for module in (routes_jobs, routes_alliance, routes_admin, routes_agents):
         app.include_router(module.router)
 
-    @app.exception_handler(Problem)
-    async def refused(_request: Request, error: Problem) -> Response:
-        return problem_response(error)
-
-    @app.exception_handler(RequestValidationError)
-    async def malformed(_request: Request, error: RequestValidationError) -> Response:
-        errors = [
-            {"field": ".".join(str(part) for part in e["loc"] if part not in ("body", "query", "path")), "message": e["msg"]}
-            for e in error.errors()[:100]
-        ]  # fmt: skip
-        return problem_response(Problem(422, "Invalid request", errors[0]["message"] if errors else "", errors))
-
-    @app.exception_handler(HTTPException)
-    async def other(_request: Request, error: HTTPException) -> Response:
-        return problem_response(Problem(error.status_code, str(error.detail), headers=dict(error.headers or {})))
-
-    @app.middleware("http")
-    async def bounded(request: Request, follow: Callable[[Request], Awaitable[Response]]) -> Response:
-        length = request.headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > BODY_MAX:
-            return problem_response(Problem(413, "Content too large", f"a request has at most {BODY_MAX} bytes"))
-        began = time.perf_counter()
-        response = await follow(request)
-        service.metrics.count_request(request, response.status_code, time.perf_counter() - began)
-        return response
-
+    app.add_exception_handler(Problem, _refused)
+    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(HTTPException, _other)
+    app.add_exception_handler(StoreError, _unreadable)
+    app.add_exception_handler(Exception, _failed)
+    app.add_middleware(Front, metrics=service.metrics)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The API's description, with the form of refusals, and FastAPI's own form of them left out."""
+    if app.openapi_schema is None:
+        made = get_openapi(title=app.title, version=app.version, summary=app.summary, description=app.description,
+                           routes=app.routes)  # fmt: skip
+        forms = made["components"]["schemas"]
+        forms["ProblemForm"] = ProblemForm.model_json_schema(ref_template="#/components/schemas/{model}")
+        for name in ("HTTPValidationError", "ValidationError"):
+            forms.pop(name, None)
+        app.openapi_schema = made
+    return app.openapi_schema
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return problem_response(error)
+
+
+async def _malformed(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        {"field": ".".join(str(part) for part in e["loc"] if part not in ("body", "query", "path")), "message": e["msg"]}
+        for e in error.errors()[:ERRORS_MAX]
+    ]  # fmt: skip
+    return problem_response(Problem(422, "Invalid request", errors[0]["message"] if errors else "", errors))
+
+
+async def _other(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    title = HTTPStatus(error.status_code).phrase
+    return problem_response(Problem(error.status_code, title, str(error.detail), headers=dict(error.headers or {})))
+
+
+async def _unreadable(_request: Request, error: Exception) -> Response:
+    return problem_response(unavailable(str(error)))
+
+
+async def _failed(_request: Request, _error: Exception) -> Response:
+    return problem_response(Problem(500, "Internal error", "this is a fault of the service; it is in its log"))
 
 
 def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The refusals that a route may give, for its OpenAPI description."""
-    from dure.service.schemas import ProblemForm
-
     words = {
-        401: "No good token.", 403: "Not the caller's to do.", 404: "There is none that the caller may see.",
+        400: "Not to be read.", 401: "No good token.", 403: "Not the caller's to do.", 404: "There is none that the caller may see.",
+        408: "The body did not come in time.",
         409: "In the way of what is there.", 413: "Too large.", 422: "Understood, and wrong.",
-        503: "This service cannot write now.", 429: "Too much at once.",
+        503: "This service cannot write now.", 507: "The disk is full.",
     }  # fmt: skip
-    return {s: {"model": ProblemForm, "description": words[s]} for s in statuses}
+    form = {"content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemForm"}}}}
+    # Every route refuses unknown parameters and may find no database; one that takes a body may get none that can be read.
+    found = {*statuses, 422, 503, *((400, 408) if 413 in statuses else ())}
+    return {s: {"description": words[s], **form} for s in sorted(found)}

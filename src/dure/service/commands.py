@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from dure.core.live import ENDED
+from dure.core.live import ENDED, Alliance
 from dure.model.events import Cancel, Exited, JobRequest, LeaseLost, NodeDown, NodeSilent, NodeUp, Stimulus, Submit
 from dure.model.job_file import PRIORITY, WHEN, JobSpec, Pipeline, pipeline_order
 from dure.policy.kernels import layout as k
@@ -20,6 +20,15 @@ from dure.service.writer import Command, Heard, Plan, Writer
 
 #: Jobs of one array or pipeline, and of one batch, in all.
 TASKS_MAX = 10_000
+#: Characters of the files of jobs that are taken in at a time.
+SPECS_CHARS_MAX = 64_000_000
+
+
+#: What a token of a role does not name.
+_FREE_OF = {
+    "operator": ("member", "project", "site"), "auditor": ("member", "project", "site"), "agent": ("member", "project"),
+    "member_admin": ("project", "site"), "project_lead": ("site",), "user": ("site",),
+}  # fmt: skip
 
 
 def _project(writer: Writer, who: Principal, named: str) -> tuple[str, str]:
@@ -71,7 +80,13 @@ def request_of(spec: JobSpec, job_id: str, member: str, project: str, user: str,
     )  # fmt: skip
 
 
-def _check(writer: Writer, requests: Sequence[JobRequest]) -> None:
+def _may_wait_for(alliance: Alliance, name: str, who: Principal) -> bool:
+    """Whether there is a job or array of that id that the caller may see."""
+    tasks = alliance.tasks_of(name)
+    return bool(tasks) and who.may_see(alliance.jobs[tasks[0]].request.project, alliance.jobs[tasks[0]].request.member)
+
+
+def _check(writer: Writer, requests: Sequence[JobRequest], who: Principal) -> None:
     """Names that exist, and sizes that some pool could ever give.
 
     Raises
@@ -92,13 +107,18 @@ def _check(writer: Writer, requests: Sequence[JobRequest]) -> None:
             if site not in sites:
                 raise invalid(f"no site {site!r}", "resources.sites")
         for before, _ in r.depends_on:
-            if before not in alliance.jobs and before not in coming and not alliance.is_array(before):
+            if before not in coming and not _may_wait_for(alliance, before, who):
                 raise invalid(f"no job {before!r}", "depends_on")
     for r, is_possible in zip(requests, alliance.could_run(requests), strict=True):
         if not is_possible:
             raise invalid(
                 f"no pool that {r.member} may use could ever give {r.gpus} GPUs of that type, site and topology", "resources"
             )
+
+
+def text_of(spec: JobSpec) -> str:
+    """A job's file as it is kept."""
+    return spec.model_dump_json(exclude_defaults=True)
 
 
 def submit(specs: Sequence[JobSpec], who: Principal) -> Command:
@@ -108,7 +128,7 @@ def submit(specs: Sequence[JobSpec], who: Principal) -> Command:
         plan = Plan()
         requests: list[JobRequest] = []
         ids: list[tuple[str, list[str]]] = []
-        at_ms = writer.now_ms()
+        at_ms, num_chars = writer.now_ms(), 0
         for spec in specs:
             project, member = _project(writer, who, spec.project)
             job_id = writer.new_id()
@@ -116,12 +136,16 @@ def submit(specs: Sequence[JobSpec], who: Principal) -> Command:
             names = [job_id if index is None else f"{job_id}_{index}" for index in indices]
             if len(requests) + len(names) > TASKS_MAX:
                 raise invalid(f"more than {TASKS_MAX} jobs at a time", "array")
+            text = text_of(spec)
+            num_chars += len(text) * len(names)
+            if num_chars > SPECS_CHARS_MAX:
+                raise invalid("the jobs' files, of an array one for each task, are too large together", "array")
             for name, index in zip(names, indices, strict=True):
                 array_id = job_id if spec.array else ""
                 requests.append(request_of(spec, name, member, project, who.user, array_id=array_id))
-                plan.changes.add("job", new_job_row(name, spec, member, project, who.user, at_ms, array_id, index))
+                plan.changes.add("job", new_job_row(name, spec, text, member, project, who.user, at_ms, array_id, index))
             ids.append((job_id, names))
-        _check(writer, requests)
+        _check(writer, requests, who)
         plan.stimuli, plan.result = [Submit(r) for r in requests], ids
         return plan
 
@@ -148,9 +172,9 @@ def submit_pipeline(pipeline: Pipeline, who: Principal) -> Command:
                 **{field: getattr(spec, field) for field in JobSpec.model_fields} | {"name": spec.name if spec.name != "job" else name}
             )  # fmt: skip
             plan.changes.add(
-                "job", new_job_row(ids[name], kept, member, project, who.user, at_ms, "", None, pipeline_id, name)
+                "job", new_job_row(ids[name], kept, text_of(kept), member, project, who.user, at_ms, "", None, pipeline_id, name)
             )
-        _check(writer, requests)
+        _check(writer, requests, who)
         plan.stimuli, plan.result = [Submit(r) for r in requests], (pipeline_id, ids)
         return plan
 
@@ -216,6 +240,9 @@ def make_token(new: NewToken, who: Principal | None) -> Command:
         wanted = {"member_admin": "member", "project_lead": "project", "agent": "site"}.get(new.role)
         if wanted and not getattr(grant, wanted):
             raise invalid(f"a token of role {new.role} names a {wanted}", wanted)
+        for name in _FREE_OF[new.role]:
+            if getattr(grant, name):
+                raise invalid(f"a token of role {new.role} names no {name}", name)
         if new.role == "user" and not member:
             raise invalid("a token of role user names a project or a member", "project")
         if new.site and new.site not in {s.name for s in writer.alliance.fleet.sites}:
@@ -239,7 +266,9 @@ def revoke_token(token_id: str, who: Principal) -> Command:
 
     def command(writer: Writer) -> Plan:
         row = writer.store.row("token", token_id)
-        if row is None or not (who.is_operator or who.user == row["user"] or who.may_administer(row["member"])):
+        if row is None or not (
+            who.is_operator or who.owns_token(row["user"], row["member"]) or who.may_administer(row["member"])
+        ):
             raise not_found("token", token_id)
         plan = Plan(facts=[{"fact": "token revoked", "token_id": token_id}])
         plan.changes.change("token", token_id, is_revoked=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from fastapi import Response
 
 from dure.model.errors import DureError
 
@@ -43,6 +46,11 @@ class Problem(DureError):
         if self.errors:
             out["errors"] = list(self.errors)
         return out
+
+
+def problem_response(problem: Problem) -> Response:
+    """A refusal as HTTP says it; in ASCII, because what it quotes need not be whole Unicode."""
+    return Response(json.dumps(problem.document()), problem.status, problem.headers, MEDIA_TYPE)
 
 
 def not_found(what: str, name: str) -> Problem:

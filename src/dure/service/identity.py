@@ -76,6 +76,10 @@ class Principal:
         """A member's projects and tokens."""
         return self.is_operator or any(g.role == "member_admin" and g.member == member for g in self.grants)
 
+    def owns_token(self, user: str, member: str) -> bool:
+        """A token of the caller's own: names of people are each member's business, so another member's is someone else."""
+        return self.user == user and any(g.member == member for g in self.grants)
+
     def visible(self) -> tuple[list[str], list[str]] | None:
         """Members and projects whose jobs the caller may see; None: all."""
         if self.has("operator", "auditor"):

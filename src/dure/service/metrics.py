@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from dure.service.app import Service
 
 
+_METHODS = ("GET", "POST", "DELETE", "HEAD", "PUT", "PATCH", "OPTIONS")
+
+
 class Metrics:
     """What the service counts, and what it reads off the live state when it is asked."""
 
@@ -28,10 +31,11 @@ class Metrics:
         )  # fmt: skip
         self.registry.register(self)
 
-    def count_request(self, request: Any, status: int, seconds: float) -> None:
+    def count_request(self, scope: Any, status: int, seconds: float) -> None:
         """One answered request, under its route's path."""
-        route = getattr(request.scope.get("route"), "path", "other")
-        self._requests.labels(request.method, route, str(status)).inc()
+        route = getattr(scope.get("route"), "path", "other")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._requests.labels(method, route, str(status)).inc()
         self._latency.labels(route).observe(seconds)
 
     def collect(self) -> Iterator[Any]:

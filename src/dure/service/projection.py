@@ -93,16 +93,16 @@ class Desk:
         return {site: tuple(self._by_site.get(site, {}).values()) for site in changed}
 
 
-def new_job_row(job_id: str, spec: JobSpec, member: str, project: str, user: str, at_ms: int, array_id: str = "",
+def new_job_row(job_id: str, spec: JobSpec, text: str, member: str, project: str, user: str, at_ms: int, array_id: str = "",
                 array_index: int | None = None, pipeline_id: str = "", pipeline_job: str = "") -> dict[str, Any]:  # fmt: skip
-    """Row of a job that has just been submitted."""
+    """Row of a job that has just been submitted; `text`: its file as JSON."""
     return {
         "job_id": job_id, "name": spec.name, "project": project, "member": member, "user": user, "state": "PENDING",
         "outcome": "", "attempt": 0, "gpus": spec.resources.gpus, "gpu_type": "", "site": "", "exit_code": None,
         "submitted_ms": at_ms, "started_ms": None, "ended_ms": None, "promised_ms": None, "array_id": array_id,
         "array_index": array_index, "pipeline_id": pipeline_id, "pipeline_job": pipeline_job, "progress": "", "nodes": "[]",
         "limit_s": None if spec.time_limit is None else spec.time_limit / 1000,
-        "spec": spec.model_dump_json(exclude_defaults=True),
+        "spec": text,
     }  # fmt: skip
 
 

@@ -6,10 +6,10 @@ import asyncio
 import json
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Body, Path, Query
 
-from dure.service import commands
-from dure.service.access import Caller, Running, carry_out, need
+from dure.service import commands, examples
+from dure.service.access import Caller, KnownQuery, Running, carry_out, need
 from dure.service.app import described
 from dure.service.audit import audit
 from dure.service.schemas import (
@@ -25,7 +25,7 @@ from dure.service.schemas import (
 )
 from dure.service.views import iso
 
-router = APIRouter(prefix="/api/v1", tags=["administration"])
+router = APIRouter(prefix="/api/v1", tags=["administration"], dependencies=[KnownQuery])
 
 
 @router.get("/whoami", responses=described(401))
@@ -48,8 +48,8 @@ def list_projects(service: Running, who: Caller) -> list[ProjectView]:
     ]
 
 
-@router.post("/projects", status_code=201, responses=described(401, 403, 404, 409, 422, 503))
-async def make_project(service: Running, who: Caller, new: NewProject) -> ProjectView:
+@router.post("/projects", status_code=201, responses=described(401, 403, 404, 409, 413, 422, 503))
+async def make_project(service: Running, who: Caller, new: Annotated[NewProject, Body(openapi_examples=examples.PROJECT)]) -> ProjectView:
     """Make a project of a member."""
     row = await carry_out(service, commands.make_project(new, who), who)
     return ProjectView(name=row["project"], member=row["member"], weight=row["weight"])
@@ -64,12 +64,12 @@ def list_tokens(service: Running, who: Caller) -> list[TokenView]:
             created_at=iso(row["made_ms"]) or "", expires_at=iso(row["expires_ms"]) or "",
         )
         for row in service.store.rows("token", limit=10**6)
-        if who.is_operator or row["user"] == who.user or (row["member"] and who.may_administer(row["member"]))
+        if who.is_operator or who.owns_token(row["user"], row["member"]) or (row["member"] and who.may_administer(row["member"]))
     ]  # fmt: skip
 
 
-@router.post("/tokens", status_code=201, responses=described(401, 403, 404, 422, 503))
-async def make_token(service: Running, who: Caller, new: NewToken) -> TokenMade:
+@router.post("/tokens", status_code=201, responses=described(401, 403, 404, 413, 422, 503))
+async def make_token(service: Running, who: Caller, new: Annotated[NewToken, Body(openapi_examples=examples.TOKEN)]) -> TokenMade:
     """Make a token; its text is shown this once."""
     token_id, secret, expires_ms = await carry_out(service, commands.make_token(new, who), who)
     return TokenMade(token_id=token_id, token=secret, expires_at=iso(expires_ms) or "")

@@ -7,18 +7,18 @@ import contextlib
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Path, Query, Request, Response
 
 from dure.model.job_file import JobSpec
-from dure.service import commands
-from dure.service.access import Caller, Running, carry_out
+from dure.service import commands, examples
+from dure.service.access import Caller, KnownQuery, Running, carry_out
 from dure.service.app import Service, described
 from dure.service.errors import Problem, forbidden, not_found
 from dure.service.identity import Principal
 from dure.service.projection import RUN, Lease
 from dure.service.schemas import InputForm, LaunchForm, LeaseForm, Sync, SyncAnswer
 
-router = APIRouter(prefix="/api/v1/agents", tags=["agents"])
+router = APIRouter(prefix="/api/v1/agents", tags=["agents"], dependencies=[KnownQuery])
 
 #: Largest part of a log in one request.
 LOG_PART_MAX = 4 * 1024 * 1024
@@ -30,8 +30,10 @@ def _check_site(who: Principal, site: str) -> None:
         raise forbidden(f"this needs the token of {site}'s agent")
 
 
-@router.post("/{site}/sync", responses=described(401, 403, 404, 413, 422, 503))
-async def sync_agent(service: Running, who: Caller, site: SiteName, sync: Sync) -> SyncAnswer:
+@router.post("/{site}/sync", responses=described(401, 403, 404, 409, 413, 422, 503))
+async def sync_agent(
+    service: Running, who: Caller, site: SiteName, sync: Annotated[Sync, Body(openapi_examples=examples.SYNC)]
+) -> SyncAnswer:
     """Take an agent's whole picture; answer with all leases that it should have, at once if they differ from it."""
     _check_site(who, site)
     await carry_out(service, commands.take_sync(site, sync), who)
@@ -89,7 +91,7 @@ def _form(service: Service, lease: Lease, row: dict[str, Any]) -> LeaseForm:
 
 
 @router.post(
-    "/{site}/logs/{lease_id}/{rank}", status_code=204, responses=described(401, 403, 404, 409, 413, 422),
+    "/{site}/logs/{lease_id}/{rank}", status_code=204, responses=described(401, 403, 404, 409, 413, 422, 503, 507),
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}},
 )  # fmt: skip
 async def keep_log(

@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 
-from dure.service.access import Caller, Running, need, need_state
+from dure.service.access import Caller, KnownQuery, Running, need, need_state
 from dure.service.app import described
-from dure.service.errors import Problem, invalid
+from dure.service.errors import Problem
 from dure.service.schemas import AgentView, Health, MemberView, NodeView, SiteView, Usage
 
-router = APIRouter(tags=["alliance"])
+router = APIRouter(tags=["alliance"], dependencies=[KnownQuery])
 
 
 @router.get("/api/v1/members", responses=described(401, 503))
@@ -34,7 +34,7 @@ def list_nodes(service: Running, who: Caller) -> list[NodeView]:
     """Nodes that agents offer, with the jobs on them."""
     need(who, "operator", "auditor", "member_admin", "project_lead", "user")
     need_state(service)
-    return service.views.nodes()
+    return service.views.nodes(who)
 
 
 @router.get("/api/v1/agents", responses=described(401, 403, 503))
@@ -48,19 +48,16 @@ def list_agents(service: Running, who: Caller) -> list[AgentView]:
 @router.get("/api/v1/usage", responses=described(401, 422, 503))
 def get_usage(
     service: Running, who: Caller, by: Literal["member", "project", "user"] = "member",
-    month: Annotated[str | None, Query(pattern=r"^[0-9]{4}-[0-9]{2}$", description="Default: this month (UTC).")] = None,
+    month: Annotated[str | None, Query(pattern=r"^(19[7-9][0-9]|[2-8][0-9]{3})-(0[1-9]|1[0-2])$", description="Default: this month (UTC).")] = None,
 ) -> Usage:  # fmt: skip
     """GPU time of a month by member, project or user, borrowed and lent beside each other."""
     need_state(service)
     now_ms = service.writer.now_ms()
     asked = month or datetime.fromtimestamp(now_ms / 1000, UTC).strftime("%Y-%m")
-    year, number = int(asked[:4]), int(asked[5:])
-    if not (1970 <= year <= 9998 and 1 <= number <= 12):
-        raise invalid(f"{asked} is not a month", "month")
     return service.views.usage(by, asked, now_ms, who)
 
 
-@router.get("/healthz", tags=["operation"])
+@router.get("/healthz", tags=["operation"], responses=described())
 def health(service: Running) -> Health:
     """The process lives."""
     return Health(status="ok", seq=service.writer.seq)
@@ -75,7 +72,7 @@ def ready(service: Running) -> Health:
 
 
 @router.get("/metrics", tags=["operation"], response_class=Response,
-            responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics."}})  # fmt: skip
+            responses={**described(), 200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Metrics."}})  # fmt: skip
 def metrics(service: Running) -> Response:
     """Prometheus' exposition format."""
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

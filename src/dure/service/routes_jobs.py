@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, Path, Query, Response
 
 from dure.model.job_file import check_pipeline
-from dure.service import commands
-from dure.service.access import Caller, Running, carry_out, need_state
+from dure.service import commands, examples
+from dure.service.access import Caller, KnownQuery, Running, carry_out, need_state
 from dure.service.app import described
 from dure.service.errors import Problem, invalid, not_found
 from dure.service.identity import Principal
@@ -25,35 +25,15 @@ from dure.service.schemas import (
     JobView,
     PipelineBody,
     PipelineSubmitted,
+    Progress,
     Submitted,
 )
 
-router = APIRouter(prefix="/api/v1", tags=["jobs"])
+router = APIRouter(prefix="/api/v1", tags=["jobs"], dependencies=[KnownQuery])
 
 State = Literal["PENDING", "ADMITTED", "RUNNING", "SUSPENDED", "COMPLETING", "ENDED"]
+_TEXT = r"^[^\x00-\x1f]*$"
 JobName = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[0-9a-z_]+$", examples=["34hd08m0n0000"])]
-_EXAMPLE = {
-    "train": {
-        "summary": "Eight GPUs for at most two hours, saving every ten minutes",
-        "value": {
-            "name": "train", "project": "kaist/vision", "command": ["python", "train.py"], "resources": {"gpus": 8},
-            "time_limit": "2h", "checkpoint": {"every": "10m", "signal": "USR1"},
-        },
-    }
-}  # fmt: skip
-_PIPELINE = {
-    "two": {
-        "summary": "One job after another, with a file handed on",
-        "value": {
-            "name": "two", "project": "kaist/vision",
-            "jobs": {
-                "make": {"command": ["sh", "-c", "date > $DURE_OUTPUT_DIR/when"], "outputs": ["when"]},
-                "use": {"command": ["sh", "-c", "cat $DURE_INPUT_DIR/make/when"], "needs": ["make"], "inputs": ["make/when"]},
-            },
-        },
-    }
-}  # fmt: skip
-
 
 def _row(service: Any, who: Principal, job_id: str) -> dict[str, Any]:
     """A job's row, if the caller may see it."""
@@ -66,7 +46,7 @@ def _row(service: Any, who: Principal, job_id: str) -> dict[str, Any]:
 
 @router.post("/jobs", status_code=201, responses=described(401, 403, 413, 422, 503))
 async def submit_job(
-    service: Running, who: Caller, spec: Annotated[JobBody, Body(openapi_examples=_EXAMPLE)]
+    service: Running, who: Caller, spec: Annotated[JobBody, Body(openapi_examples=examples.JOB)]
 ) -> Submitted:
     """Submit a job, or an array of jobs."""
     ids = await carry_out(service, commands.submit([spec], who), who)
@@ -74,7 +54,7 @@ async def submit_job(
 
 
 @router.post("/jobs/batch", status_code=201, responses=described(401, 403, 413, 422, 503))
-async def submit_batch(service: Running, who: Caller, batch: Batch) -> BatchSubmitted:
+async def submit_batch(service: Running, who: Caller, batch: Annotated[Batch, Body(openapi_examples=examples.BATCH)]) -> BatchSubmitted:
     """Submit many jobs at once: all are taken in, or none."""
     ids = await carry_out(service, commands.submit(batch.jobs, who), who)
     return BatchSubmitted(job_ids=[job_id for job_id, _ in ids])
@@ -84,14 +64,14 @@ async def submit_batch(service: Running, who: Caller, batch: Batch) -> BatchSubm
 def list_jobs(
     service: Running, who: Caller,
     state: Annotated[list[State] | None, Query(description="Only jobs in one of these states.")] = None,
-    member: Annotated[str | None, Query(max_length=64)] = None,
-    project: Annotated[str | None, Query(max_length=129)] = None,
-    user: Annotated[str | None, Query(max_length=200)] = None,
-    array: Annotated[str | None, Query(max_length=64)] = None,
-    name: Annotated[str | None, Query(max_length=200)] = None,
-    text: Annotated[str | None, Query(max_length=200, description="A part of the name, the id or the user.")] = None,
+    member: Annotated[str | None, Query(max_length=64, pattern=_TEXT)] = None,
+    project: Annotated[str | None, Query(max_length=129, pattern=_TEXT)] = None,
+    user: Annotated[str | None, Query(max_length=200, pattern=_TEXT)] = None,
+    array: Annotated[str | None, Query(max_length=64, pattern=_TEXT)] = None,
+    name: Annotated[str | None, Query(max_length=200, pattern=_TEXT)] = None,
+    text: Annotated[str | None, Query(max_length=200, pattern=_TEXT, description="A part of the name, the id or the user.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    after: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
+    after: Annotated[str | None, Query(max_length=64, pattern=_TEXT, description="`next` of the page before.")] = None,
 ) -> JobList:  # fmt: skip
     """Jobs that the caller may see, newest first."""
     need_state(service)
@@ -108,7 +88,7 @@ def list_jobs(
 def get_job(service: Running, who: Caller, job_id: JobName) -> JobDetail:
     """A job with its file, attempts and timeline."""
     need_state(service)
-    return service.views.detail(_row(service, who, job_id))
+    return service.views.detail(_row(service, who, job_id), who)
 
 
 @router.post("/jobs/{job_id}/cancel", responses=described(401, 403, 404, 422, 503))
@@ -122,11 +102,13 @@ async def cancel_job(service: Running, who: Caller, job_id: JobName) -> JobView:
 def explain_job(service: Running, who: Caller, job_id: JobName) -> ExplanationForm:
     """Why a job waits, who holds what it needs, when it is to start, what would make it start sooner."""
     need_state(service)
-    return service.views.explanation(_row(service, who, job_id))
+    return service.views.explanation(_row(service, who, job_id), who)
 
 
-@router.post("/jobs/{job_id}/progress", status_code=204, responses=described(401, 403, 404, 422, 503))
-async def report_progress(service: Running, who: Caller, job_id: JobName, progress: dict[str, Any]) -> None:
+@router.post("/jobs/{job_id}/progress", status_code=204, responses=described(401, 403, 404, 413, 422, 503))
+async def report_progress(
+    service: Running, who: Caller, job_id: JobName, progress: Annotated[Progress, Body(openapi_examples=examples.PROGRESS)]
+) -> None:
     """Keep what a job says of itself; the last word counts."""
     if len(str(progress)) > 10_000:
         raise invalid("progress has at most 10,000 characters", "progress")
@@ -147,7 +129,7 @@ async def read_log(
     attempt: Annotated[int | None, Query(ge=1, le=10**9, description="Default: the last.")] = None,
     rank: Annotated[int, Query(ge=0, le=131_072)] = 0,
     offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
-    wait_s: Annotated[float, Query(ge=0, le=30, description="Wait so long for more.")] = 0,
+    wait_s: Annotated[float, Query(ge=0, le=30, allow_inf_nan=False, description="Wait so long for more.")] = 0,
 ) -> Response:  # fmt: skip
     """A job's output from an offset on."""
     deadline = time.monotonic() + wait_s
@@ -176,7 +158,7 @@ def log_part(
 
 @router.post("/pipelines", status_code=201, responses=described(401, 403, 413, 422, 503))
 async def submit_pipeline(
-    service: Running, who: Caller, pipeline: Annotated[PipelineBody, Body(openapi_examples=_PIPELINE)]
+    service: Running, who: Caller, pipeline: Annotated[PipelineBody, Body(openapi_examples=examples.PIPELINE)]
 ) -> PipelineSubmitted:
     """Submit jobs that follow one another."""
     errors = [{"field": ".".join(map(str, loc)), "message": words} for loc, words in check_pipeline(pipeline)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -13,17 +14,44 @@ from dure.service.identity import Role
 BATCH_JOBS_MAX = 10_000
 
 
-def as_file(value: Any) -> Any:
-    """JSON's arrays as the tuples that a file's models want."""
-    if isinstance(value, list):
-        return tuple(as_file(part) for part in value)
-    if isinstance(value, dict):
-        return {key: as_file(part) for key, part in value.items()}
+#: Nesting of JSON that means something.
+DEPTH_MAX = 32
+
+
+def plain(value: Any, depth: int = 0, bad: str = "\0") -> Any:
+    """JSON with arrays as tuples; refused: nesting too deep, numbers that are none, text with half or bad characters.
+
+    Raises
+    ------
+    ValueError
+        It is refused.
+    """
+    if isinstance(value, str):
+        if (bad and bad in value) or not _is_whole(value):
+            raise ValueError("text with a NUL or half a character")
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number that is none")
+    if isinstance(value, list | dict):
+        if depth >= DEPTH_MAX:
+            raise ValueError(f"nested more than {DEPTH_MAX} deep")
+        if isinstance(value, list):
+            return tuple(plain(part, depth + 1, bad) for part in value)
+        return {plain(key, 0, bad): plain(part, depth + 1, bad) for key, part in value.items()}
     return value
 
 
-JobBody = Annotated[JobSpec, BeforeValidator(as_file)]
-PipelineBody = Annotated[Pipeline, BeforeValidator(as_file)]
+def _is_whole(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+JobBody = Annotated[JobSpec, BeforeValidator(plain)]
+PipelineBody = Annotated[Pipeline, BeforeValidator(plain)]
+
+
+Progress = Annotated[dict[str, Any], BeforeValidator(lambda value: plain(value, bad=""))]
+#: Text of a request that goes into a column of the database.
+_TEXT = r"^[^\x00-\x1f]*$"
 
 
 class Answer(BaseModel):
@@ -252,9 +280,9 @@ class ProjectView(Answer):
 class NewProject(Request):
     """A project to make; its full name is `member/name`."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s,#/]+$")]
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s,#/\x00-\x1f]+$")]
     member: Annotated[str, Field(min_length=1, max_length=64)]
-    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    weight: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 1.0
 
 
 class NewToken(Request):
@@ -265,7 +293,7 @@ class NewToken(Request):
     member: Annotated[str, Field(max_length=64)] = ""
     project: Annotated[str, Field(max_length=129)] = ""
     site: Annotated[str, Field(max_length=64)] = ""
-    name: Annotated[str, Field(max_length=200)] = ""
+    name: Annotated[str, Field(max_length=200, pattern=_TEXT)] = ""
     expires_in_s: Annotated[int, Field(ge=60, le=366 * 86_400)] = 30 * 86_400
 
 
@@ -355,7 +383,7 @@ class AgentRun(Request):
     exit_code: Annotated[int, Field(ge=-1, le=255)] = -1
     started_ms: Annotated[int, Field(ge=-1, le=2**53)] = -1
     ended_ms: Annotated[int, Field(ge=-1, le=2**53)] = -1
-    progress: dict[str, Any] | None = None
+    progress: Progress | None = None
     gpu_energy_mj: Annotated[int, Field(ge=-1, le=2**62)] = -1
     log_bytes: list[Annotated[int, Field(ge=0, le=2**53)]] | None = Field(
         default=None, description="Of what is over: final size of each rank's log; null: all of them were sent."
@@ -365,12 +393,12 @@ class AgentRun(Request):
 class Sync(Request):
     """An agent's whole picture."""
 
-    agent_id: Annotated[str, Field(min_length=1, max_length=64)]
-    boot: Annotated[str, Field(min_length=1, max_length=64)]
+    agent_id: Annotated[str, Field(min_length=1, max_length=64, pattern=_TEXT)]
+    boot: Annotated[str, Field(min_length=1, max_length=64, pattern=_TEXT)]
     seq: Annotated[int, Field(ge=0, le=2**62)]
     nodes: list[AgentNode] = Field(max_length=4096)
     runs: list[AgentRun] = Field(max_length=100_000)
-    wait_s: Annotated[float, Field(ge=0, le=30)] = 0
+    wait_s: Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)] = 0
 
 
 class InputForm(Answer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -35,6 +36,7 @@ from dure.twin.replay import make_world
 
 #: Words for the states of a node, by the kernels' numbers.
 _NODE_STATES: tuple[Any, ...] = ("up", "down", "quarantined", "spare", "offline", "silent")
+_JOB_IN_TEXT = re.compile(r"\bjob ([0-9a-z_]+)")
 #: An agent not heard for so long is not connected.
 SILENT_MS = 60_000
 
@@ -178,16 +180,37 @@ class Views:
         following = rows[-1]["job_id"] if len(rows) == limit else None
         return JobList(jobs=[self.job(row) for row in rows], next=following)
 
-    def detail(self, row: dict[str, Any]) -> JobDetail:
+    def _names(self, who: Principal, job_id: str) -> str | None:
+        """What the caller may know of whose job that is: nothing where it may see the job itself, else its member."""
+        job = self.writer.alliance.jobs.get(job_id)
+        if job is None or who.may_see(job.request.project, job.request.member):
+            return None
+        return job.request.member
+
+    def _veiled(self, who: Principal, text: str) -> str:
+        """A message without the ids of jobs that the caller may not see."""
+
+        def said(found: re.Match[str]) -> str:
+            member = self._names(who, found[1])
+            return found[0] if member is None else f"a job of {member}"
+
+        return _JOB_IN_TEXT.sub(said, text)
+
+    def _veiled_cause(self, who: Principal, cause: str) -> str:
+        """Why an attempt had to leave: the job that it leaves for, or whose that is."""
+        member = self._names(who, cause)
+        return cause if member is None else f"a job of {member}"
+
+    def detail(self, row: dict[str, Any], who: Principal) -> JobDetail:
         """A job with its attempts and its timeline."""
         attempts = self.store.rows("attempt", where={"job_id": row["job_id"]})
         attempts.sort(key=lambda a: a["attempt"])
         return JobDetail(
-            **self.job(row).model_dump(), spec=json.loads(row["spec"]), attempts=[_attempt(a) for a in attempts],
+            **self.job(row).model_dump(), spec=json.loads(row["spec"]), attempts=[_attempt(a | {"cause": self._veiled_cause(who, a["cause"])}) for a in attempts],
             timeline=_timeline(row, attempts),
         )  # fmt: skip
 
-    def explanation(self, row: dict[str, Any]) -> ExplanationForm:
+    def explanation(self, row: dict[str, Any], who: Principal) -> ExplanationForm:
         """Rule 11 for one job."""
         job_id = row["job_id"]
         found = self.foresight.explain(job_id) if row["state"] == "PENDING" else None
@@ -206,13 +229,14 @@ class Views:
                 expected_start=None, would_start_if=[], pools=[],
             )  # fmt: skip
         pools: list[dict[str, Any]] = [
-            {"pool": p.pool, "reason": p.reason.value, "message": p.message, "facts": dict(p.facts),
+            {"pool": p.pool, "reason": p.reason.value, "message": self._veiled(who, p.message),
+             "facts": {key: value for key, value in p.facts.items() if key != "job" or self._names(who, str(value)) is None},
              "holders": [{"member": m, "gpus": used / 1000, "borrowed_gpus": borrowed / 1000} for m, used, borrowed in p.holders]}
             for p in found.pools
         ]  # fmt: skip
         nearest = next((p for p in pools if p["reason"] == found.reason.value), pools[0] if pools else None)
         return ExplanationForm(
-            job_id=job_id, state=row["state"], reason=found.reason.value, rule=found.rule, message=found.message,
+            job_id=job_id, state=row["state"], reason=found.reason.value, rule=found.rule, message=self._veiled(who, found.message),
             missing={key: value for key, value in (nearest["facts"] if nearest else {}).items() if isinstance(value, int)},
             held_by=nearest["holders"] if nearest else [], expected_start=iso(expected),
             would_start_if=[{"kind": c.kind, "pool": c.pool, "amount": c.amount, "message": c.message} for c in found.sooner],
@@ -269,8 +293,8 @@ class Views:
                 )  # fmt: skip
         return out
 
-    def nodes(self) -> list[NodeView]:
-        """Nodes that an agent offers or has offered."""
+    def nodes(self, who: Principal) -> list[NodeView]:
+        """Nodes that an agent offers or has offered, with the jobs on them that the caller may see."""
         alliance = self.writer.alliance
         offered = [n["name"] for row in self.store.rows("agent") for n in json.loads(row["nodes"])]
         out = []
@@ -289,7 +313,7 @@ class Views:
                         name=name, site=alliance.fleet.sites[int(pool["site"])].name, pool=built.terms.pools[int(node["pool"])].name,
                         gpu_type=alliance.fleet.gpu_types[max(int(pool["gpu_type"]), 0)].name, gpus=int(node["num"]),
                         used_gpus=int(node["used_milli"]) / 1000, state=_NODE_STATES[int(node["state"])], owner=built.terms.members[int(pool["home"])].name,
-                        cpu_milli=int(node["cpu_all"]), mem_mib=int(node["mem_all"]), jobs=sorted(jobs),
+                        cpu_milli=int(node["cpu_all"]), mem_mib=int(node["mem_all"]), jobs=sorted(job for job in jobs if self._names(who, job) is None),
                     )
                 )  # fmt: skip
         return out

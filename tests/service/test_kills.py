@@ -1,0 +1,175 @@
+"""Real processes killed with -9 at random moments, again and again, while people submit and jobs run."""
+
+from __future__ import annotations
+
+import collections
+import os
+import random
+import time
+
+import httpx
+import pytest
+from tests.service.processes import AgentProcess, Balancer, Customer, Nursery, begin, free_port, kill, until
+
+from dure.service.audit import audit
+from dure.store.store import Store
+
+#: Kills of one test; set it to hundreds for a long night.
+KILLS = int(os.environ.get("DURE_KILLS", "100"))
+
+
+def is_up(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def prove(database: str) -> int:
+    """The log as it lies there, with nobody writing; its decisions."""
+    store = Store(database)
+    store.open()
+    found = audit(store)
+    store.close()
+    assert found.mismatches == 0, found.findings
+    assert found.verified == found.decisions
+    return found.decisions
+
+
+def all_jobs(url: str, token: str) -> list[dict[str, object]]:
+    jobs, after = [], None
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60) as client:
+        while True:
+            page = client.get("/api/v1/jobs", params={"limit": 1000, **({"after": after} if after else {})}).json()
+            jobs += page["jobs"]
+            after = page["next"]
+            if after is None:
+                return jobs
+
+
+def check_end(url: str, token: str, customers: list[Customer], out) -> list[dict[str, object]]:
+    """All that was acknowledged is there and over, and ran once."""
+
+    def rest():
+        jobs = all_jobs(url, token)
+        return jobs if all(job["state"] == "ENDED" for job in jobs) else None
+
+    jobs = until(rest, 180)
+    by_id = {job["job_id"]: job for job in jobs}
+    assert len(by_id) == len(jobs)
+    for customer in customers:
+        assert customer.errors == []
+        assert set(customer.acknowledged) <= set(by_id), "an acknowledged job is lost"
+    names = collections.Counter(job["name"] for job in jobs)
+    assert max(names.values()) == 1, "a submission was taken twice"
+    unheard = set().union(*(c.unheard for c in customers))
+    known = {by_id[i]["name"] for c in customers for i in c.acknowledged}
+    assert set(names) - known <= unheard, "a job from nowhere"
+    lines = collections.Counter(out.read_text().split())
+    assert not [lease for lease, times in lines.items() if times > 1], "a lease ran twice"
+    runs = collections.Counter(lease.rpartition(".")[0] for lease in lines)
+    cancelled = set().union(*(c.cancelled for c in customers))
+    for job_id, job in by_id.items():
+        if job["outcome"] == "succeeded":
+            assert runs[job_id] == job["attempt"] == 1, job
+        else:
+            assert job["outcome"] == "cancelled", job
+    assert {job_id for job_id, job in by_id.items() if job["outcome"] == "cancelled"} <= cancelled | {
+        job_id for job_id, job in by_id.items() if job["name"] in unheard
+    } | cancelled
+    return jobs
+
+
+@pytest.mark.slow
+def test_the_service_is_killed_at_random_moments(tmp_path):
+    database, port = f"sqlite:///{tmp_path / 'dure.db'}", free_port()
+    url, out, chance = f"http://127.0.0.1:{port}", tmp_path / "lines", random.Random(1)
+    out.touch()
+    operator, agent_token = begin(tmp_path, database)
+    nursery = Nursery(tmp_path)
+    args = ("--port", str(port), "--data-dir", str(tmp_path))
+    pid = nursery.start(*args)
+    until(lambda: is_up(url))
+    agent = AgentProcess(tmp_path, url, agent_token)
+    customers = [Customer(url, operator, out, seed) for seed in range(3)]
+    for customer in customers:
+        customer.start()
+    decisions, began = 0, time.monotonic()
+    try:
+        for number in range(KILLS):
+            time.sleep(chance.uniform(0.0, 0.7))
+            kill(pid)
+            found = prove(database)
+            assert found >= decisions, "a decision is lost"
+            decisions = found
+            if number % 20 == 7:
+                agent.kill()
+            pid = nursery.start(*args)
+            until(lambda: is_up(url))
+            if number % 20 == 7:
+                agent.start()
+        for customer in customers:
+            customer.is_over.set()
+            customer.join()
+        jobs = check_end(url, operator, customers, out)
+        heard = httpx.get(f"{url}/api/v1/audit", headers={"Authorization": f"Bearer {operator}"}, timeout=120).json()
+        assert heard["mismatches"] == 0
+        print(f"{KILLS} kills in {time.monotonic() - began:.0f} s, {len(jobs)} jobs, {heard['events']} entries, {heard['decisions']} decisions")
+        assert sum(job["outcome"] == "succeeded" for job in jobs) >= KILLS
+    finally:
+        agent.kill()
+        kill(pid)
+        nursery.close()
+
+
+@pytest.mark.slow
+def test_the_leader_is_killed_and_the_other_takes_over(tmp_path, postgres):
+    database = postgres.url(postgres.new_database())
+    ports = [free_port(), free_port()]
+    out, chance = tmp_path / "lines", random.Random(2)
+    out.touch()
+    operator, agent_token = begin(tmp_path, database)
+    nursery, balancer = Nursery(tmp_path), Balancer(ports)
+    url = f"http://127.0.0.1:{balancer.port}"
+    args = {port: ("--port", str(port), "--data-dir", str(tmp_path), "--database", database) for port in ports}
+    pids = {port: nursery.start(*args[port]) for port in ports}
+    until(balancer.ready)
+    agent = AgentProcess(tmp_path, url, agent_token)
+    customers = [Customer(url, operator, out, seed) for seed in range(3)]
+    for customer in customers:
+        customer.start()
+    gaps = []
+    try:
+        for number in range(max(KILLS // 4, 5)):
+            time.sleep(chance.uniform(0.2, 1.5))
+            leader = until(balancer.ready)
+            kill(pids[leader])
+            began = time.monotonic()
+            new = until(balancer.ready)
+            gaps.append(time.monotonic() - began)
+            assert new != leader
+            if number % 10 == 4:
+                agent.kill()
+                agent.start()
+            pids[leader] = nursery.start(*args[leader])
+            until(lambda port=leader: httpx_ok(port))
+        for customer in customers:
+            customer.is_over.set()
+            customer.join()
+        jobs = check_end(url, operator, customers, out)
+        print(f"{len(gaps)} kills, {len(jobs)} jobs; without a leader {sorted(gaps)[len(gaps) // 2]:.2f} s in the median, {max(gaps):.2f} s at most")
+    finally:
+        agent.kill()
+        for pid in pids.values():
+            kill(pid)
+        nursery.close()
+        balancer.close()
+    assert prove(database) > 0
+
+
+def httpx_ok(port: int) -> bool:
+    """Whether a service answers, leading or not."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
