@@ -97,4 +97,5 @@ def reason_sentence(words: Words, reason: str, facts: Mapping[str, Any]) -> str:
 
 def change_sentence(words: Words, change: Mapping[str, Any]) -> str:
     """What would let a job start now."""
-    return words.say(_CHANGES[change["kind"]]).format(amount=words.number(change["amount"]), pool=change["pool"])
+    text = _CHANGES[change["kind"]]
+    return words.say(text).format(amount=words.number(change["amount"]), pool=change["pool"])

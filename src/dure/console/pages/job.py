@@ -11,7 +11,7 @@ from dure.console.frame import Frame, page
 from dure.console.logs import LogText, progress_in
 from dure.console.parts import Chart, Table, column, heading, section, state_of
 from dure.console.session import running
-from dure.console.terms import ATTEMPTS, HAPPENED, OUTCOMES, change_sentence, reason_sentence, term
+from dure.console.terms import ATTEMPTS, HAPPENED, OUTCOMES, REASONS, change_sentence, reason_sentence, term
 from dure.console.words import N_, Words
 from dure.service import routes_jobs
 from dure.service.identity import Principal
@@ -24,6 +24,8 @@ TAIL_BYTES, LINES_MAX = 64 << 10, 1_000
 STEP_KEYS, TOTAL_KEYS = ("step", "iteration", "epoch"), ("steps", "total", "total_steps", "max_steps", "epochs")
 #: Points of a curve.
 POINTS_MAX = 2_000
+#: Pools whose reasons are told.
+POOLS_MAX = 8
 _COLOURS = ("#2f7ed8", "#e08a1e", "#16a394", "#a05bd0")
 
 
@@ -68,9 +70,9 @@ class _Head:
 
     def __init__(self, frame: Frame, first: JobDetail) -> None:
         self._frame, self._job_id = frame, first.job_id
+        frame.retitle(first.name)
         _ = frame.words.say
         with ui.row().classes("dure-head"):
-            ui.label(first.name).style("font-size: 1.15rem; font-weight: 650")
             self._state = ui.label().classes("dure-state")
             ui.space()
             self._cancel = ui.button(_("Cancel job"), icon="cancel", on_click=self._ask).props("no-caps outline color=negative")
@@ -152,9 +154,11 @@ class _Reasons:
         _, words = self._words.say, self._words
         with self._box:
             heading(_("Why it waits"))
-            facts = next((p["facts"] for p in found.pools if p["reason"] == found.reason), {})
-            if found.reason is not None:
-                ui.label(reason_sentence(words, found.reason, facts))
+            ui.label(term(words, REASONS, found.reason)).classes("dure-strong")
+            with ui.element("ul").classes("dure-sentences"):
+                for sentence in _sentences(words, found):
+                    with ui.element("li"):
+                        ui.label(sentence)
             if found.rule is not None:
                 ui.label(_("Rule {number} of the policy").format(number=found.rule)).classes("dure-faint")
             start = words.moment(found.expected_start)
@@ -170,6 +174,13 @@ class _Reasons:
                     for change in found.would_start_if:
                         with ui.element("li"):
                             ui.label(change_sentence(words, change))
+
+
+def _sentences(words: Words, found: ExplanationForm) -> list[str]:
+    """What holds the job back, pool by pool; of a job that no pool has seen, the one reason."""
+    if found.pools:
+        return [f"{p['pool']}: {reason_sentence(words, p['reason'], p['facts'])}" for p in found.pools[:POOLS_MAX]]
+    return [reason_sentence(words, found.reason, {})] if found.reason else []
 
 
 class _Progress:
@@ -275,7 +286,7 @@ def _attempts_table(frame: Frame) -> Table:
     with section(_("Attempts")):
         return Table(frame, _("Attempts"), [
             column("attempt", _("Attempt"), "number"), column("state", _("State"), "state"), column("owner", _("Whose GPUs")),
-            column("agreement", _("Agreement")), column("gpus", _("GPUs"), "number"), column("type", _("GPU type")),
+            column("agreement", _("Agreement")), column("gpus", _("GPUs")),
             column("site", _("Site")), column("nodes", _("Nodes")), column("leased", _("Leased")), column("ran", _("Ran for")),
             column("borrowed", _("Of this borrowed")), column("exit", _("Exit code")),
         ], "attempt", _("It has not been started yet."))  # fmt: skip
@@ -285,8 +296,8 @@ def _attempt_row(words: Words, a: Any) -> dict[str, Any]:
     is_open = a.ended_at is None
     return {
         "attempt": a.attempt, "state": term(words, ATTEMPTS, a.state), "state_tone": "go" if is_open else "calm",
-        "owner": a.owner, "agreement": a.agreement or words.say("own share"), "gpus": a.gpus, "type": a.gpu_type,
-        "site": a.site, "nodes": ", ".join(a.nodes), "leased": words.moment(a.leased_at), "ran": words.span(a.run_s),
+        "owner": a.owner, "agreement": a.agreement or words.say("own share"), "gpus": f"{words.number(a.gpus)} × {a.gpu_type}",
+        "site": a.site, "nodes": ", ".join(a.nodes), "leased": words.short_moment(a.leased_at), "ran": words.span(a.run_s),
         "borrowed": words.span(a.borrowed_s), "exit": "" if a.exit_code is None else str(a.exit_code),
     }  # fmt: skip
 
