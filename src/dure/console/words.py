@@ -10,7 +10,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from babel import Locale
-from babel.dates import format_datetime, format_skeleton, format_timedelta
+from babel.dates import format_datetime, format_timedelta
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal
@@ -86,7 +86,8 @@ class Words:
         """The same to the minute and without the year, for tables."""
         if not at:
             return ""
-        return format_skeleton("MMMdHm", datetime.fromisoformat(at), tzinfo=self._zone, locale=self._locale)
+        pattern = self.say("MMM d, HH:mm")
+        return format_datetime(datetime.fromisoformat(at), pattern, tzinfo=self._zone, locale=self._locale)
 
     def moment_ms(self, at_ms: int) -> str:
         """Epoch ms in the reader's zone."""
