@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 from nicegui import ui
@@ -16,7 +17,7 @@ from dure.console.words import N_, Words
 from dure.service import routes_jobs
 from dure.service.identity import Principal
 from dure.service.projection import lease_id_of
-from dure.service.schemas import ExplanationForm, JobDetail
+from dure.service.schemas import AttemptView, ExplanationForm, JobDetail
 
 #: Bytes of a log with which a page begins, and lines that it keeps.
 TAIL_BYTES, LINES_MAX = 64 << 10, 1_000
@@ -292,14 +293,21 @@ def _attempts_table(frame: Frame) -> Table:
         ], "attempt", _("It has not been started yet."))  # fmt: skip
 
 
-def _attempt_row(words: Words, a: Any) -> dict[str, Any]:
+def _attempt_row(words: Words, a: AttemptView) -> dict[str, Any]:
     is_open = a.ended_at is None
     return {
         "attempt": a.attempt, "state": term(words, ATTEMPTS, a.state), "state_tone": "go" if is_open else "calm",
         "owner": a.owner, "agreement": a.agreement or words.say("own share"), "gpus": f"{words.number(a.gpus)} × {a.gpu_type}",
-        "site": a.site, "nodes": ", ".join(a.nodes), "leased": words.short_moment(a.leased_at), "ran": words.span(a.run_s),
+        "site": a.site, "nodes": ", ".join(a.nodes), "leased": words.short_moment(a.leased_at), "ran": words.span(_ran_s(a)),
         "borrowed": words.span(a.borrowed_s), "exit": "" if a.exit_code is None else str(a.exit_code),
     }  # fmt: skip
+
+
+def _ran_s(a: AttemptView) -> float | None:
+    """How long an attempt has run, by the service's clock while it is open."""
+    if a.ended_at is not None or a.started_at is None:
+        return a.run_s
+    return running().service.writer.now_ms() / 1000 - datetime.fromisoformat(a.started_at).timestamp()
 
 
 class _Logs:
