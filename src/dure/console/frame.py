@@ -70,7 +70,7 @@ class Frame:
             ui.label("Dure 두레").classes("dure-brand")
             ui.space()
             self._switches()
-        with ui.element("main").classes("dure-main"):
+        with ui.element("div").classes("dure-main"):
             self._banner = ui.label().classes("dure-banner").props("role=status")
             self._banner.visible = False
             with ui.element("h1"):

@@ -166,9 +166,6 @@ class _Reasons:
             away = words.distance(found.expected_start)
             ui.label(_("Expected start: {moment} ({distance})").format(moment=start, distance=away) if start
                      else _("Expected start: not foreseen"))  # fmt: skip
-            if found.held_by:
-                ui.label(_("Who uses these GPUs: {holders}").format(holders=", ".join(
-                    f"{h['member']} {words.number(h['gpus'])}" for h in found.held_by)))  # fmt: skip
             if found.would_start_if:
                 ui.label(_("What would make it start sooner"))
                 with ui.element("ul").classes("dure-sentences"):
@@ -180,8 +177,16 @@ class _Reasons:
 def _sentences(words: Words, found: ExplanationForm) -> list[str]:
     """What holds the job back, pool by pool; of a job that no pool has seen, the one reason."""
     if found.pools:
-        return [f"{p['pool']}: {reason_sentence(words, p['reason'], p['facts'])}" for p in found.pools[:POOLS_MAX]]
+        return [_of_pool(words, pool) for pool in found.pools[:POOLS_MAX]]
     return [reason_sentence(words, found.reason, {})] if found.reason else []
+
+
+def _of_pool(words: Words, pool: dict[str, Any]) -> str:
+    said = f"{pool['pool']}: {reason_sentence(words, pool['reason'], pool['facts'])}"
+    if not pool["holders"]:
+        return said
+    holders = ", ".join(f"{h['member']} {words.number(h['gpus'])}" for h in pool["holders"])
+    return f"{said} " + words.say("In use by: {holders}.").format(holders=holders)
 
 
 class _Progress:
