@@ -6,7 +6,6 @@ import copy
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -53,6 +52,7 @@ class Frame:
         self.words, self.who, self.path = words, who, path
         self.is_dark = session.is_dark() is True
         self._banner: ui.label | None = None
+        self._heading: ui.label | None = None
         self._tick: Callable[[], Awaitable[None]] | None = None
 
     def build(self, title: str) -> ui.column:
@@ -70,11 +70,18 @@ class Frame:
             ui.label("Dure 두레").classes("dure-brand")
             ui.space()
             self._switches()
-        with ui.element("main").classes("dure-main"):
+        with ui.element("div").classes("dure-main"):
             self._banner = ui.label().classes("dure-banner").props("role=status")
             self._banner.visible = False
-            ui.html(f"<h1>{escape(say(title))}</h1>", sanitize=False)
+            with ui.element("h1"):
+                self._heading = ui.label(say(title))
             return ui.column().classes("dure-content")
+
+    def retitle(self, name: str) -> None:
+        """Another heading, where the page is of one thing with a name."""
+        if self._heading is not None:
+            self._heading.text = name
+        ui.page_title(f"{name} · Dure")
 
     def _navigation(self) -> None:
         with ui.element("nav").props(f'aria-label="{self.words.say("Pages")}"').classes("dure-nav"):

@@ -54,7 +54,7 @@ REASONS: dict[str, str] = {
 }  # fmt: skip
 
 #: The same at length, of the facts that a reason rests on.
-_SENTENCES: dict[str, str] = {
+SENTENCES: dict[str, str] = {
     Reason.NEVER: N_("No pool has the GPU type, site, rights and size that it asks for."),
     Reason.RESERVED: N_("It is reserved for a later moment."),
     Reason.HELD: N_("{nodes} nodes are held for it; {missing_nodes} of these are still in use."),
@@ -73,7 +73,7 @@ _SENTENCES: dict[str, str] = {
     "begin_time": N_("The moment at which it may begin has not come."),
 }  # fmt: skip
 
-_CHANGES: dict[str, str] = {
+CHANGES: dict[str, str] = {
     "fewer_gpus": N_("With {amount} GPUs it would start now in {pool}."),
     "topology": N_("Without its wish for a topology it would start now in {pool}."),
     "pool": N_("Were {pool} allowed to it, it would start there now."),
@@ -92,9 +92,10 @@ def reason_sentence(words: Words, reason: str, facts: Mapping[str, Any]) -> str:
     """Why a job waits, with the numbers on which that rests."""
     numbers = {name.removesuffix("_milli"): words.number(value / 1000) for name, value in facts.items() if name.endswith("_milli")}
     plain = {name: value if isinstance(value, str) else words.number(value) for name, value in facts.items()}
-    return words.say(_SENTENCES[reason]).format(**plain, **numbers)
+    return words.say(SENTENCES[reason]).format(**plain, **numbers)
 
 
 def change_sentence(words: Words, change: Mapping[str, Any]) -> str:
     """What would let a job start now."""
-    return words.say(_CHANGES[change["kind"]]).format(amount=words.number(change["amount"]), pool=change["pool"])
+    text = CHANGES[change["kind"]]
+    return words.say(text).format(amount=words.number(change["amount"]), pool=change["pool"])

@@ -78,9 +78,16 @@ class Words:
 
     def moment(self, at: str | None) -> str:
         """An ISO 8601 moment in the reader's zone; nothing for none."""
+        return self._written(at, self.say("MMM d, y, HH:mm:ss"))
+
+    def short_moment(self, at: str | None) -> str:
+        """The same to the minute and without the year, for tables."""
+        return self._written(at, self.say("MMM d, HH:mm"))
+
+    def _written(self, at: str | None, pattern: str) -> str:
         if not at:
             return ""
-        return format_datetime(datetime.fromisoformat(at), "medium", tzinfo=self._zone, locale=self._locale)
+        return format_datetime(datetime.fromisoformat(at), pattern, tzinfo=self._zone, locale=self._locale)
 
     def moment_ms(self, at_ms: int) -> str:
         """Epoch ms in the reader's zone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 from nicegui import ui
@@ -11,12 +12,12 @@ from dure.console.frame import Frame, page
 from dure.console.logs import LogText, progress_in
 from dure.console.parts import Chart, Table, column, heading, section, state_of
 from dure.console.session import running
-from dure.console.terms import ATTEMPTS, HAPPENED, OUTCOMES, change_sentence, reason_sentence, term
+from dure.console.terms import ATTEMPTS, HAPPENED, OUTCOMES, REASONS, change_sentence, reason_sentence, term
 from dure.console.words import N_, Words
 from dure.service import routes_jobs
 from dure.service.identity import Principal
 from dure.service.projection import lease_id_of
-from dure.service.schemas import ExplanationForm, JobDetail
+from dure.service.schemas import AttemptView, ExplanationForm, JobDetail
 
 #: Bytes of a log with which a page begins, and lines that it keeps.
 TAIL_BYTES, LINES_MAX = 64 << 10, 1_000
@@ -24,6 +25,8 @@ TAIL_BYTES, LINES_MAX = 64 << 10, 1_000
 STEP_KEYS, TOTAL_KEYS = ("step", "iteration", "epoch"), ("steps", "total", "total_steps", "max_steps", "epochs")
 #: Points of a curve.
 POINTS_MAX = 2_000
+#: Pools whose reasons are told.
+POOLS_MAX = 8
 _COLOURS = ("#2f7ed8", "#e08a1e", "#16a394", "#a05bd0")
 
 
@@ -68,9 +71,9 @@ class _Head:
 
     def __init__(self, frame: Frame, first: JobDetail) -> None:
         self._frame, self._job_id = frame, first.job_id
+        frame.retitle(first.name)
         _ = frame.words.say
         with ui.row().classes("dure-head"):
-            ui.label(first.name).style("font-size: 1.15rem; font-weight: 650")
             self._state = ui.label().classes("dure-state")
             ui.space()
             self._cancel = ui.button(_("Cancel job"), icon="cancel", on_click=self._ask).props("no-caps outline color=negative")
@@ -152,24 +155,38 @@ class _Reasons:
         _, words = self._words.say, self._words
         with self._box:
             heading(_("Why it waits"))
-            facts = next((p["facts"] for p in found.pools if p["reason"] == found.reason), {})
-            if found.reason is not None:
-                ui.label(reason_sentence(words, found.reason, facts))
+            ui.label(term(words, REASONS, found.reason)).classes("dure-strong")
+            with ui.element("ul").classes("dure-sentences"):
+                for sentence in _sentences(words, found):
+                    with ui.element("li"):
+                        ui.label(sentence)
             if found.rule is not None:
                 ui.label(_("Rule {number} of the policy").format(number=found.rule)).classes("dure-faint")
             start = words.moment(found.expected_start)
             away = words.distance(found.expected_start)
             ui.label(_("Expected start: {moment} ({distance})").format(moment=start, distance=away) if start
                      else _("Expected start: not foreseen"))  # fmt: skip
-            if found.held_by:
-                ui.label(_("Who uses these GPUs: {holders}").format(holders=", ".join(
-                    f"{h['member']} {words.number(h['gpus'])}" for h in found.held_by)))  # fmt: skip
             if found.would_start_if:
                 ui.label(_("What would make it start sooner"))
                 with ui.element("ul").classes("dure-sentences"):
                     for change in found.would_start_if:
                         with ui.element("li"):
                             ui.label(change_sentence(words, change))
+
+
+def _sentences(words: Words, found: ExplanationForm) -> list[str]:
+    """What holds the job back, pool by pool; of a job that no pool has seen, the one reason."""
+    if found.pools:
+        return [_of_pool(words, pool) for pool in found.pools[:POOLS_MAX]]
+    return [reason_sentence(words, found.reason, {})] if found.reason else []
+
+
+def _of_pool(words: Words, pool: dict[str, Any]) -> str:
+    said = f"{pool['pool']}: {reason_sentence(words, pool['reason'], pool['facts'])}"
+    if not pool["holders"]:
+        return said
+    holders = ", ".join(f"{h['member']} {words.number(h['gpus'])}" for h in pool["holders"])
+    return f"{said} " + words.say("In use by: {holders}.").format(holders=holders)
 
 
 class _Progress:
@@ -275,20 +292,27 @@ def _attempts_table(frame: Frame) -> Table:
     with section(_("Attempts")):
         return Table(frame, _("Attempts"), [
             column("attempt", _("Attempt"), "number"), column("state", _("State"), "state"), column("owner", _("Whose GPUs")),
-            column("agreement", _("Agreement")), column("gpus", _("GPUs"), "number"), column("type", _("GPU type")),
+            column("agreement", _("Agreement")), column("gpus", _("GPUs")),
             column("site", _("Site")), column("nodes", _("Nodes")), column("leased", _("Leased")), column("ran", _("Ran for")),
             column("borrowed", _("Of this borrowed")), column("exit", _("Exit code")),
         ], "attempt", _("It has not been started yet."))  # fmt: skip
 
 
-def _attempt_row(words: Words, a: Any) -> dict[str, Any]:
+def _attempt_row(words: Words, a: AttemptView) -> dict[str, Any]:
     is_open = a.ended_at is None
     return {
         "attempt": a.attempt, "state": term(words, ATTEMPTS, a.state), "state_tone": "go" if is_open else "calm",
-        "owner": a.owner, "agreement": a.agreement or words.say("own share"), "gpus": a.gpus, "type": a.gpu_type,
-        "site": a.site, "nodes": ", ".join(a.nodes), "leased": words.moment(a.leased_at), "ran": words.span(a.run_s),
+        "owner": a.owner, "agreement": a.agreement or words.say("own share"), "gpus": f"{words.number(a.gpus)} × {a.gpu_type}",
+        "site": a.site, "nodes": ", ".join(a.nodes), "leased": words.short_moment(a.leased_at), "ran": words.span(_ran_s(a)),
         "borrowed": words.span(a.borrowed_s), "exit": "" if a.exit_code is None else str(a.exit_code),
     }  # fmt: skip
+
+
+def _ran_s(a: AttemptView) -> float | None:
+    """How long an attempt has run, by the service's clock while it is open."""
+    if a.ended_at is not None or a.started_at is None:
+        return a.run_s
+    return running().service.writer.now_ms() / 1000 - datetime.fromisoformat(a.started_at).timestamp()
 
 
 class _Logs:

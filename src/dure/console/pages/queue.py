@@ -52,7 +52,7 @@ async def queue(frame: Frame) -> None:
             column("reason", _("Why it waits")), column("expected", _("Expected start")), column("site", _("Site")),
             column("submitted", _("Submitted")),
         ], "job_id", _("No job fits the filters."))  # fmt: skip
-        with ui.row().classes("items-center"):
+        with ui.row().classes("dure-paging"):
             newer = ui.button(_("Newer"), icon="chevron_left", on_click=lambda: turn(-1)).props("flat dense no-caps")
             where = ui.label()
             older = ui.button(_("Older"), icon="chevron_right", on_click=lambda: turn(1)).props("flat dense no-caps")
@@ -96,5 +96,5 @@ def _row(words: Words, job: JobView) -> dict[str, Any]:
     return {
         "name": job.name, "name_href": job_href(job.job_id), "job_id": job.job_id, "project": job.project, "user": job.user,
         "state": state, "state_tone": tone, "gpus": job.gpus, "reason": term(words, REASONS, job.reason),
-        "expected": words.moment(job.expected_start), "site": job.site or "", "submitted": words.moment(job.submitted_at),
+        "expected": words.short_moment(job.expected_start), "site": job.site or "", "submitted": words.short_moment(job.submitted_at),
     }  # fmt: skip

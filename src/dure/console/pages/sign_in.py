@@ -25,8 +25,10 @@ async def sign_in(frame: Frame, to: str = "/") -> None:
         try:
             session.sign_in(token)
         except Problem as refusal:
+            is_agent = refusal.status == 403
+            said = _("An agent's token opens no console.") if is_agent else refusal_words(frame.words, refusal)
             field.value = ""
-            field.props("error").props(f'error-message="{refusal_words(frame.words, refusal)}"')
+            field.props["error"], field.props["error-message"] = True, said
             return
         await _note_browser()
         ui.navigate.to(to if to.startswith("/") and not to.startswith("//") else "/")
