@@ -58,7 +58,7 @@ async def alliance(frame: Frame) -> None:
         members_table.show([_member_row(frame.words, m) for m in members])
         sites_table.show([_site_row(frame.words, s) for s in sorted(sites, key=lambda s: (-s.online_gpus, s.name))])
 
-    choice.on_value_change(lambda: frame.refresh())
+    choice.on_value_change(frame.refresh)
     await frame.live(update)
 
 
