@@ -25,7 +25,7 @@ async def alliance(frame: Frame) -> None:
     _ = frame.words.say
     figures = Figures({
         "online": _("GPUs online"), "used": _("GPUs in use"), "lent": _("GPUs lent"), "waiting": _("Jobs waiting"),
-        "members": _("Members"), "sites": _("Sites with a connected agent"),
+        "members": _("Members"), "sites": _("Sites connected"),
     })  # fmt: skip
     with section(_("Use, lending and borrowing")):
         views = {"now": _("GPUs online now"), "shares": _("Agreed shares")}

@@ -58,10 +58,10 @@ async def job(frame: Frame, job_id: str) -> None:
                 ("explain", who.grants, job_id), lambda: routes_jobs.explain_job(service, who, job_id)
             )
         reasons.show(explanation)
-        progress.note(now.progress)
         timeline.show(now)
         attempts.show([_attempt_row(frame.words, a) for a in now.attempts])
         await logs.follow(now, who)
+        progress.note(now.progress)
 
     await frame.live(update)
 
@@ -242,7 +242,7 @@ class _Progress:
             "grid": {"left": 8, "right": 16, "top": 34, "bottom": 8, "containLabel": True},
             "tooltip": {"trigger": "axis"}, "xAxis": self._chart.axis("value", scale=True, minInterval=1), "yAxis": axes,
             "series": [
-                {"type": "line", "name": key, "showSymbol": False, "yAxisIndex": i, "itemStyle": {"color": _COLOURS[i]},
+                {"type": "line", "name": key, "showSymbol": len(curve) == 1, "yAxisIndex": i, "itemStyle": {"color": _COLOURS[i]},
                  "data": [[x, y] for x, y in sorted(curve.items())]}
                 for i, (key, curve) in enumerate(shown.items())
             ],
