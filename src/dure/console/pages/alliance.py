@@ -98,8 +98,8 @@ def _draw_bars(
     chart.show({
         "grid": {"left": 8, "right": 24, "top": 36, "bottom": 8, "containLabel": True},
         "legend": {"top": 0, "left": 0, "textStyle": {"color": chart.ink}, "itemGap": 18},
-        "tooltip": {"trigger": "axis", "axisPointer": {"type": "shadow"}},
-        "xAxis": chart.axis("value", minInterval=1),
+        "tooltip": {"trigger": "axis", "axisPointer": {"type": "shadow"}, ":valueFormatter": "value => Math.abs(value)"},
+        "xAxis": chart.axis("value", {":formatter": "value => Math.abs(value)"}, minInterval=1),
         "yAxis": chart.axis("category", data=[m.name for m in members], inverse=True, axisTick={"show": False}),
         "series": [
             {"type": "bar", "name": name, "data": data, "itemStyle": {"color": colour}, "barMaxWidth": 20,

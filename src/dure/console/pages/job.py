@@ -293,7 +293,7 @@ def _attempts_table(frame: Frame) -> Table:
         return Table(frame, _("Attempts"), [
             column("attempt", _("Attempt"), "number"), column("state", _("State"), "state"), column("owner", _("Whose GPUs")),
             column("agreement", _("Agreement")), column("gpus", _("GPUs")),
-            column("site", _("Site")), column("nodes", _("Nodes")), column("leased", _("Leased")), column("ran", _("Ran for")),
+            column("site", _("Site")), column("leased", _("Leased")), column("ran", _("Ran for")),
             column("borrowed", _("Of this borrowed")), column("exit", _("Exit code")),
         ], "attempt", _("It has not been started yet."))  # fmt: skip
 
@@ -303,7 +303,7 @@ def _attempt_row(words: Words, a: AttemptView) -> dict[str, Any]:
     return {
         "attempt": a.attempt, "state": term(words, ATTEMPTS, a.state), "state_tone": "go" if is_open else "calm",
         "owner": a.owner, "agreement": a.agreement or words.say("own share"), "gpus": f"{words.number(a.gpus)} × {a.gpu_type}",
-        "site": a.site, "nodes": ", ".join(a.nodes), "leased": words.short_moment(a.leased_at), "ran": words.span(_ran_s(a)),
+        "site": a.site, "leased": words.short_moment(a.leased_at), "ran": words.span(_ran_s(a)),
         "borrowed": words.span(a.borrowed_s), "exit": "" if a.exit_code is None else str(a.exit_code),
     }  # fmt: skip
 
