@@ -24,6 +24,8 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this ma
 
 #: Starting may compile kernels first.
 START_S = 300
+#: Expected starts are up to ten seconds old.
+FORESEEN_MS = 20_000
 #: What each page shows, by the navigation's names.
 PAGES = {"/": ("Alliance", "연합"), "/queue": ("Queue", "대기열"), "/nodes": ("Nodes and agents", "노드와 에이전트"),
          "/usage": ("Usage", "사용량")}  # fmt: skip
@@ -214,6 +216,7 @@ def test_a_job_that_waits_tells_why(live, new_window, running_job, projects):
     expect(box).to_contain_text("Why it waits")
     expect(box).to_contain_text(re.compile(r"needs 4 GPUs and 0 are free"))
     expect(box).to_contain_text(re.compile(rf"In use by: {projects[0].split('/')[0]} 4\."))
+    expect(box).to_contain_text(re.compile(r"Expected start: .* \(in (19|20) minutes\)"), timeout=FORESEEN_MS)
     live.call("POST", f"/jobs/{waiting}/cancel")
     expect(box).to_be_hidden()
     assert window.complaints == []

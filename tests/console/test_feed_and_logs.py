@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 
 import pytest
@@ -86,7 +87,7 @@ def test_lines_are_the_same_however_the_bytes_are_cut(text, cuts):
     data = text.encode()
     at = [0, *sorted(min(c, len(data)) for c in cuts), len(data)]
     log, lines = LogText(), []
-    for begin, end in zip(at, at[1:], strict=False):
+    for begin, end in itertools.pairwise(at):
         lines += log.add(data[begin:end])
     lines += log.add(b"", is_last=True)
     assert lines == text.splitlines()

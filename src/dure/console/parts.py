@@ -41,7 +41,8 @@ class Table:
 
     def __init__(self, frame: Frame, title: str, columns: Sequence[Row], row_key: str, empty: str) -> None:
         language = frame.words.language
-        number = f"value => value === null ? '' : new Intl.NumberFormat('{language}', {{maximumFractionDigits: 2}}).format(value)"
+        how = "{maximumFractionDigits: 2, signDisplay: 'negative'}"
+        number = f"value => value === null ? '' : new Intl.NumberFormat('{language}', {how}).format(value)"
         made = []
         for col in columns:
             is_number = col["kind"] == "number"
@@ -107,10 +108,10 @@ class Chart:
         """Whether the chart is there at all."""
         self._chart.visible = is_shown
 
-    def axis(self, kind: Literal["value", "category"], **more: Any) -> dict[str, Any]:
+    def axis(self, kind: Literal["value", "category"], label: Mapping[str, Any] | None = None, **more: Any) -> dict[str, Any]:
         """An axis in the theme's colours."""
         return {
-            "type": kind, "axisLabel": {"color": self.ink, "hideOverlap": True}, "axisLine": {"lineStyle": {"color": self.line}},
+            "type": kind, "axisLabel": {"color": self.ink, "hideOverlap": True, **(label or {})}, "axisLine": {"lineStyle": {"color": self.line}},
             "splitLine": {"lineStyle": {"color": self.line}}, "nameTextStyle": {"color": self.ink}, **more,
         }  # fmt: skip
 

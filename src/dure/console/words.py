@@ -104,7 +104,8 @@ class Words:
         """A length of time to two units, as in "2 hr 5 min"; nothing for none."""
         if seconds is None:
             return ""
-        left, parts = max(round(seconds), 0), []
+        parts: list[str] = []
+        left = max(round(seconds), 0)
         for unit, unit_s in _UNITS_S.items():
             count, left = divmod(left, unit_s)
             if count or (unit_s == 1 and not parts):

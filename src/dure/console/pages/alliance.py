@@ -25,7 +25,7 @@ async def alliance(frame: Frame) -> None:
     _ = frame.words.say
     figures = Figures({
         "online": _("GPUs online"), "used": _("GPUs in use"), "lent": _("GPUs lent"), "waiting": _("Jobs waiting"),
-        "members": _("Members"), "sites": _("Sites with a connected agent"),
+        "members": _("Members"), "sites": _("Sites connected"),
     })  # fmt: skip
     with section(_("Use, lending and borrowing")):
         views = {"now": _("GPUs online now"), "shares": _("Agreed shares")}
@@ -58,7 +58,7 @@ async def alliance(frame: Frame) -> None:
         members_table.show([_member_row(frame.words, m) for m in members])
         sites_table.show([_site_row(frame.words, s) for s in sorted(sites, key=lambda s: (-s.online_gpus, s.name))])
 
-    choice.on_value_change(lambda: frame.refresh())
+    choice.on_value_change(frame.refresh)
     await frame.live(update)
 
 
@@ -98,8 +98,8 @@ def _draw_bars(
     chart.show({
         "grid": {"left": 8, "right": 24, "top": 36, "bottom": 8, "containLabel": True},
         "legend": {"top": 0, "left": 0, "textStyle": {"color": chart.ink}, "itemGap": 18},
-        "tooltip": {"trigger": "axis", "axisPointer": {"type": "shadow"}},
-        "xAxis": chart.axis("value", minInterval=1),
+        "tooltip": {"trigger": "axis", "axisPointer": {"type": "shadow"}, ":valueFormatter": "value => Math.abs(value)"},
+        "xAxis": chart.axis("value", {":formatter": "value => Math.abs(value)"}, minInterval=1),
         "yAxis": chart.axis("category", data=[m.name for m in members], inverse=True, axisTick={"show": False}),
         "series": [
             {"type": "bar", "name": name, "data": data, "itemStyle": {"color": colour}, "barMaxWidth": 20,

@@ -58,10 +58,10 @@ async def job(frame: Frame, job_id: str) -> None:
                 ("explain", who.grants, job_id), lambda: routes_jobs.explain_job(service, who, job_id)
             )
         reasons.show(explanation)
-        progress.note(now.progress)
         timeline.show(now)
         attempts.show([_attempt_row(frame.words, a) for a in now.attempts])
         await logs.follow(now, who)
+        progress.note(now.progress)
 
     await frame.live(update)
 
@@ -242,7 +242,7 @@ class _Progress:
             "grid": {"left": 8, "right": 16, "top": 34, "bottom": 8, "containLabel": True},
             "tooltip": {"trigger": "axis"}, "xAxis": self._chart.axis("value", scale=True, minInterval=1), "yAxis": axes,
             "series": [
-                {"type": "line", "name": key, "showSymbol": False, "yAxisIndex": i, "itemStyle": {"color": _COLOURS[i]},
+                {"type": "line", "name": key, "showSymbol": len(curve) == 1, "yAxisIndex": i, "itemStyle": {"color": _COLOURS[i]},
                  "data": [[x, y] for x, y in sorted(curve.items())]}
                 for i, (key, curve) in enumerate(shown.items())
             ],
@@ -293,7 +293,7 @@ def _attempts_table(frame: Frame) -> Table:
         return Table(frame, _("Attempts"), [
             column("attempt", _("Attempt"), "number"), column("state", _("State"), "state"), column("owner", _("Whose GPUs")),
             column("agreement", _("Agreement")), column("gpus", _("GPUs")),
-            column("site", _("Site")), column("nodes", _("Nodes")), column("leased", _("Leased")), column("ran", _("Ran for")),
+            column("site", _("Site")), column("leased", _("Leased")), column("ran", _("Ran for")),
             column("borrowed", _("Of this borrowed")), column("exit", _("Exit code")),
         ], "attempt", _("It has not been started yet."))  # fmt: skip
 
@@ -303,7 +303,7 @@ def _attempt_row(words: Words, a: AttemptView) -> dict[str, Any]:
     return {
         "attempt": a.attempt, "state": term(words, ATTEMPTS, a.state), "state_tone": "go" if is_open else "calm",
         "owner": a.owner, "agreement": a.agreement or words.say("own share"), "gpus": f"{words.number(a.gpus)} × {a.gpu_type}",
-        "site": a.site, "nodes": ", ".join(a.nodes), "leased": words.short_moment(a.leased_at), "ran": words.span(_ran_s(a)),
+        "site": a.site, "leased": words.short_moment(a.leased_at), "ran": words.span(_ran_s(a)),
         "borrowed": words.span(a.borrowed_s), "exit": "" if a.exit_code is None else str(a.exit_code),
     }  # fmt: skip
 

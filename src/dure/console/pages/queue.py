@@ -34,9 +34,9 @@ async def queue(frame: Frame) -> None:
     before: list[str | None] = [None]
     following: list[str | None] = [None]
 
-    def again() -> None:
+    async def again() -> None:
         del before[1:]
-        frame.refresh()
+        await frame.refresh()
 
     with ui.row().classes("dure-filters"):
         state = ui.select(groups, value="open", label=_("State"), on_change=again).props("outlined dense options-dense")
@@ -57,12 +57,12 @@ async def queue(frame: Frame) -> None:
             where = ui.label()
             older = ui.button(_("Older"), icon="chevron_right", on_click=lambda: turn(1)).props("flat dense no-caps")
 
-    def turn(pages: int) -> None:
+    async def turn(pages: int) -> None:
         if pages > 0 and following[0] is not None:
             before.append(following[0])
         elif pages < 0 and len(before) > 1:
             before.pop()
-        frame.refresh()
+        await frame.refresh()
 
     async def update(who: Principal) -> None:
         asked = (state.value, member.value or None, project.value or None, (text.value or "").strip() or None, before[-1])

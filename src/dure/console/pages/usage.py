@@ -21,12 +21,12 @@ MONTHS = 24
 @page("/usage", N_("Usage"))
 async def usage(frame: Frame) -> None:
     """GPU-hours by member, project or user, lent and borrowed beside each other."""
-    _, words = frame.words.say, frame.words
+    _ = frame.words.say
     months = _months(datetime.fromtimestamp(running().service.writer.now_ms() / 1000, UTC))
     with ui.row().classes("dure-filters"):
-        month = ui.select(months, value=months[0], label=_("Month (UTC)"), on_change=lambda: frame.refresh())
+        month = ui.select(months, value=months[0], label=_("Month (UTC)"), on_change=frame.refresh)
         by = ui.select(
-            {key: _(text) for key, text in USAGE_BY.items()}, value="member", label=_("By"), on_change=lambda: frame.refresh()
+            {key: _(text) for key, text in USAGE_BY.items()}, value="member", label=_("By"), on_change=frame.refresh
         )
         for field in (month, by):
             field.props("outlined dense options-dense")
