@@ -63,7 +63,7 @@ class Policy:
     rank_step_ms: int = 3000 * HOUR_MS
     margin_ms: int = 6000 * HOUR_MS
     min_run_ms: int = 0
-    preempt_node_ms: int = 75
+    preempt_node_ms: int = 50
     hold_after_ms: int = 90 * DAY_MS
     reserve_lead_ms: int = 7 * DAY_MS
     own_notice_ms: int = MINUTE_MS
