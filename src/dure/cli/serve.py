@@ -171,23 +171,29 @@ def _greet(service: Service, folder: Path, url: str, is_new: bool) -> str:
     return secret.read_text(encoding="utf-8").strip() if secret.is_file() else ""
 
 
+def _mount_console(app: Any, service: Service) -> None:
+    """Serve the console too, where its packages are installed."""
+    import structlog
+
+    try:
+        from dure.console.mount import mount
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _CONSOLE_PACKAGES:
+            raise
+        structlog.get_logger("dure").warning("no console", missing=error.name, install="dure[console]")
+    else:
+        mount(app, service)
+
+
 async def _serve(
     service: Service, listener: socket.socket, url: str, agent_folder: Path | None, token: str, tour: Tour | None
 ) -> bool:
-    import structlog
     import uvicorn
 
     from dure.service.app import create_app
 
     app = create_app(service)
-    try:
-        from dure.console.mount import mount
-    except ModuleNotFoundError as error:
-        if error.name not in _CONSOLE_PACKAGES:
-            raise
-        structlog.get_logger("dure").warning("no console", missing=error.name, install="dure[console]")
-    else:
-        mount(app, service)
+    _mount_console(app, service)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, access_log=False)
     server = uvicorn.Server(config)
     agent = None

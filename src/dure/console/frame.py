@@ -62,7 +62,7 @@ class Frame:
         ui.add_css((_ASSETS / "console.css").read_text(encoding="utf-8"))
         drawer = None
         if self.who is not None:
-            with ui.left_drawer(bordered=True).props(f'width=196 breakpoint=900 aria-label="{say("Pages")}"') as drawer:
+            with ui.left_drawer(bordered=True).props(f'width=204 breakpoint=900 aria-label="{say("Pages")}"') as drawer:
                 self._navigation()
         with ui.header(bordered=True).classes("items-center dure-header"):
             if drawer is not None:
