@@ -197,8 +197,8 @@ class Customer(threading.Thread):
             try:
                 if self.acknowledged and self._chance.random() < 0.1:
                     job_id = self._chance.choice(self.acknowledged)
-                    self._note(self._client.post(f"/api/v1/jobs/{job_id}/cancel"), 200)
                     self.cancelled.add(job_id)
+                    self._note(self._client.post(f"/api/v1/jobs/{job_id}/cancel"), 200)
                     continue
                 answer = self._client.post("/api/v1/jobs", json=self._job(name))
             except httpx.HTTPError:
