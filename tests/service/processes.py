@@ -159,8 +159,12 @@ class Balancer:
             near.close()
             return
         far.settimeout(None)
-        for one, other in ((near, far), (far, near)):
-            threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
+        back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+        back.start()
+        self._pump(near, far)
+        back.join()
+        near.close()
+        far.close()
 
     @staticmethod
     def _pump(one: socket.socket, other: socket.socket) -> None:
