@@ -114,7 +114,7 @@ async def person(client: httpx.AsyncClient, names: list[str], chance: random.Ran
 
 async def people(url: str, token: str) -> dict[str, object]:
     """Times of answers under 200 people at once."""
-    limits = httpx.Limits(max_connections=PEOPLE, max_keepalive_connections=PEOPLE)
+    limits = httpx.Limits(max_connections=PEOPLE, max_keepalive_connections=PEOPLE, keepalive_expiry=3)
     headers = {"Authorization": f"Bearer {token}"}
     took: dict[str, list[float]] = {}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60, limits=limits) as client:
@@ -143,7 +143,7 @@ def cycle() -> dict[str, object]:
     fleet, terms = build_fleet(load_alliance(Path(path).read_text(encoding="utf-8"), str(path)), date(2027, 1, 1))
     alliance = Alliance(fleet, terms, named_policy("dure"), 0)
     members, chance, at = [m.name for m in terms.members], random.Random(1), 1_000
-    alliance.apply(at, [NodeUp(alliance.node_name(i)) for i in range(fleet.num_nodes)])
+    alliance.apply(at, [NodeUp(alliance.node_name(i)) for i in range(len(fleet.nodes))])
     running: list[tuple[str, int]] = []
     number = 0
 
