@@ -159,8 +159,12 @@ class Balancer:
             near.close()
             return
         far.settimeout(None)
-        for one, other in ((near, far), (far, near)):
-            threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
+        back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+        back.start()
+        self._pump(near, far)
+        back.join()
+        near.close()
+        far.close()
 
     @staticmethod
     def _pump(one: socket.socket, other: socket.socket) -> None:
@@ -197,8 +201,8 @@ class Customer(threading.Thread):
             try:
                 if self.acknowledged and self._chance.random() < 0.1:
                     job_id = self._chance.choice(self.acknowledged)
-                    self._note(self._client.post(f"/api/v1/jobs/{job_id}/cancel"), 200)
                     self.cancelled.add(job_id)
+                    self._note(self._client.post(f"/api/v1/jobs/{job_id}/cancel"), 200)
                     continue
                 answer = self._client.post("/api/v1/jobs", json=self._job(name))
             except httpx.HTTPError:

@@ -33,6 +33,26 @@ TOKENS: dict[str, dict[str, str]] = {
 }
 
 
+class Served:
+    """A service's application on a free port, in a thread."""
+
+    def __init__(self, service: Service) -> None:
+        config = uvicorn.Config(create_app(service), port=0, log_level="critical", access_log=False, timeout_graceful_shutdown=2)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def __enter__(self) -> Served:
+        self._thread.start()
+        while not self._server.started:
+            time.sleep(0.01)
+        self.port = self._server.servers[0].sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+
+
 class Running:
     """A service; `client(name)` calls it with that token."""
 
@@ -45,14 +65,9 @@ class Running:
             member, _, project = name.partition("/")
             self.do(commands.make_project(NewProject(name=project, member=member), ROOT))
         self.tokens = {name: self.token(**form) for name, form in TOKENS.items()}
-        self.app = create_app(self.service)
-        config = uvicorn.Config(self.app, port=0, log_level="critical", access_log=False, timeout_graceful_shutdown=2)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            time.sleep(0.01)
-        self.port = self._server.servers[0].sockets[0].getsockname()[1]
+        self._served = Served(self.service)
+        self._served.__enter__()
+        self.port = self._served.port
         self.url = f"http://127.0.0.1:{self.port}"
         self._clients: dict[str, httpx.Client] = {}
 
@@ -75,6 +90,5 @@ class Running:
     def close(self) -> None:
         for client in self._clients.values():
             client.close()
-        self._server.should_exit = True
-        self._thread.join()
+        self._served.__exit__()
         self.service.close()

@@ -68,15 +68,15 @@ def check_end(url: str, token: str, customers: list[Customer], out) -> list[dict
     lines = collections.Counter(out.read_text().split())
     assert not [lease for lease, times in lines.items() if times > 1], "a lease ran twice"
     runs = collections.Counter(lease.rpartition(".")[0] for lease in lines)
-    cancelled = set().union(*(c.cancelled for c in customers))
+    asked_to_cancel = set().union(*(c.cancelled for c in customers))
     for job_id, job in by_id.items():
         if job["outcome"] == "succeeded":
-            assert runs[job_id] == job["attempt"] == 1, job
+            # Guests may have had to leave for the owner, before or after they were launched.
+            assert 1 <= runs[job_id] <= job["attempt"], job
+            assert job["attempt"] == 1 or job["member"] != "owner", job
         else:
             assert job["outcome"] == "cancelled", job
-    assert {job_id for job_id, job in by_id.items() if job["outcome"] == "cancelled"} <= cancelled | {
-        job_id for job_id, job in by_id.items() if job["name"] in unheard
-    } | cancelled
+            assert job_id in asked_to_cancel, job
     return jobs
 
 

@@ -134,7 +134,8 @@ class Explainer:
 
     def __init__(self, built: Built, job_ids: Sequence[str] | None = None) -> None:
         self._built, self._state, self._job_ids = built, built.state, job_ids
-        self._of_class: dict[int, tuple[tuple[PoolReason, ...], tuple[Change, ...]]] = {}
+        self._pools_of_class: dict[int, tuple[PoolReason, ...]] = {}
+        self._sooner_of_class: dict[int, tuple[Change, ...]] = {}
         self._holders_of: dict[int, tuple[tuple[str, int, int], ...]] = {}
 
     def explain(self, job: int) -> Explanation:
@@ -157,10 +158,10 @@ class Explainer:
             raise NotWaitingError(f"job {job} does not wait")
         if rec["hold"] >= 0:
             return self._held(job, int(rec["hold"]))
-        if c not in self._of_class:
-            pools = tuple(self._in_pool(c, int(p)) for p in self._pools_of(c))
-            self._of_class[c] = pools, tuple(self._sooner(c))
-        pools, sooner = self._of_class[c]
+        pools = self._reasons(c)
+        if c not in self._sooner_of_class:
+            self._sooner_of_class[c] = tuple(self._sooner(c))
+        sooner = self._sooner_of_class[c]
         nearest = min(pools, key=lambda found: NEARNESS.index(found.reason))
         first = int(s.cls[c]["root"])
         if first != job:
@@ -170,6 +171,29 @@ class Explainer:
         where = nearest.pool if len(pools) == 1 else f"{nearest.pool}, nearest of {len(pools)}"
         message = f"{nearest.message} (pool {where})"
         return Explanation(job, nearest.reason, RULE[nearest.reason], message, -1, pools, sooner)
+
+    def reason(self, job: int) -> Reason:
+        """The reason alone, which costs a part of what `explain` does.
+
+        Raises
+        ------
+        NotWaitingError
+            As of `explain`.
+        """
+        s = self._state
+        rec = s.job[job]
+        c = int(rec["cls"])
+        if s.cls[c]["num_pools"] == 0 or rec["state"] != k.PENDING or rec["hold"] >= 0:
+            return self.explain(job).reason
+        if int(s.cls[c]["root"]) != job:
+            return Reason.BEHIND
+        return min((found.reason for found in self._reasons(c)), key=NEARNESS.index)
+
+    def _reasons(self, c: int) -> tuple[PoolReason, ...]:
+        """Of each pool that jobs of a class may use."""
+        if c not in self._pools_of_class:
+            self._pools_of_class[c] = tuple(self._in_pool(c, int(p)) for p in self._pools_of(c))
+        return self._pools_of_class[c]
 
     def _called(self, job: int) -> int | str:
         return job if self._job_ids is None else self._job_ids[job]

@@ -74,7 +74,7 @@ class Dependency(FileModel):
 class Array(FileModel):
     """Many jobs of one file; each finds its index in `DURE_ARRAY_INDEX`."""
 
-    indices: tuple[int, ...] = Field(min_length=1, max_length=ARRAY_MAX, description="Their indices, each once.")
+    indices: tuple[Annotated[int, Field(ge=0, lt=10**9)], ...] = Field(min_length=1, max_length=ARRAY_MAX, description="Their indices, each once.")
     limit: int = Field(default=0, ge=0, le=ARRAY_MAX, description="So many may run at one time; 0: all.")
 
 

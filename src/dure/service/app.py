@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 
 from dure import __version__
 from dure.service.commands import expire_silent
-from dure.service.errors import MEDIA_TYPE, Problem, problem_response, unavailable
+from dure.service.errors import MEDIA_TYPE, Problem, internal, problem_response, unavailable
 from dure.service.front import Front
 from dure.service.logs import LogFiles
 from dure.service.metrics import Metrics
@@ -223,7 +223,7 @@ async def _unreadable(_request: Request, error: Exception) -> Response:
 
 
 async def _failed(_request: Request, _error: Exception) -> Response:
-    return problem_response(Problem(500, "Internal error", "this is a fault of the service; it is in its log"))
+    return problem_response(internal())
 
 
 def described(*statuses: int) -> dict[int | str, dict[str, Any]]:

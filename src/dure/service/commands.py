@@ -68,6 +68,8 @@ def request_of(spec: JobSpec, job_id: str, member: str, project: str, user: str,
             raise invalid(f"{spec.begin!r} is not an ISO 8601 moment", "begin") from None
         if moment.tzinfo is None:
             raise invalid("give the offset from UTC, as in 2026-12-01T09:00:00+09:00", "begin")
+        if not 1970 < moment.year < 9999:
+            raise invalid(f"{spec.begin!r} is too far away", "begin")
         begin_ms = int(moment.timestamp() * 1000)
     return JobRequest(
         job_id, member, project, user, gpus=r.gpus, gpus_per_node=r.gpus_per_node, gpu_milli=r.gpu_milli,

@@ -69,6 +69,11 @@ def invalid(detail: str, field_name: str = "") -> Problem:
     return Problem(422, "Invalid request", detail, errors)
 
 
+def internal() -> Problem:
+    """500: a fault of the service."""
+    return Problem(500, "Internal error", "this is a fault of the service; it is in its log")
+
+
 def unavailable(detail: str) -> Problem:
     """503: this service cannot write now; the same request may succeed later."""
     return Problem(503, "Service unavailable", detail, headers={"Retry-After": "1"})

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
 from dure.core.explain import Explainer, Explanation, NotWaitingError
+from dure.core.live import LiveJob
 from dure.model.jobs import Trace, make_jobs
 from dure.policy.kernels import layout as k
 from dure.service.identity import Principal
@@ -37,6 +40,8 @@ from dure.twin.replay import make_world
 #: Words for the states of a node, by the kernels' numbers.
 _NODE_STATES: tuple[Any, ...] = ("up", "down", "quarantined", "spare", "offline", "silent")
 _JOB_IN_TEXT = re.compile(r"\bjob ([0-9a-z_]+)")
+#: So old may be what lists say of why jobs wait.
+REASONS_S = 2.0
 #: An agent not heard for so long is not connected.
 SILENT_MS = 60_000
 
@@ -57,8 +62,11 @@ class Foresight:
         self._writer, self._clock_s = writer, clock_s
         self._seq, self._made_s = -1, -1e9
         self._starts: dict[str, int] = {}
+        self._foreseeing = threading.Lock()
         self._explainer: Explainer | None = None
         self._explained_seq = -1
+        self._reasoner: Explainer | None = None
+        self._reasoned: tuple[object, float] = (None, -1e9)
 
     def explain(self, job_id: str) -> Explanation | None:
         """Why a job waits; None: it does not, or the policy has not seen it."""
@@ -75,11 +83,37 @@ class Foresight:
             except NotWaitingError:
                 return None
 
+    def reasons(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """Why each of some jobs waits, as lists show it: what is said of jobs of one kind may be some seconds old."""
+        out: dict[str, str] = {}
+        if not job_ids:
+            return out
+        with self._writer.lock:
+            alliance, now_s = self._writer.alliance, self._clock_s()
+            state = alliance.policy_core.state
+            if self._reasoner is None or self._reasoned[0] is not state or now_s - self._reasoned[1] > REASONS_S:
+                self._reasoner, self._reasoned = Explainer(alliance.policy_core.built), (state, now_s)
+            for job_id in job_ids:
+                job = alliance.jobs.get(job_id)
+                if job is None or job.row < 0:
+                    out[job_id] = _before_the_policy(job)
+                    continue
+                with suppress(NotWaitingError):
+                    out[job_id] = self._reasoner.reason(job.row).value
+        return out
+
     def expected_start_ms(self, job_id: str, max_age_s: float = 10.0) -> int | None:
         """When a waiting job is expected to start, epoch ms; None: not foreseen."""
-        if self._seq != self._writer.seq and self._clock_s() - self._made_s > max_age_s:
-            self._foresee()
+        if self._is_old(max_age_s) and self._foreseeing.acquire(blocking=self._seq < 0):
+            try:
+                if self._is_old(max_age_s):
+                    self._foresee()
+            finally:
+                self._foreseeing.release()
         return self._starts.get(job_id)
+
+    def _is_old(self, max_age_s: float) -> bool:
+        return self._seq != self._writer.seq and self._clock_s() - self._made_s > max_age_s
 
     def _foresee(self) -> None:
         writer, alliance = self._writer, self._writer.alliance
@@ -99,6 +133,15 @@ class Foresight:
         self._starts = {
             name: int(at) + alliance.start_ms for name, at in zip(names, starts, strict=True) if at >= 0
         }
+
+
+def _before_the_policy(job: LiveJob | None) -> str:
+    """Why a job waits that the policy has not seen; empty: it has."""
+    if job is None or job.row >= 0:
+        return ""
+    if job.unmet:
+        return "dependency"
+    return "array_limit" if job.request.array_limit else "begin_time"
 
 
 class _Names(Sequence[str]):
@@ -131,11 +174,17 @@ class Views:
 
     def job(self, row: dict[str, Any]) -> JobView:
         """A row of the read model as lists show it."""
-        reason = expected = None
-        if row["state"] == "PENDING" and self.writer.alliance is not None:
-            found = self.foresight.explain(row["job_id"])
-            reason = self._reason(row["job_id"], found)
-            expected = row["promised_ms"]
+        return self.job_views([row])[0]
+
+    def job_views(self, rows: Sequence[dict[str, Any]]) -> list[JobView]:
+        """Rows of the read model as lists show them."""
+        waiting = [row["job_id"] for row in rows if row["state"] == "PENDING"]
+        reasons = self.foresight.reasons(waiting)
+        return [self._job(row, reasons.get(row["job_id"]) or None) for row in rows]
+
+    @staticmethod
+    def _job(row: dict[str, Any], reason: str | None) -> JobView:
+        expected = row["promised_ms"] if row["state"] == "PENDING" else None
         return JobView(
             **{name: row[name] for name in ("job_id", "name", "project", "member", "user", "state", "attempt", "gpus",
                                             "exit_code", "array_index")},
@@ -146,16 +195,6 @@ class Views:
             progress=json.loads(row["progress"]) if row["progress"] else None, nodes=json.loads(row["nodes"]),
             limit_s=row["limit_s"],
         )  # fmt: skip
-
-    def _reason(self, job_id: str, found: Explanation | None) -> str | None:
-        if found is not None:
-            return found.reason.value
-        job = self.writer.alliance.jobs.get(job_id)
-        if job is None or job.row >= 0:
-            return None
-        if job.unmet:
-            return "dependency"
-        return "array_limit" if job.request.array_limit else "begin_time"
 
     def jobs(
         self, who: Principal, limit: int, after: str | None, where: dict[str, Any], text: str | None = None
@@ -179,7 +218,7 @@ class Views:
             found = {row["job_id"]: row for row in rows}
             rows = [found[job_id] for job_id in sorted(found, reverse=True)[:limit]]
         following = rows[-1]["job_id"] if len(rows) == limit else None
-        return JobList(jobs=[self.job(row) for row in rows], next=following)
+        return JobList(jobs=self.job_views(rows), next=following)
 
     def _names(self, who: Principal, job_id: str) -> str | None:
         """What the caller may know of whose job that is: nothing where it may see the job itself, else its member."""
@@ -219,14 +258,14 @@ class Views:
         if row["promised_ms"]:
             expected = row["promised_ms"]
         if found is None:
-            reason = self._reason(job_id, None) if row["state"] == "PENDING" else None
+            reason = _before_the_policy(self.writer.alliance.jobs.get(job_id)) if row["state"] == "PENDING" else ""
             words = {
                 "dependency": "it waits for other jobs: " + ", ".join(sorted(self.writer.alliance.jobs[job_id].unmet)),
                 "array_limit": "as many jobs of its array run as may", "begin_time": "its moment has not come",
             } if reason else {}  # fmt: skip
-            message = words.get(reason or "", f"it does not wait: it is {row['state'].lower()}")
+            message = words.get(reason, f"it does not wait: it is {row['state'].lower()}")
             return ExplanationForm(
-                job_id=job_id, state=row["state"], reason=reason, rule=None, message=message, missing={}, held_by=[],
+                job_id=job_id, state=row["state"], reason=reason or None, rule=None, message=message, missing={}, held_by=[],
                 expected_start=None, would_start_if=[], pools=[],
             )  # fmt: skip
         pools: list[dict[str, Any]] = [

@@ -28,7 +28,7 @@ from dure.model.events import Start, Step, Stimulus, Tick
 from dure.policy.config import named_policy
 from dure.ports.event_log import LogConflictError, LogUnwritableError
 from dure.service.clock import ForwardClock
-from dure.service.errors import Problem, unavailable
+from dure.service.errors import Problem, internal, unavailable
 from dure.service.projection import Desk, Lease, lease_of_row, project_step
 from dure.store.store import Changes, Entry, Store, StoreError, sealed
 
@@ -287,7 +287,7 @@ class Writer:
                 self._restore()
                 for one in asked:
                     if not one.future.done():
-                        one.future.set_exception(Problem(500, "Internal error", "the core refused it; nothing was done"))
+                        one.future.set_exception(internal())
                 return
             self._write(batch)
 
@@ -298,7 +298,7 @@ class Writer:
 
     def _plan(self, one: Asked, batch: Batch) -> None:
         try:
-            plan = one.command(self)
+            plan = self._asked_for(one)
             if plan.is_quiet:
                 batch.changes.extend(plan.changes)
             elif plan.stimuli or plan.facts:
@@ -308,6 +308,16 @@ class Writer:
         else:
             batch.answers.append((one.future, plan.result))
 
+    def _asked_for(self, one: Asked) -> Plan:
+        """What a command wants; a fault in it is its caller's alone, as the core has not been told of it."""
+        try:
+            return one.command(self)
+        except DureError:
+            raise
+        except Exception as error:
+            log.exception("command failed", actor=one.actor)
+            raise internal() from error
+
     def _step(self, actor: str, plan: Plan, batch: Batch) -> None:
         at_ms = self.now_ms()
         began = time.perf_counter()
@@ -315,7 +325,7 @@ class Writer:
             effects = self.alliance.apply(at_ms, plan.stimuli) if plan.stimuli else []
         except UnknownJobError:
             raise
-        except DureError as error:
+        except Exception as error:
             raise StateBrokenError(str(error)) from error
         self.cycle_s.append(time.perf_counter() - began)
         if len(self.cycle_s) > 4096:
@@ -333,11 +343,16 @@ class Writer:
         if batch.entries or not batch.changes.is_empty():
             try:
                 self.store.append_all(batch.entries, batch.changes)
-            except (LogConflictError, LogUnwritableError) as error:
-                log.error("log not written", error=str(error))
+            except Exception as error:
+                if isinstance(error, LogConflictError | LogUnwritableError):
+                    log.error("log not written", error=str(error))
+                    problem = unavailable(str(error))
+                else:
+                    log.exception("log not written")
+                    problem = internal()
                 if not self._is_there_after_all(batch):
                     for future, _ in batch.answers:
-                        future.set_exception(unavailable(str(error)))
+                        future.set_exception(problem)
                     batch.answers.clear()
                     return
         changed = self.desk.take_changed()
