@@ -126,7 +126,9 @@ class Foresight:
             trace = Trace(jobs, [], [], [], [], [], "live")
             at_ms = max(writer.now_ms() - alliance.start_ms, alliance.policy_core.now_ms)
             world = make_world(trace, alliance.fleet, built, at_ms)
-            world.w[3] = num  # all of them have been submitted: none is to come
+            # All jobs have been submitted; nodes come when agents offer them, not on a date; terms begun have begun.
+            world.w[3], world.w[4] = num, len(world.fault_at_ms)
+            world.w[5] = np.searchsorted(world.wake_ms, at_ms, side="right")
             rows, starts = expected_starts(built.state, world, at_ms)
             names = [alliance.job_at(int(j)) for j in rows]
             self._seq, self._made_s = writer.seq, self._clock_s()
