@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 OUT := out
+ACCASIM := .venv-accasim
 
 .PHONY: setup run live test test-slow check bench docs clean
 
@@ -37,7 +38,13 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup
+# A peer that is measured beside, in an environment of its own: nothing else needs it.
+$(ACCASIM)/.ready: benchmarks/requirements-accasim.txt
+	test -x $(ACCASIM)/bin/python || $(PYTHON) -m venv $(ACCASIM)
+	$(ACCASIM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	touch $@
+
+bench: setup $(ACCASIM)/.ready
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/latest.json
 	$(BIN)/python benchmarks/table.py
 
@@ -47,4 +54,4 @@ docs: setup
 	$(BIN)/python -m dure.cli.slurm.docs
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist
+	rm -rf $(VENV) $(ACCASIM) $(OUT) build dist
