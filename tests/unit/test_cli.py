@@ -305,4 +305,4 @@ def test_each_command_and_option_is_documented(name, command):
     for option in command.params:
         if isinstance(option, click.Option):
             assert option.opts[0] in page
-    assert any(option.name == "is_json" for option in command.params) or name in ("agent", "tour", "compile")
+    assert any(option.name == "is_json" for option in command.params) or name in ("agent", "compile", "serve", "tour", "up")

@@ -237,7 +237,7 @@ class Explainer:
         """Pick the nodes of a hold; their number."""
         s, n, num = self._state, int(hold["head"]), 0
         while n >= 0:
-            s.pick[num] = n, int(hold["need"])
+            s.pick[num] = n, int(s.node[n]["hold_need"])
             n, num = int(s.node[n]["hold_next"]), num + 1
         return num
 
