@@ -165,21 +165,6 @@ def is_small(S: State, c: int, p: int) -> bool:
 
 
 @kernel
-def may_preempt_in(S: State, c: int, p: int) -> bool:
-    """`may_preempt`, and whether the member has jobs in the pool that may stand far enough behind; cheap."""
-    if not may_preempt(S, c):
-        return False
-    cls = S.cls[c]
-    cell = S.mp[cls.member, p]
-    own_milli = cell.use_g + cell.use_b
-    return (
-        own_milli > 0
-        and own_milli + S.pool[p].free_milli >= cls.num_gpus * 1000
-        and S.job[cls.root].rank + S.g[0].margin_ms < cell.last_rank
-    )
-
-
-@kernel
 def may_hold(S: State, c: int, p: int) -> bool:
     """Whether the head of a class has waited long enough to hold nodes that are still busy (rule 5); cheap.
 

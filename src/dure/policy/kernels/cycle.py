@@ -12,7 +12,6 @@ from dure.policy.kernels.admit import (
     may_fit,
     may_hold,
     may_preempt,
-    may_preempt_in,
     preempt_every_ms,
     reclaim_for,
     reserve_for,
@@ -49,8 +48,7 @@ CAME_MAX = 32
 def best_class(S: State, m: int, p: int, fill: int, gain: int, is_claiming: bool, is_preempting: bool) -> int:
     """The member's class that goes next in pool p, not yet tried in this fill; -1: none.
 
-    Looks only at classes for which something may have changed: see `may_fit` and its like. A class that has just come
-    makes no room before `take_arrivals` has tried it on all that is free.
+    Looks only at classes for which something may have changed: see `may_fit` and its like.
     """
     best = -1
     c = S.member[m].head
@@ -60,14 +58,9 @@ def best_class(S: State, m: int, p: int, fill: int, gain: int, is_claiming: bool
             and S.need[c, p] != NEED_NEVER
             and (
                 may_fit(S, c, p, gain)
-                or (
-                    not S.cls[c].has_come
-                    and (
-                        (is_claiming and may_claim(S, c, p))
-                        or (is_preempting and may_preempt_in(S, c, p))
-                        or may_hold(S, c, p)
-                    )
-                )
+                or (is_claiming and may_claim(S, c, p))
+                or (is_preempting and may_preempt(S, c))
+                or may_hold(S, c, p)
             )
             and (best < 0 or class_before(S, c, best))
         ):
@@ -131,8 +124,6 @@ def fill_member(S: State, m: int, p: int, is_borrowed: int, fill: int, gain: int
         if outcome == 1:
             continue
         S.cls[c].tried = fill
-        if S.cls[c].has_come:
-            continue
         if outcome == 2:
             # Holding nodes would not bring power; sending borrowers of the site away does.
             if is_claiming:
@@ -226,7 +217,6 @@ def start_ready(S: State) -> None:
         if not has_power(S, p, num, 0):
             # The gang keeps its nodes; a release at the site looks at it again. Within its share, borrowers
             # leave for it; what then still lacks is the share's own use, which is no breach.
-            S.pool[p].is_stalled = 1
             if kind == HOLD_RECLAIM:
                 reclaim_power(S, p, S.g[0].lacking_w, j)
                 job.claim_ms = -1
@@ -270,8 +260,7 @@ def fill_pool(S: State, p: int) -> None:
     gain = pool.gain if pool.power_seen == site.opened else GAIN_ALL
     pool.gain = -1
     pool.power_seen = site.opened
-    h = pool.hold if pool.is_stalled else -1
-    pool.is_stalled = 0
+    h = pool.hold
     while h >= 0:
         if S.hold[h].missing == 0:
             mark_ready(S, h)
@@ -296,7 +285,7 @@ def fill_pool(S: State, p: int) -> None:
                 m = S.order[i]
                 if S.member[m].head >= 0 and S.mp[m, p].right:
                     fill_member(S, m, p, 1, fill, gain, is_preempting)
-    if pool.free_milli > 0 and pool.num_elastic > 0:
+    if pool.free_milli > 0:
         grow_elastic(S, p)
 
 
@@ -513,7 +502,7 @@ def on_rerank(S: State, j: int) -> None:
     s = job.seg if job.run_rank != old else -1
     while s >= 0:
         n = S.seg[s].node
-        if S.node[n].first_rank >= min(old, job.run_rank) or S.node[n].last_rank <= max(old, job.run_rank):
+        if S.node[n].first_rank >= min(old, job.run_rank):
             recount_tenants(S, n)
         s = S.seg[s].next
     if S.g[0].queue_jobs > 0 and S.g[0].now_ms >= S.pool[job.pool].preempt_at_ms:

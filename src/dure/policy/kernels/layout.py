@@ -33,17 +33,16 @@ HOLD_BACKFILL, HOLD_RECLAIM, HOLD_RANK, HOLD_RESERVED = 0, 1, 2, 3
 START, VACATE, SHRINK, GROW, QUARANTINE, HOLD = 1, 2, 3, 4, 5, 6
 
 GPUS_MAX = 16
-#: Rows of the node bitmap: free GPU count 0..16, the largest partly free GPU in eighths 1..8, whether anything on the
-#: node is above a guarantee, and, for each number of GPUs 1..16, whether so many could be had if all that is left.
+#: Rows of the node bitmap: free GPU count 0..16, the largest partly free GPU in eighths 1..8, and whether
+#: anything on the node is above a guarantee.
 ROW_PARTIAL = GPUS_MAX + 1
 ROW_OVER = ROW_PARTIAL + 8
-NUM_ROWS = ROW_OVER + 1 + GPUS_MAX
+NUM_ROWS = ROW_OVER + 1
 #: `POOL.scored`: whose places in a pool are chosen by what they lose of the load expected (rule 4).
 SCORED_SHARING, SCORED_ALL = 1, 2
 #: `State.need` of a pool that a class may never use; `POOL.gain` when anything may have come free.
 NEED_NEVER, GAIN_ALL = 127, 126
-#: Rows of the bitmaps of racks and blocks: wholly free nodes, the last row for as many and more.
-RACK_ROWS, BLOCK_ROWS = 33, 129
+RACK_ROWS = 33
 NUM_BUCKETS = 48
 
 G = np.dtype(
@@ -237,9 +236,7 @@ POOL = np.dtype(
         ("rack1", i8),
         ("block0", i8),
         ("block1", i8),
-        ("rack_nodes", i8),
         ("block_nodes", i8),
-        ("whole", i8),
         ("per_node", i8),
         ("site", i8),
         ("home", i8),
@@ -252,14 +249,12 @@ POOL = np.dtype(
         ("cursor", i8),
         ("over_milli", i8),
         ("over_segs", i8),
-        ("num_elastic", i8),
         ("preempt_at_ms", i8),
         ("gain", i8),
         ("clear", i8),
         ("power_seen", i8),
         ("even_cpu", i8),
         ("is_dirty", i1),
-        ("is_stalled", i1),
         ("is_plain", i1),
         ("scored", i1),
         ("slices", i1),
@@ -321,10 +316,8 @@ NODE = np.dtype(
         ("hold_need", i8),
         ("over_milli", i8),
         ("over_segs", i8),
-        ("claimable", i8),
         ("used_milli", i8),
         ("first_rank", i8),
-        ("last_rank", i8),
         ("owner", i8),
         ("num", i8),
         ("free", i8),
@@ -422,7 +415,6 @@ class State(ArrayBundle):
     block: NDArray[Any]
     bits: NDArray[Any]
     rack_bits: NDArray[Any]
-    block_bits: NDArray[Any]
     hold: NDArray[Any]
     dec: NDArray[Any]
     hist: NDArray[Any]
@@ -461,7 +453,6 @@ class State(ArrayBundle):
         "block": (DOMAIN, 1),
         "bits": (np.uint64, 2),
         "rack_bits": (np.uint64, 2),
-        "block_bits": (np.uint64, 2),
         "hold": (HOLD_REC, 1),
         "dec": (DECISION, 1),
         "hist": (np.int32, 2),

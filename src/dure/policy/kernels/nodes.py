@@ -5,7 +5,7 @@ from __future__ import annotations
 from dure.policy.kernels.bits import clear_bit, gpus_in, set_bit
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.expected import gpu_chosen
-from dure.policy.kernels.layout import BLOCK_ROWS, GPUS_MAX, RACK_ROWS, ROW_OVER, ROW_PARTIAL, UP, State
+from dure.policy.kernels.layout import RACK_ROWS, ROW_PARTIAL, UP, State
 
 #: Slices of a GPU that follows NVIDIA's profiles, and what 1 to 7 of them take: 1g, 2g, 3g, 4g, and the whole.
 MIG_SLICES = 7
@@ -131,21 +131,14 @@ def unindex(S: State, n: int) -> None:
 
 @kernel
 def rack_add(S: State, r: int, delta: int) -> None:
-    """Count a wholly free node into (or out of) its rack, block and pool."""
+    """Count a wholly free node into (or out of) its rack and block."""
     rack = S.rack[r]
     if rack.whole > 0:
         clear_bit(S.rack_bits, min(rack.whole, RACK_ROWS - 1), r)
     rack.whole += delta
     if rack.whole > 0:
         set_bit(S.rack_bits, min(rack.whole, RACK_ROWS - 1), r)
-    b = S.node[rack.node0].block
-    block = S.block[b]
-    if block.whole > 0:
-        clear_bit(S.block_bits, min(block.whole, BLOCK_ROWS - 1), b)
-    block.whole += delta
-    if block.whole > 0:
-        set_bit(S.block_bits, min(block.whole, BLOCK_ROWS - 1), b)
-    S.pool[S.node[rack.node0].pool].whole += delta
+    S.block[S.node[rack.node0].block].whole += delta
     S.g[0].whole_free += delta
 
 
@@ -182,27 +175,9 @@ def note_gain(S: State, n: int) -> None:
 
 
 @kernel
-def index_claimable(S: State, n: int) -> None:
-    """Keep the bitmaps of how many GPUs a node could give to a claim up to date; none while nothing on it is lent."""
-    node = S.node[n]
-    rows = 0
-    if node.over_segs > 0 and node.state == UP and node.hold < 0:
-        # Whole GPUs, and one where some are shared: then the parts may be the last on it.
-        is_shared = node.over_milli % 1000 != 0 or node.used_milli < (node.num - node.free) * 1000
-        rows = 1 + min(node.free + node.over_milli // 1000 + (1 if is_shared else 0), GPUS_MAX)
-    while node.claimable < rows:
-        set_bit(S.bits, ROW_OVER + node.claimable, n)
-        node.claimable += 1
-    while node.claimable > rows:
-        node.claimable -= 1
-        clear_bit(S.bits, ROW_OVER + node.claimable, n)
-
-
-@kernel
 def count_clear(S: State, n: int) -> None:
     """Keep count, by rack, block and pool, of the nodes on which nothing stands but what is above a guarantee."""
     node = S.node[n]
-    index_claimable(S, n)
     is_clear = node.state == UP and node.hold < 0 and node.num > 0 and node.used_milli == node.over_milli
     if is_clear == (node.is_clear == 1):
         return
@@ -226,17 +201,15 @@ def lowest_gpus(mask: int, count: int) -> int:
 
 @kernel
 def count_tenant(S: State, n: int, j: int) -> None:
-    """Count a job in what a node keeps of its jobs: when the last ends, first and last rank, whose they are if one's."""
+    """Count a job in what a node keeps of its jobs: when the last ends, the first rank, whose they are if one's."""
     node = S.node[n]
     job = S.job[j]
     m = S.cls[job.cls].member
     if node.free_at_ms == 0:
-        node.first_rank = node.last_rank = job.run_rank
-        node.owner = m
+        node.first_rank, node.owner = job.run_rank, m
     elif node.owner != m:
         node.owner = -1
     node.first_rank = min(node.first_rank, job.run_rank)
-    node.last_rank = max(node.last_rank, job.run_rank)
     node.free_at_ms = max(node.free_at_ms, job.pred_end_ms, 1)
 
 

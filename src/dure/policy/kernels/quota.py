@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dure.policy.kernels.bits import gpus_in
+from dure.policy.kernels.bits import clear_bit, gpus_in, set_bit
 from dure.policy.kernels.compile import kernel
-from dure.policy.kernels.layout import GAIN_ALL, NEVER_MS, RUNNING, State
+from dure.policy.kernels.layout import GAIN_ALL, NEVER_MS, ROW_OVER, RUNNING, State
 from dure.policy.kernels.nodes import count_clear, milli_in
 
 #: What an agreement says to a loan.
@@ -136,18 +136,9 @@ def notice_ms(S: State, m: int, p: int) -> int:
 
 
 @kernel
-def count_elastic(S: State, j: int, sign: int) -> None:
-    """Count a borrowed job in (or out of) those of its pool that may grow."""
-    cls = S.cls[S.job[j].cls]
-    if cls.max_gpus > cls.min_gpus:
-        S.pool[S.job[j].pool].num_elastic += sign
-
-
-@kernel
 def over_link(S: State, j: int) -> None:
     """Put a job at the end of its member's borrowed jobs in its pool."""
     job = S.job[j]
-    count_elastic(S, j, 1)
     cell = S.mp[S.cls[job.cls].member, job.pool]
     job.over_prev = cell.over_last
     job.over_next = -1
@@ -162,7 +153,6 @@ def over_link(S: State, j: int) -> None:
 def over_unlink(S: State, j: int) -> None:
     """Take a job out of that list."""
     job = S.job[j]
-    count_elastic(S, j, -1)
     cell = S.mp[S.cls[job.cls].member, job.pool]
     if job.over_prev >= 0:
         S.job[job.over_prev].over_next = job.over_next
@@ -188,6 +178,10 @@ def over_on_nodes(S: State, j: int, sign: int) -> None:
         S.pool[job.pool].over_milli += sign * amount
         S.node[n].over_segs += sign
         S.pool[job.pool].over_segs += sign
+        if S.node[n].over_segs > 0:
+            set_bit(S.bits, ROW_OVER, n)
+        else:
+            clear_bit(S.bits, ROW_OVER, n)
         count_clear(S, n)
         s = seg.next
 
@@ -220,12 +214,10 @@ def charge(S: State, j: int, milli: int) -> None:
 
 @kernel
 def promote(S: State, m: int, p: int) -> None:
-    """Count borrowed jobs to the member's share, the oldest `scan_max` first, where the share has room again."""
+    """Count borrowed jobs to the member's share, oldest first, where the share has room again."""
     cell = S.mp[m, p]
     j = cell.over
-    looked = 0
-    while j >= 0 and cell.use_g < cell.guarantee and looked < S.g[0].scan_max:
-        looked += 1
+    while j >= 0 and cell.use_g < cell.guarantee:
         job = S.job[j]
         after = job.over_next
         milli = job.alloc * milli_in(S, j)

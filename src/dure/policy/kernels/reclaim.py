@@ -7,7 +7,6 @@ import numpy as np
 from dure.policy.kernels.bits import next_bit
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
-    DURE,
     HOLD,
     HOLD_BACKFILL,
     HOLD_RANK,
@@ -63,8 +62,6 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     if kind == HOLD_RECLAIM and node.over_segs == 0:
         return NO_COST
     if need == node.num and not is_whole_victim(S, n, kind, claimant):
-        return NO_COST
-    if kind == HOLD_RANK and S.g[0].order == DURE and node.last_rank <= S.job[claimant].rank + S.g[0].margin_ms:
         return NO_COST
     cost = NO_COST
     if kind == HOLD_RECLAIM:
@@ -137,17 +134,10 @@ def plan(S: State, c: int, p: int, gpus: int, kind: int, claimant: int) -> int:
     if kind == HOLD_RANK and need <= pool.block_nodes and pool.node1 - pool.node0 > 4 * S.g[0].scan_max:
         # One's own jobs are not stopped all over a large pool for a gang that a block could hold.
         return 0
-    n0, n1 = pool.node0, pool.node1
-    if kind == HOLD_RANK:
-        # A part of the pool from where the last search ended: as much as the gang is wide, four times.
-        size = min(4 * max(need, S.g[0].scan_max), n1 - n0)
-        n0 = min(n0 + pool.cursor, n1 - size)
-        n1 = n0 + size
-        pool.cursor = n1 - pool.node0 if n1 < pool.node1 else 0
-    cost, cut = gang_cost(S, n0, n1, parts, per_node, rest, kind, claimant)
+    cost, cut = gang_cost(S, pool.node0, pool.node1, parts, per_node, rest, kind, claimant)
     if cost < 0:
         return 0
-    return pick_gang(S, n0, n1, parts, cut, per_node, rest, kind, claimant)
+    return pick_gang(S, pool.node0, pool.node1, parts, cut, per_node, rest, kind, claimant)
 
 
 @kernel
@@ -211,10 +201,8 @@ def best_domain(
     first = pool.rack0 if is_rack else pool.block0
     num = (pool.rack1 if is_rack else pool.block1) - first
     best, best_cost, best_cut = -1, NEVER_MS, 0
-    need = parts + (1 if rest > 0 else 0)
-    if need > (pool.rack_nodes if is_rack else pool.block_nodes):
-        return best, best_cut
     looked = 0
+    need = parts + (1 if rest > 0 else 0)
     is_whole = is_whole_reclaim(S, p, per_node, kind)
     limit = (1 if kind == HOLD_RANK else 4) * S.g[0].scan_max
     at = pool.node0 + pool.cursor
@@ -238,10 +226,7 @@ def best_domain(
 
 @kernel
 def plan_one(S: State, p: int, need: int, kind: int, claimant: int) -> int:
-    """The cheapest single node of the first `scan_max` that will do, from where the last search ended.
-
-    By rank, of the first `scan_max` at all: one's own jobs may all stand before the claimant.
-    """
+    """The cheapest single node, looking at no more than `scan_max` from where the last search ended."""
     pool = S.pool[p]
     size = pool.node1 - pool.node0
     best, best_cost = -1, NEVER_MS
@@ -251,20 +236,21 @@ def plan_one(S: State, p: int, need: int, kind: int, claimant: int) -> int:
     while i < size:
         n = pool.node0 + (start + i) % size
         if kind == HOLD_RECLAIM:
-            # On to the next node on which enough can be reclaimed, once round the pool.
+            # On to the next node on which something can be reclaimed, once round the pool.
             stop = pool.node1 if start + i < size else pool.node0 + start
-            over = next_bit(S.bits, ROW_OVER + need, n, stop)
+            over = next_bit(S.bits, ROW_OVER, n, stop)
             i += (over if over >= 0 else stop) - n
             if over < 0:
                 continue
             n = over
         i += 1
         cost = node_cost(S, n, need, kind, claimant)
-        if cost >= 0:
-            looked += 1
-            if cost < best_cost or (cost == best_cost and n < best):
-                best, best_cost = n, cost
-        if looked >= S.g[0].scan_max or (kind == HOLD_RANK and i >= S.g[0].scan_max):
+        if cost < 0:
+            continue
+        looked += 1
+        if cost < best_cost or (cost == best_cost and n < best):
+            best, best_cost = n, cost
+        if looked >= S.g[0].scan_max:
             pool.cursor = (start + i) % size
             break
     if best < 0:
