@@ -48,7 +48,8 @@ CAME_MAX = 32
 def best_class(S: State, m: int, p: int, fill: int, gain: int, is_claiming: bool, is_preempting: bool) -> int:
     """The member's class that goes next in pool p, not yet tried in this fill; -1: none.
 
-    Looks only at classes for which something may have changed: see `may_fit` and its like.
+    Looks only at classes for which something may have changed: see `may_fit` and its like. A class that has just come
+    makes no room before `take_arrivals` has tried it on all that is free.
     """
     best = -1
     c = S.member[m].head
@@ -58,9 +59,14 @@ def best_class(S: State, m: int, p: int, fill: int, gain: int, is_claiming: bool
             and S.need[c, p] != NEED_NEVER
             and (
                 may_fit(S, c, p, gain)
-                or (is_claiming and may_claim(S, c, p))
-                or (is_preempting and may_preempt(S, c))
-                or may_hold(S, c, p)
+                or (
+                    not S.cls[c].has_come
+                    and (
+                        (is_claiming and may_claim(S, c, p))
+                        or (is_preempting and may_preempt(S, c))
+                        or may_hold(S, c, p)
+                    )
+                )
             )
             and (best < 0 or class_before(S, c, best))
         ):
@@ -124,6 +130,8 @@ def fill_member(S: State, m: int, p: int, is_borrowed: int, fill: int, gain: int
         if outcome == 1:
             continue
         S.cls[c].tried = fill
+        if S.cls[c].has_come:
+            continue
         if outcome == 2:
             # Holding nodes would not bring power; sending borrowers of the site away does.
             if is_claiming:
