@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 OUT := out
 ACCASIM := .venv-accasim
+# Folders of the slow tests that are run.
+SLOW ?= tests
 
 .PHONY: setup run live test test-slow check bench docs clean
 
@@ -27,11 +29,11 @@ live: setup
 	$(BIN)/dure up --tour $(if $(ONCE),--once)
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 # Two processes: CI has two cores. What is skipped is named with the reason (most need the recorded traces).
 test-slow: setup
-	$(BIN)/python -m pytest -m slow -n 2 -rs
+	$(BIN)/python -m pytest $(SLOW) -m slow -n 2 -rs
 
 check: setup
 	$(BIN)/ruff check .
