@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 import threading
@@ -93,8 +94,11 @@ class Service:
         self.store.close()
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let waiting requests be woken on this loop."""
+        """Let waiting requests be woken on this loop; all is loaded by now, and stays."""
         self._loop = loop
+        # The alliance is hundreds of thousands of objects that the collector would look through again and again.
+        gc.collect()
+        gc.freeze()
 
     def _wake(self, sites: set[str]) -> None:
         if self._loop is None or self._loop.is_closed():

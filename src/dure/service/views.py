@@ -17,6 +17,7 @@ from dure.core.explain import Explainer, Explanation, NotWaitingError
 from dure.core.live import LiveJob
 from dure.model.jobs import Trace, make_jobs
 from dure.policy.kernels import layout as k
+from dure.policy.kernels.layout import State
 from dure.service.identity import Principal
 from dure.service.schemas import (
     AgentView,
@@ -116,25 +117,25 @@ class Foresight:
         return self._seq != self._writer.seq and self._clock_s() - self._made_s > max_age_s
 
     def _foresee(self) -> None:
+        """Run the twin on a copy of the state, so that the writer goes on meanwhile."""
         writer, alliance = self._writer, self._writer.alliance
         with writer.lock:
-            built = alliance.policy_core.built
-            num = int(built.state.g[0]["num_jobs"])
-            jobs = make_jobs(num)
-            jobs["submit_ms"] = built.state.job["submit_ms"][:num]
-            jobs["duration_ms"] = 0
-            trace = Trace(jobs, [], [], [], [], [], "live")
+            built, seq = alliance.policy_core.built, writer.seq
+            state = State(**{name: getattr(built.state, name).copy() for name in State.FIELDS})
             at_ms = max(writer.now_ms() - alliance.start_ms, alliance.policy_core.now_ms)
-            world = make_world(trace, alliance.fleet, built, at_ms)
-            # All jobs have been submitted; nodes come when agents offer them, not on a date; terms begun have begun.
-            world.w[3], world.w[4] = num, len(world.fault_at_ms)
-            world.w[5] = np.searchsorted(world.wake_ms, at_ms, side="right")
-            rows, starts = expected_starts(built.state, world, at_ms)
-            names = [alliance.job_at(int(j)) for j in rows]
-            self._seq, self._made_s = writer.seq, self._clock_s()
+        num = int(state.g[0]["num_jobs"])
+        jobs = make_jobs(num)
+        jobs["submit_ms"] = state.job["submit_ms"][:num]
+        jobs["duration_ms"] = 0
+        world = make_world(Trace(jobs, [], [], [], [], [], "live"), alliance.fleet, built, at_ms)
+        # All jobs have been submitted; nodes come when agents offer them, not on a date; terms begun have begun.
+        world.w[3], world.w[4] = num, len(world.fault_at_ms)
+        world.w[5] = np.searchsorted(world.wake_ms, at_ms, side="right")
+        rows, starts = expected_starts(state, world, at_ms)
         self._starts = {
-            name: int(at) + alliance.start_ms for name, at in zip(names, starts, strict=True) if at >= 0
+            alliance.job_at(int(row)): int(at) + alliance.start_ms for row, at in zip(rows, starts, strict=True) if at >= 0
         }
+        self._seq, self._made_s = seq, self._clock_s()
 
 
 def _before_the_policy(job: LiveJob | None) -> str:
