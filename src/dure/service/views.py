@@ -42,7 +42,7 @@ from dure.twin.replay import make_world
 _NODE_STATES: tuple[Any, ...] = ("up", "down", "quarantined", "spare", "offline", "silent")
 _JOB_IN_TEXT = re.compile(r"\bjob ([0-9a-z_]+)")
 #: So old may be what lists say of why jobs wait.
-REASONS_S = 2.0
+REASONS_S = 10.0
 #: An agent not heard for so long is not connected.
 SILENT_MS = 60_000
 
@@ -66,8 +66,9 @@ class Foresight:
         self._foreseeing = threading.Lock()
         self._explainer: Explainer | None = None
         self._explained_seq = -1
-        self._reasoner: Explainer | None = None
-        self._reasoned: tuple[object, float] = (None, -1e9)
+        #: Class of jobs → why its first one waits, and when that was worked out.
+        self._reason_of: dict[int, tuple[str, float]] = {}
+        self._reasoned_of: object = None
 
     def explain(self, job_id: str) -> Explanation | None:
         """Why a job waits; None: it does not, or the policy has not seen it."""
@@ -90,18 +91,29 @@ class Foresight:
         if not job_ids:
             return out
         with self._writer.lock:
-            alliance, now_s = self._writer.alliance, self._clock_s()
-            state = alliance.policy_core.state
-            if self._reasoner is None or self._reasoned[0] is not state or now_s - self._reasoned[1] > REASONS_S:
-                self._reasoner, self._reasoned = Explainer(alliance.policy_core.built), (state, now_s)
+            alliance = self._writer.alliance
+            if self._reasoned_of is not alliance:
+                self._reason_of, self._reasoned_of = {}, alliance
+            explainer = Explainer(alliance.policy_core.built)
             for job_id in job_ids:
                 job = alliance.jobs.get(job_id)
                 if job is None or job.row < 0:
                     out[job_id] = _before_the_policy(job)
-                    continue
-                with suppress(NotWaitingError):
-                    out[job_id] = self._reasoner.reason(job.row).value
+                else:
+                    with suppress(NotWaitingError):
+                        out[job_id] = self._reason(explainer, job.row)
         return out
+
+    def _reason(self, explainer: Explainer, row: int) -> str:
+        state, now_s = self._writer.alliance.policy_core.state, self._clock_s()
+        c = int(state.job[row]["cls"])
+        is_first = state.job[row]["state"] == k.PENDING and state.job[row]["hold"] < 0 and int(state.cls[c]["root"]) == row
+        if is_first and now_s - self._reason_of.get(c, ("", -1e9))[1] < REASONS_S:
+            return self._reason_of[c][0]
+        found = explainer.reason(row).value
+        if is_first:
+            self._reason_of[c] = found, now_s
+        return found
 
     def expected_start_ms(self, job_id: str, max_age_s: float = 10.0) -> int | None:
         """When a waiting job is expected to start, epoch ms; None: not foreseen."""
