@@ -35,7 +35,7 @@ def kernel(function: F) -> F:
     Numba would compile `f(S, 1)` and `f(S, 2)` apart; for a hundred kernels that calls each other this doubles
     the compiling and gains nothing.
     """
-    dispatcher = njit(cache=True)(function)
+    dispatcher = njit(cache=True, nogil=True)(function)
     if not hasattr(dispatcher, "get_call_template"):
         return function
     template = dispatcher.get_call_template
