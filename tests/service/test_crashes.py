@@ -45,7 +45,8 @@ def live_through(world: World, num_turns: int) -> None:
                 world.submit(2)
 
 
-@pytest.mark.parametrize("block", range(10))
+# A part of them always, the rest where there is time.
+@pytest.mark.parametrize("block", [0, *(pytest.param(block, marks=pytest.mark.slow) for block in range(1, 10))])
 def test_any_instant(tmp_path, block):
     cuts = 0
     for seed in range(20 * block, 20 * block + 20):
