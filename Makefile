@@ -1,14 +1,15 @@
-# make setup | run | live | test | test-slow | check | bench
+# make setup | run | live | test | test-slow | check | bench | idp
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 OUT := out
 ACCASIM := .venv-accasim
+IDP := .venv-idp
 # Folders of the slow tests that are run.
 SLOW ?= tests
 
-.PHONY: setup run live test test-slow check bench docs clean
+.PHONY: idp setup run live test test-slow check bench docs clean
 
 setup: $(STAMP)
 
@@ -46,6 +47,14 @@ $(ACCASIM)/.ready: benchmarks/requirements-accasim.txt
 	$(ACCASIM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	touch $@
 
+# A real OpenID Connect provider for the tests of signing in, which are skipped without it.
+idp: $(IDP)/.ready
+
+$(IDP)/.ready: tests/idp/requirements.txt
+	test -x $(IDP)/bin/python || $(PYTHON) -m venv $(IDP)
+	$(IDP)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	touch $@
+
 bench: setup $(ACCASIM)/.ready
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/latest.json
 	$(BIN)/python benchmarks/table.py
@@ -56,4 +65,4 @@ docs: setup
 	$(BIN)/python -m dure.cli.slurm.docs
 
 clean:
-	rm -rf $(VENV) $(ACCASIM) $(OUT) build dist
+	rm -rf $(VENV) $(ACCASIM) $(IDP) $(OUT) build dist

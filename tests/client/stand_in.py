@@ -343,7 +343,10 @@ def make_app(service: StandIn) -> FastAPI:
 
     @app.get(api + "/tokens")
     def tokens() -> Any:
-        return list(service.tokens.values())
+        return [
+            {"token_id": t["token_id"], "user": t["user"], "roles": [{k: t.get(k, "") for k in ("role", "member", "project", "site")}]}
+            for t in service.tokens.values()
+        ]
 
     @app.post(api + "/tokens", status_code=201)
     async def create_token(request: Request) -> Any:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import hashlib
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine, text
 
 from dure.model.events import Cancel, Changed, JobRequest, Placement, Released, Start, Step, Submit, Tick
 from dure.ports.event_log import LogConflictError, LogUnwritableError
+from dure.service.identity import Grant, grants_of
+from dure.store import store as store_module
 from dure.store.store import Changes, Store, StoreError, canonical, check_chain, sealed
+from dure.store.tables import metadata
 
 DOCUMENT = {"alliance": "name: Größe 한국\n", "at": "2026-01-01", "format": 1}
 
@@ -206,6 +215,28 @@ class EventLogContract:
         later = self.make()
         with pytest.raises(StoreError):
             later.open()
+
+    def test_the_migrations_make_the_tables_that_the_code_has(self, begun):
+        with begun.engine.connect() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+    def test_tokens_of_the_first_tables_keep_their_role(self):
+        old = self.make()
+        engine = create_engine(old.url)
+        config = Config()
+        config.set_main_option("script_location", str(Path(store_module.__file__).parent / "migrations"))
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "0001")
+            connection.execute(text(
+                "INSERT INTO token (token_id, hash, name, \"user\", role, member, project, site, made_ms, expires_ms, is_revoked)"
+                " VALUES ('t', 'h', 'n', 'uma', 'user', 'kaist', 'kaist/main', '', 1, 2, :no)"), {"no": False})  # fmt: skip
+        engine.dispose()
+        old.open()
+        (row,) = old.rows("token", limit=10)
+        old.close()
+        assert row["user"] == "uma"
+        assert grants_of(row) == (Grant("user", "kaist", "kaist/main"),)
 
     # --- tampering
 

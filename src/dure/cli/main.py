@@ -29,6 +29,8 @@ _COMMANDS = {
     "explain": ("dure.cli.jobs", "explain", "Why does a job wait, and until when?"),
     "forecast": ("dure.cli.twin", "forecast", "When will the waiting jobs start?"),
     "jobs": ("dure.cli.jobs", "jobs", "List jobs."),
+    "login": ("dure.cli.login", "login", "Sign in with your organisation's provider."),
+    "logout": ("dure.cli.login", "logout", "End and forget the token that `dure login` kept."),
     "logs": ("dure.cli.jobs", "logs", "What a job has written."),
     "members": ("dure.cli.shared", "members", "Shares, use and loans of the members."),
     "nodes": ("dure.cli.shared", "nodes", "The machines, and how busy they are."),

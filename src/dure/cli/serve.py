@@ -8,6 +8,8 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from dure.model.errors import InputError
 
 if TYPE_CHECKING:
     from dure.service.app import Service
+    from dure.service.oidc import OidcConfig
 
 #: Says whether it went well and whether the service is to stop.
 Tour = Callable[[], tuple[bool, bool]]
@@ -30,6 +33,7 @@ _OPTIONS = (
     click.option("--database", default="", help="SQLAlchemy URL; default: SQLite in the data folder."),
     click.option("--alliance", type=click.Path(), help="Alliance to begin with; default: the reference alliance."),
     click.option("--policy", default="dure", show_default=True, help="Policy to begin with."),
+    click.option("--oidc", type=click.Path(dir_okay=False), help="File that says how people sign in with an OpenID Connect provider."),
     click.option("--ttl-s", default=3600, type=click.IntRange(10, 30 * 86_400), show_default=True,
                  help="So long an agent goes on without contact."),
 )  # fmt: skip
@@ -41,13 +45,25 @@ def _with_options(command: Any) -> Any:
     return command
 
 
+@dataclass(frozen=True)
+class _Options:
+    """What both commands are told."""
+
+    host: str
+    port: int
+    data_dir: str | None
+    database: str
+    alliance: str | None
+    policy: str
+    oidc: str | None
+    ttl_s: int
+
+
 @click.command()
 @_with_options
-def serve(
-    host: str, port: int, data_dir: str | None, database: str, alliance: str | None, policy: str, ttl_s: int
-) -> None:
+def serve(**options: Any) -> None:
     """Run the service alone; agents come from elsewhere."""
-    _run(host, port, data_dir, database, alliance, policy, ttl_s, None)
+    _run(_Options(**options), None)
 
 
 @click.command()
@@ -58,10 +74,7 @@ def serve(
 @click.option("--gpu-type", default="", help="Type of this machine's GPUs, of the alliance's; default: its first.")
 @click.option("--tour", "is_touring", is_flag=True, help="Play a short tour through the API once it is up.")
 @click.option("--once", "is_once", is_flag=True, help="With --tour: stop after it, with exit code 0, or 1 where it failed.")
-def up(
-    host: str, port: int, data_dir: str | None, database: str, alliance: str | None, policy: str, ttl_s: int, gpus: int,
-    owner: str, gpu_type: str, is_touring: bool, is_once: bool,
-) -> None:  # fmt: skip
+def up(gpus: int, owner: str, gpu_type: str, is_touring: bool, is_once: bool, **options: Any) -> None:
     """Start everything on this machine: service, database and an agent, loaded with the reference alliance.
 
     Prints the address and, at the first start, the operator's token. Runs until it is stopped; jobs go on meanwhile and
@@ -69,15 +82,12 @@ def up(
     """
     if is_once and not is_touring:
         raise InputError("goes with --tour", field="--once")
-    is_good = _run(host, port, data_dir, database, alliance, policy, ttl_s, (gpus, owner, gpu_type), is_touring, is_once)
+    is_good = _run(_Options(**options), (gpus, owner, gpu_type), is_touring, is_once)
     if is_once and not is_good:
         sys.exit(1)
 
 
-def _run(
-    host: str, port: int, data_dir: str | None, database: str, alliance: str | None, policy: str, ttl_s: int,
-    machine: tuple[int, str, str] | None, is_touring: bool = False, is_once: bool = False,
-) -> bool:  # fmt: skip
+def _run(given: _Options, machine: tuple[int, str, str] | None, is_touring: bool = False, is_once: bool = False) -> bool:
     """Serve until stopped; whether the tour, if there was one, went well."""
     from dure.examples import example_path
     from dure.policy.config import named_policy
@@ -86,26 +96,40 @@ def _run(
     from dure.twin.files import read_text
     from dure.twin.warm import warm
 
-    named_policy(policy)
-    folder = data_folder(data_dir)
-    source = alliance or str(example_path("alliance"))
+    named_policy(given.policy)
+    oidc = _provider(given.oidc)
+    folder = data_folder(given.data_dir)
+    source = given.alliance or str(example_path("alliance"))
     text = read_text(source)
-    listener = _listen(host, port)
+    listener = _listen(given.host, given.port)
     configure_logging()
     click.echo("Getting ready (the first time this takes half a minute) …", err=True)
     warm()
-    service = Service(Settings(database or f"sqlite:///{folder / 'dure.db'}", folder, ttl_ms=ttl_s * 1000))
+    database = given.database or f"sqlite:///{folder / 'dure.db'}"
+    service = Service(Settings(database, folder, ttl_ms=given.ttl_s * 1000, oidc=oidc))
     service.store.open()
     is_new = service.store.document() is None
     if is_new:
         if machine is not None:
             text = with_machine(text, machine[0], *_owner_and_type(text, source, machine[1], machine[2]))
-        begin(service, text, source, policy)
+        begin(service, text, source, given.policy)
     service.open()
-    url = f"http://{host if host not in ('0.0.0.0', '::') else '127.0.0.1'}:{listener.getsockname()[1]}"
+    host = "127.0.0.1" if given.host in ("0.0.0.0", "::") else given.host
+    url = f"http://{host}:{listener.getsockname()[1]}"
     agent_token = _greet(service, folder, url, is_new)
     tour = _tour(url, folder, is_once) if is_touring else None
     return asyncio.run(_serve(service, listener, url, folder if machine is not None else None, agent_token, tour))
+
+
+def _provider(path: str | None) -> OidcConfig | None:
+    """The provider that people sign in with, and the packages for it."""
+    if path is None:
+        return None
+    from dure.service.oidc import load_oidc
+
+    if find_spec("authlib") is None or find_spec("itsdangerous") is None:
+        raise InputError("needs the packages of dure[oidc]", field="--oidc")
+    return load_oidc(Path(path))
 
 
 def _tour(url: str, folder: Path, is_once: bool) -> Tour:
@@ -152,7 +176,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _greet(service: Service, folder: Path, url: str, is_new: bool) -> str:
     """Say where it is; at the first start make and show the operator's token."""
-    from dure.service.up import first_tokens, keep_secret, write_client_config
+    from dure.client.settings import Settings, save_settings
+    from dure.service.up import first_tokens, keep_secret
 
     secret = folder / "agent.token"
     if is_new:
@@ -166,7 +191,7 @@ def _greet(service: Service, folder: Path, url: str, is_new: bool) -> str:
     operator = folder / "operator.token"
     if operator.is_file():
         with contextlib.suppress(OSError):
-            write_client_config(url, operator.read_text(encoding="utf-8").strip())
+            save_settings(Settings(url, operator.read_text(encoding="utf-8").strip()))
     sys.stdout.flush()
     return secret.read_text(encoding="utf-8").strip() if secret.is_file() else ""
 

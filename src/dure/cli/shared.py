@@ -120,8 +120,7 @@ def whoami(is_json: bool) -> None:
     if is_json:
         echo_json(found.model_dump(mode="json"))
         return
-    places = [f"{role.role} of {role.project or role.member or 'the alliance'}" for role in found.roles]
-    facts: dict[str, Any] = {"user": found.user, "roles": ", ".join(places) or "none"}
+    facts: dict[str, Any] = {"user": found.user, "roles": ", ".join(role.words for role in found.roles) or "none"}
     facts |= {"default project": found.default_project} if found.default_project else {}
     facts |= {"expires": shown(found.expires_at)} if found.expires_at else {}
     emit(facts, False)
@@ -167,7 +166,7 @@ def list_tokens(is_json: bool) -> None:
     from dure.client import Client
 
     columns = {
-        "TOKEN": "token_id", "NAME": "name", "USER": "user", "ROLE": "role", "MEMBER": "member", "PROJECT": "project",
+        "TOKEN": "token_id", "NAME": "name", "USER": "user", "ROLES": "role_words",
         "EXPIRES": "expires_at", "REVOKED": "is_revoked",
     }  # fmt: skip
     with Client() as dure:

@@ -92,6 +92,7 @@ _READ_PROJECTS = _reader(tuple[views.Project, ...])
 _READ_PROJECT = _reader(views.Project)
 _READ_TOKENS = _reader(tuple[views.Token, ...])
 _READ_NEW_TOKEN = _reader(views.NewToken)
+_READ_LOGIN_OFFER = _reader(views.LoginOffer)
 _READ_EVENTS = _reader(views.EventPage)
 _READ_AUDIT = _reader(views.Audit)
 
@@ -227,6 +228,16 @@ def create_token(
         | _params(member=member, project=project, site=site, expires_in_s=expires_in_s, name=name)
     )
     return Call("POST", "/tokens", _READ_NEW_TOKEN, content=content, is_idempotent=False)
+
+
+def login_offer() -> Call[views.LoginOffer]:
+    """Whether people sign in with a provider, and where."""
+    return Call("GET", "/login", _READ_LOGIN_OFFER)
+
+
+def redeem_login(code: str, verifier: str) -> Call[views.NewToken]:
+    """Give the code that a sign-in ended with for a token."""
+    return Call("POST", "/login", _READ_NEW_TOKEN, content=_json({"code": code, "verifier": verifier}), is_idempotent=False)
 
 
 def revoke_token(token_id: str) -> Call[None]:

@@ -92,6 +92,8 @@ class _Calls:
     tokens = _Method(calls.tokens)
     create_token = _Method(calls.create_token)
     revoke_token = _Method(calls.revoke_token)
+    login_offer = _Method(calls.login_offer)
+    redeem_login = _Method(calls.redeem_login)
     events = _Method(calls.events)
     audit = _Method(calls.audit)
     all_jobs = _Course(courses.all_jobs)

@@ -34,7 +34,7 @@ def load_settings() -> Settings:
     """
     url, token = os.environ.get("DURE_URL", ""), os.environ.get("DURE_TOKEN", "")
     if not url or not token:
-        kept = _read(settings_path())
+        kept = kept_settings()
         if kept and (not url or url.rstrip("/") == kept.url.rstrip("/")):
             url, token = kept.url, token or kept.token
     if not url:
@@ -42,6 +42,17 @@ def load_settings() -> Settings:
     if not url.startswith(("http://", "https://")):
         raise InputError(f"must start with http:// or https://, not {url!r}", field="DURE_URL")
     return Settings(url, token)
+
+
+def kept_settings() -> Settings | None:
+    """What the file says; None: there is none.
+
+    Raises
+    ------
+    InputError
+        The file is broken.
+    """
+    return _read(settings_path())
 
 
 def save_settings(settings: Settings) -> Path:

@@ -26,12 +26,19 @@ class Role(View):
     role: str
     member: str | None = None
     project: str | None = None
+    site: str | None = None
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return f"{self.role} of {self.project or self.member or self.site or 'the alliance'}"
 
 
 class WhoAmI(View):
     """Whose token this is."""
 
     user: str
+    token_id: str = ""
     roles: tuple[Role, ...] = ()
     default_project: str | None = None
     expires_at: datetime | None = None
@@ -279,13 +286,22 @@ class Token(View):
     token_id: str
     name: str | None = None
     user: str = ""
-    role: str = ""
-    member: str | None = None
-    project: str | None = None
-    site: str | None = None
+    roles: tuple[Role, ...] = ()
     created_at: datetime | None = None
     expires_at: datetime | None = None
     is_revoked: bool = False
+
+    @property
+    def role_words(self) -> str:
+        """Its roles, for people."""
+        return ", ".join(role.words for role in self.roles)
+
+
+class LoginOffer(View):
+    """How people sign in: ``path`` below the service's address; empty: with tokens only."""
+
+    issuer: str = ""
+    path: str = ""
 
 
 class NewToken(View):

@@ -6,8 +6,10 @@ NiceGUI's user storage keeps the token's id, never its text; the browser holds a
 from __future__ import annotations
 
 import asyncio
+import secrets
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 from nicegui import app
 
@@ -16,6 +18,8 @@ from dure.console.words import Words, preferred
 from dure.service.app import Service
 from dure.service.errors import Problem, forbidden
 from dure.service.identity import Principal, hash_of, principal_of
+from dure.service.oidc import challenge_of
+from dure.service.routes_login import PATH, redeem_code
 
 #: Where the application serves the console.
 MOUNT = "/console"
@@ -33,6 +37,29 @@ def running() -> Running:
     """What the pages show."""
     found: Running = app.state.dure
     return found
+
+
+def begin_login() -> str:
+    """Where a reader signs in with the provider, below the service's address; empty: there is none."""
+    if running().service.settings.oidc is None:
+        return ""
+    verifier = app.storage.user["login_verifier"] = secrets.token_urlsafe(48)
+    return f"{PATH}/?{urlencode({'challenge': challenge_of(verifier), 'for': 'console'})}"
+
+
+async def end_login(code: str) -> None:
+    """Note who has come back from the provider.
+
+    Raises
+    ------
+    Problem
+        401: not a good code, or another browser's; 403: someone without a role.
+    """
+    service = running().service
+    assert service.settings.oidc is not None
+    verifier = app.storage.user.pop("login_verifier", "")
+    token_id, _, _ = await redeem_code(service, service.settings.oidc, code, verifier)
+    app.storage.user["token_id"] = token_id
 
 
 def sign_in(secret: str) -> Principal:

@@ -27,6 +27,7 @@ from dure.service.errors import MEDIA_TYPE, Problem, internal, problem_response,
 from dure.service.front import Front
 from dure.service.logs import LogFiles
 from dure.service.metrics import Metrics
+from dure.service.oidc import Codes, OidcConfig
 from dure.service.schemas import ProblemForm
 from dure.service.tokens import KnownTokens
 from dure.service.views import Views
@@ -52,6 +53,8 @@ class Settings:
     silent_ms, ttl_ms, margin_ms : int
         An agent not heard for so long gets no new work; its leases live so long without contact; and so much longer
         before they are given up.
+    oidc : OidcConfig or None
+        The provider that people sign in with.
     """
 
     database: str
@@ -59,6 +62,7 @@ class Settings:
     silent_ms: int = 60_000
     ttl_ms: int = 3_600_000
     margin_ms: int = 60_000
+    oidc: OidcConfig | None = None
 
 
 class Service:
@@ -74,6 +78,7 @@ class Service:
         self.views = Views(self.store, self.writer, time.monotonic)
         self.metrics = Metrics(self)
         self.tokens = KnownTokens(self.store, self.writer)
+        self.codes = Codes(time.monotonic)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -162,7 +167,7 @@ def configure_logging(is_json: bool | None = None) -> None:
 
 def create_app(service: Service) -> FastAPI:
     """The ASGI application of a service."""
-    from dure.service import routes_admin, routes_agents, routes_alliance, routes_jobs
+    from dure.service import routes_admin, routes_agents, routes_alliance, routes_jobs, routes_login
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -176,8 +181,10 @@ def create_app(service: Service) -> FastAPI:
         openapi_url="/openapi.json", docs_url="/docs", redoc_url=None, redirect_slashes=False,
     )  # fmt: skip
     app.state.service = service
-    for module in (routes_jobs, routes_alliance, routes_admin, routes_agents):
+    for module in (routes_jobs, routes_alliance, routes_admin, routes_agents, routes_login):
         app.include_router(module.router)
+    if service.settings.oidc is not None:
+        app.mount(routes_login.PATH, routes_login.browser_app(service, service.settings.oidc))
 
     app.add_exception_handler(Problem, _refused)
     app.add_exception_handler(RequestValidationError, _malformed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -13,7 +14,7 @@ from dure.model.events import Cancel, Exited, JobRequest, LeaseLost, NodeDown, N
 from dure.model.job_file import PRIORITY, WHEN, JobSpec, Pipeline, pipeline_order
 from dure.policy.kernels import layout as k
 from dure.service.errors import Problem, forbidden, invalid, not_found
-from dure.service.identity import Grant, Principal, check_grant, hash_of, new_secret
+from dure.service.identity import Grant, Principal, check_grant, grants_of, hash_of, new_secret
 from dure.service.projection import RUN, new_job_row
 from dure.service.schemas import NewProject, NewToken, Sync
 from dure.service.writer import Command, Heard, Plan, Writer
@@ -229,38 +230,77 @@ def make_token(new: NewToken, who: Principal | None) -> Command:
     """Make a token; the result: its id, its text and when it ends. `who` None: the service itself."""
 
     def command(writer: Writer) -> Plan:
-        member = new.member or writer.projects.get(new.project, "")
-        grant = Grant(new.role, member, new.project, new.site)
+        grant = Grant(new.role, new.member or writer.projects.get(new.project, ""), new.project, new.site)
         if who is not None:
             check_grant(who, grant)
-        if new.project and new.project not in writer.projects:
-            raise not_found("project", new.project)
-        if member and member not in writer.member_names:
-            raise not_found("member", member)
-        if new.project and writer.projects[new.project] != member:
-            raise invalid(f"project {new.project!r} is not {member}'s", "member")
-        wanted = {"member_admin": "member", "project_lead": "project", "agent": "site"}.get(new.role)
-        if wanted and not getattr(grant, wanted):
-            raise invalid(f"a token of role {new.role} names a {wanted}", wanted)
-        for name in _FREE_OF[new.role]:
-            if getattr(grant, name):
-                raise invalid(f"a token of role {new.role} names no {name}", name)
-        if new.role == "user" and not member:
-            raise invalid("a token of role user names a project or a member", "project")
-        if new.site and new.site not in {s.name for s in writer.alliance.fleet.sites}:
-            raise not_found("site", new.site)
-        secret, token_id, now = new_secret(), writer.new_id(), writer.now_ms()
-        row = {
-            "token_id": token_id, "hash": hash_of(secret), "name": new.name, "user": new.user, "role": new.role,
-            "member": member, "project": new.project, "site": new.site, "made_ms": now,
-            "expires_ms": now + new.expires_in_s * 1000, "is_revoked": False,
-        }  # fmt: skip
-        plan = Plan(facts=[{"fact": "token", **{x: y for x, y in row.items() if x != "hash"}}])
-        plan.changes.add("token", row)
-        plan.result = (token_id, secret, row["expires_ms"])
-        return plan
+        _check_place(writer, grant)
+        return _new_token(writer, new.user, new.name, [grant], new.expires_in_s)
 
     return command
+
+
+def make_session(user: str, grants: Sequence[Grant], expires_in_s: int) -> Command:
+    """A token for someone whom a provider vouches for; the result is as `make_token`'s.
+
+    A role in a place that there is not (yet) is left out.
+
+    Raises
+    ------
+    Problem
+        403: no role is left.
+    """
+
+    def command(writer: Writer) -> Plan:
+        held = []
+        for grant in grants:
+            found = replace(grant, member=grant.member or writer.projects.get(grant.project, ""))
+            with suppress(Problem):
+                _check_place(writer, found)
+                held.append(found)
+        if not held:
+            raise forbidden(f"{user} has no role here: an operator maps the provider's groups to roles")
+        return _new_token(writer, user, "sign-in", held, expires_in_s)
+
+    return command
+
+
+def _check_place(writer: Writer, grant: Grant) -> None:
+    """Whether a role's place is there, and is of its kind.
+
+    Raises
+    ------
+    Problem
+        404: no such project, member or site; 422: not a place for that role.
+    """
+    if grant.project and grant.project not in writer.projects:
+        raise not_found("project", grant.project)
+    if grant.member and grant.member not in writer.member_names:
+        raise not_found("member", grant.member)
+    if grant.project and writer.projects[grant.project] != grant.member:
+        raise invalid(f"project {grant.project!r} is not {grant.member}'s", "member")
+    wanted = {"member_admin": "member", "project_lead": "project", "agent": "site"}.get(grant.role)
+    if wanted and not getattr(grant, wanted):
+        raise invalid(f"a token of role {grant.role} names a {wanted}", wanted)
+    for name in _FREE_OF[grant.role]:
+        if getattr(grant, name):
+            raise invalid(f"a token of role {grant.role} names no {name}", name)
+    if grant.role == "user" and not grant.member:
+        raise invalid("a token of role user names a project or a member", "project")
+    if grant.site and grant.site not in {s.name for s in writer.alliance.fleet.sites}:
+        raise not_found("site", grant.site)
+
+
+def _new_token(writer: Writer, user: str, name: str, grants: Sequence[Grant], expires_in_s: int) -> Plan:
+    secret, token_id, now = new_secret(), writer.new_id(), writer.now_ms()
+    forms = [grant.form() for grant in grants]
+    row = {
+        "token_id": token_id, "hash": hash_of(secret), "name": name, "user": user, "grants": json.dumps(forms),
+        "made_ms": now, "expires_ms": now + expires_in_s * 1000, "is_revoked": False,
+    }  # fmt: skip
+    plan = Plan(facts=[{"fact": "token", **{x: y for x, y in row.items() if x != "hash"}, "grants": forms}])
+    plan.changes.add("token", row)
+    plan.result = (token_id, secret, row["expires_ms"])
+    return plan
 
 
 def revoke_token(token_id: str, who: Principal) -> Command:
@@ -268,9 +308,7 @@ def revoke_token(token_id: str, who: Principal) -> Command:
 
     def command(writer: Writer) -> Plan:
         row = writer.store.row("token", token_id)
-        if row is None or not (
-            who.is_operator or who.owns_token(row["user"], row["member"]) or who.may_administer(row["member"])
-        ):
+        if row is None or not who.may_see_token(row["user"], grants_of(row)):
             raise not_found("token", token_id)
         plan = Plan(facts=[{"fact": "token revoked", "token_id": token_id}])
         plan.changes.change("token", token_id, is_revoked=True)

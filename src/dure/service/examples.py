@@ -43,6 +43,10 @@ TOKEN = _one(
     "A token for a person of a project, for thirty days",
     {"user": "minji", "role": "user", "project": "kaist/vision", "name": "laptop", "expires_in_s": 2_592_000},
 )
+LOGIN = _one(
+    "What a sign-in ended with, and what it began with",
+    {"code": "kQ3v0mJ2xWc1r8sT", "verifier": "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"},
+)
 SYNC = _one(
     "An agent with one node, on which one attempt runs",
     {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ class Grant:
     member: str = ""
     project: str = ""
     site: str = ""
+
+    def form(self) -> dict[str, str]:
+        """As tables and answers show it."""
+        return {"role": self.role, "member": self.member, "project": self.project, "site": self.site}
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,14 @@ class Principal:
         """A member's projects and tokens."""
         return self.is_operator or any(g.role == "member_admin" and g.member == member for g in self.grants)
 
-    def owns_token(self, user: str, member: str) -> bool:
-        """A token of the caller's own: names of people are each member's business, so another member's is someone else."""
-        return self.user == user and any(g.member == member for g in self.grants)
+    def may_see_token(self, user: str, grants: Sequence[Grant]) -> bool:
+        """A token, and end it: one's own, one whose every role is in a member that one administers; operators: any.
+
+        Names of people are each member's business, so another member's of the same name is someone else.
+        """
+        members = {g.member for g in grants}
+        is_own = self.user == user and bool(members & {g.member for g in self.grants})
+        return self.is_operator or is_own or all(m and self.may_administer(m) for m in members)
 
     def visible(self) -> tuple[list[str], list[str]] | None:
         """Members and projects whose jobs the caller may see; None: all."""
@@ -117,8 +127,12 @@ def principal_of(row: dict[str, Any] | None, now_ms: int) -> Principal:
     """
     if row is None or row["is_revoked"] or row["expires_ms"] <= now_ms:
         raise Problem(401, "Unauthorized", "the token is unknown, revoked or expired", headers={"WWW-Authenticate": "Bearer"})
-    grant = Grant(row["role"], row["member"], row["project"], row["site"])
-    return Principal(row["user"], (grant,), row["token_id"], row["expires_ms"])
+    return Principal(row["user"], grants_of(row), row["token_id"], row["expires_ms"])
+
+
+def grants_of(row: dict[str, Any]) -> tuple[Grant, ...]:
+    """The roles of a token's row."""
+    return tuple(Grant(**form) for form in json.loads(row["grants"]))
 
 
 def check_grant(by: Principal, grant: Grant) -> None:

@@ -12,6 +12,7 @@ from dure.service import commands, examples
 from dure.service.access import Caller, KnownQuery, Running, carry_out, need
 from dure.service.app import described
 from dure.service.audit import audit
+from dure.service.identity import grants_of
 from dure.service.schemas import (
     AuditForm,
     EventForm,
@@ -32,8 +33,8 @@ router = APIRouter(prefix="/api/v1", tags=["administration"], dependencies=[Know
 def who_am_i(service: Running, who: Caller) -> WhoAmI:
     """The caller, and what the token allows."""
     return WhoAmI(
-        user=who.user, default_project=who.default_project(sorted(service.writer.projects)),
-        roles=[{"role": g.role, "member": g.member, "project": g.project, "site": g.site} for g in who.grants],
+        user=who.user, token_id=who.token_id, default_project=who.default_project(sorted(service.writer.projects)),
+        roles=[grant.form() for grant in who.grants],
         expires_at=iso(who.expires_ms) or "",
     )  # fmt: skip
 
@@ -60,11 +61,12 @@ def list_tokens(service: Running, who: Caller) -> list[TokenView]:
     """Tokens: one's own, those of members that one administers; an operator's view is of all."""
     return [
         TokenView(
-            **{name: row[name] for name in ("token_id", "name", "user", "role", "member", "project", "site", "is_revoked")},
+            **{name: row[name] for name in ("token_id", "name", "user", "is_revoked")},
+            roles=[grant.form() for grant in grants_of(row)],
             created_at=iso(row["made_ms"]) or "", expires_at=iso(row["expires_ms"]) or "",
         )
         for row in service.store.rows("token", limit=10**6)
-        if who.is_operator or who.owns_token(row["user"], row["member"]) or (row["member"] and who.may_administer(row["member"]))
+        if who.may_see_token(row["user"], grants_of(row))
     ]  # fmt: skip
 
 

@@ -305,16 +305,27 @@ class TokenMade(Answer):
     expires_at: str
 
 
+class LoginOffer(Answer):
+    """How people sign in; both empty: with tokens only."""
+
+    issuer: str
+    path: str
+
+
+class LoginCode(Request):
+    """The code that a sign-in ended with, and the PKCE verifier (RFC 7636) that it began with."""
+
+    code: Annotated[str, Field(min_length=1, max_length=200)]
+    verifier: Annotated[str, Field(min_length=43, max_length=128, pattern=r"^[A-Za-z0-9._~-]+$")]
+
+
 class TokenView(Answer):
     """A token without its text."""
 
     token_id: str
     name: str
     user: str
-    role: str
-    member: str
-    project: str
-    site: str
+    roles: list[dict[str, str]]
     created_at: str
     expires_at: str
     is_revoked: bool
@@ -324,6 +335,7 @@ class WhoAmI(Answer):
     """The caller."""
 
     user: str
+    token_id: str
     roles: list[dict[str, str]]
     default_project: str
     expires_at: str

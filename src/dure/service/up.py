@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,15 +107,3 @@ def keep_secret(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
-
-
-def write_client_config(url: str, token: str, root: Path | None = None) -> Path:
-    """Where other commands find the service when `DURE_URL` and `DURE_TOKEN` are not set."""
-    base = root or Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    folder = base / "dure"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    keep_secret(folder / "client.json", json.dumps({"url": url, "token": token}) + "\n")
-    return folder / "client.json"
-
-
-Printer = Callable[[str], None]

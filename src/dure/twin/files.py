@@ -9,6 +9,7 @@ from dure.model.alliance import Alliance, load_alliance
 from dure.model.errors import InputError
 from dure.model.file_docs import key_tables, schema_text
 from dure.model.job_file import JobSpec, Pipeline
+from dure.model.oidc_file import OidcFile
 from dure.model.scenario import Known, Scenario, load_scenario
 from dure.model.yaml_file import FileModel
 
@@ -16,12 +17,17 @@ from dure.model.yaml_file import FileModel
 SCHEMAS: dict[str, type[FileModel]] = {
     "alliance.schema.json": Alliance,
     "job.schema.json": JobSpec,
+    "oidc.schema.json": OidcFile,
     "pipeline.schema.json": Pipeline,
     "scenario.schema.json": Scenario,
 }
 
 #: Pages of ``docs/`` and the models whose keys they list.
-PAGES: dict[str, tuple[type[FileModel], ...]] = {"alliance.md": (Alliance, Scenario), "jobs.md": (JobSpec, Pipeline)}
+PAGES: dict[str, tuple[type[FileModel], ...]] = {
+    "alliance.md": (Alliance, Scenario),
+    "jobs.md": (JobSpec, Pipeline),
+    "sign-in.md": (OidcFile,),
+}
 _BEGIN, _END = "<!-- keys of {}: made from the models -->", "<!-- end of keys -->"
 
 
