@@ -1,4 +1,4 @@
-# make setup | run | live | test | test-slow | check | bench | idp
+# make setup | run | twin | test | test-slow | check | bench | idp
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ IDP := .venv-idp
 # Folders of the slow tests that are run.
 SLOW ?= tests
 
-.PHONY: idp setup run live test test-slow check bench docs clean
+.PHONY: idp setup run twin test test-slow check bench docs clean
 
 setup: $(STAMP)
 
@@ -21,13 +21,13 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	$(BIN)/dure compile
 	touch $@
 
-# Replays a trace (a recorded one where there is one) and a day of the 260,000-GPU reference alliance.
+# A live alliance on this machine, with a tour through its API; `make run ONCE=1` ends after it with 0, or 1 where it failed.
 run: setup
-	$(BIN)/dure tour --out $(OUT)
-
-# A live alliance on this machine, with a tour through its API; `make live ONCE=1` ends after it with 0, or 1 where it failed.
-live: setup
 	$(BIN)/dure up --tour $(if $(ONCE),--once)
+
+# Replays a trace (a recorded one where there is one) and a day of the 260,000-GPU reference alliance.
+twin: setup
+	$(BIN)/dure tour --out $(OUT)
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile

@@ -1,4 +1,4 @@
-"""`dure tour`: what `make run` shows."""
+"""`dure tour`: what `make twin` shows."""
 
 from __future__ import annotations
 
