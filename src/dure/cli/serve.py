@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import sys
@@ -102,7 +103,8 @@ def _run(given: _Options, machine: tuple[int, str, str] | None, is_touring: bool
     source = given.alliance or str(example_path("alliance"))
     text = read_text(source)
     listener = _listen(given.host, given.port)
-    configure_logging()
+    # What a tour tells is not to be lost between the lines of what went as it should.
+    configure_logging(level=logging.WARNING if is_touring else logging.INFO)
     click.echo("Getting ready (the first time this takes half a minute) …", err=True)
     warm()
     database = given.database or f"sqlite:///{folder / 'dure.db'}"

@@ -148,8 +148,8 @@ class Service:
             writer.do(command, "service").result(timeout=30)
 
 
-def configure_logging(is_json: bool | None = None) -> None:
-    """Structured logs on standard error: JSON, or readable on a terminal."""
+def configure_logging(is_json: bool | None = None, level: int = logging.INFO) -> None:
+    """Structured logs on standard error from a level on: JSON, or readable on a terminal."""
     plain = sys.stderr.isatty() if is_json is None else not is_json
     structlog.configure(
         processors=[
@@ -159,7 +159,7 @@ def configure_logging(is_json: bool | None = None) -> None:
             structlog.processors.format_exc_info,
             structlog.dev.ConsoleRenderer() if plain else structlog.processors.JSONRenderer(),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
