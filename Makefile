@@ -6,6 +6,7 @@ STAMP := $(VENV)/.ready
 OUT := out
 ACCASIM := .venv-accasim
 IDP := .venv-idp
+PEERS := .venv-peers
 # Folders of the slow tests that are run.
 SLOW ?= tests
 
@@ -55,9 +56,18 @@ $(IDP)/.ready: tests/idp/requirements.txt
 	$(IDP)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	touch $@
 
-bench: setup $(ACCASIM)/.ready
+# HyperQueue and Ray, to be measured beside.
+$(PEERS)/.ready: benchmarks/requirements-peers.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	$(PEERS)/bin/python -m compileall -q $(PEERS)/lib || true
+	touch $@
+
+bench: setup $(ACCASIM)/.ready $(PEERS)/.ready
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/latest.json
 	$(BIN)/python benchmarks/table.py
+	$(BIN)/python benchmarks/live/load.py
+	$(BIN)/python benchmarks/live/peers.py
 
 # The schemas, the key tables and the tables of Slurm's options, from the models.
 docs: setup
@@ -65,4 +75,4 @@ docs: setup
 	$(BIN)/python -m dure.cli.slurm.docs
 
 clean:
-	rm -rf $(VENV) $(ACCASIM) $(IDP) $(OUT) build dist
+	rm -rf $(VENV) $(ACCASIM) $(IDP) $(PEERS) $(OUT) build dist

@@ -25,6 +25,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+IDLE_S = 4.0
 PEOPLE, WARM_S, SECONDS, CALLS_PER_S = 200, 5, 20, 0.5
 BATCH, BATCHES = 1_000, 20
 WAITING, CYCLES = 100_000, 300
@@ -90,10 +91,13 @@ class Line:
         self._host, _, self._port = url.removeprefix("http://").partition(":")
         self._head = f" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nContent-Length: "
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._used = 0.0
 
     async def ask(self, method: str, path: str, body: object = None) -> Any:
         """The answer's JSON."""
-        if self._streams is None or self._streams[0].at_eof():
+        # The service ends a connection after 5 s of silence; as a browser would, a new one is taken before that can cross a request.
+        if self._streams is None or time.perf_counter() - self._used > IDLE_S:
+            self.close()
             self._streams = await asyncio.open_connection(self._host, int(self._port))
         reader, writer = self._streams
         content = b"" if body is None else json.dumps(body).encode()
@@ -101,6 +105,7 @@ class Line:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         length = int(head.partition(b"content-length: ")[2].partition(b"\r")[0])
         data = await reader.readexactly(length)
+        self._used = time.perf_counter()
         assert head[9:10] == b"2", data
         return json.loads(data)
 

@@ -17,7 +17,6 @@ from dure.core.explain import Explainer, Explanation, NotWaitingError
 from dure.core.live import LiveJob
 from dure.model.jobs import Trace, make_jobs
 from dure.policy.kernels import layout as k
-from dure.policy.kernels.layout import State
 from dure.service.identity import Principal
 from dure.service.schemas import (
     AgentView,
@@ -133,7 +132,7 @@ class Foresight:
         writer, alliance = self._writer, self._writer.alliance
         with writer.lock:
             built, seq = alliance.policy_core.built, writer.seq
-            state = State(**{name: getattr(built.state, name).copy() for name in State.FIELDS})
+            state = built.state.copy()
             at_ms = max(writer.now_ms() - alliance.start_ms, alliance.policy_core.now_ms)
         num = int(state.g[0]["num_jobs"])
         jobs = make_jobs(num)

@@ -69,5 +69,5 @@ def forecast(trace: Trace, fleet: Fleet, policy: Policy, at_ms: int, terms: Term
             at_ms - int(job["queued_ms"][j]) if job["state"][j] == k.PENDING else 0, int(start_ms),
             explainer.explain(int(j)),
         )
-        for j, start_ms in zip(*expected_starts(state, world, at_ms), strict=True)
+        for j, start_ms in zip(*expected_starts(state.copy(), world, at_ms), strict=True)
     ]  # fmt: skip

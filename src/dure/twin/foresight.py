@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dure.model.jobs import Trace
 from dure.policy.kernels import layout as k
-from dure.policy.kernels.arrays import ArrayBundle
 from dure.policy.kernels.layout import State
 from dure.twin.loop import DELIVERY, World, expect, run_until
 from dure.twin.result import PROMISE_DTYPE
 
 #: Events between two returns from the compiled loop.
 CHUNK = 200_000
-
-Bundle = TypeVar("Bundle", bound=ArrayBundle)
 
 
 def even_moments(trace: Trace, num: int) -> list[int]:
@@ -39,8 +36,10 @@ def expected_starts(
 
     Parameters
     ----------
-    state, world
-        A run that has come to `at_ms`, at rest; neither is changed.
+    state : State
+        Of a run that has come to `at_ms`, at rest. It is used up: give a copy of what is still needed.
+    world : World
+        Of that run; not changed.
     is_told : bool
         Take the true run times instead. A yardstick: what is left of the error is due to later jobs and faults.
 
@@ -49,23 +48,18 @@ def expected_starts(
     waiting, start_ms : ndarray of int64, shape (n,)
         Indices of the jobs in ascending order; starts from the trace's start, -1: not within what is known.
     """
-    later, known = _copy(state), _without_news(world)
-    later.g[0]["now_ms"] = at_ms
-    later.g[0]["num_jobs"] = known.w[3]
-    job = later.job
+    known = _without_news(world)
+    state.g[0]["now_ms"] = at_ms
+    state.g[0]["num_jobs"] = known.w[3]
+    job = state.job
     waiting = np.flatnonzero((job["state"] == k.PENDING) | (job["state"] == k.RESERVED))
     # What is asked for is the next start, also of a job that has run before.
     job["first_start_ms"][waiting] = -1
     if not is_told:
-        expect(later, known)
-    while run_until(later, known, k.NEVER_MS - 1, k.NEVER_MS, CHUNK):
+        expect(state, known)
+    while run_until(state, known, k.NEVER_MS - 1, k.NEVER_MS, CHUNK):
         pass
     return waiting, job["first_start_ms"][waiting].copy()
-
-
-def _copy(bundle: Bundle, **instead: NDArray[Any]) -> Bundle:
-    arrays = {name: getattr(bundle, name).copy() for name in bundle.FIELDS if name not in instead}
-    return type(bundle)(**arrays, **instead)
 
 
 def _without_news(world: World) -> World:
@@ -74,8 +68,8 @@ def _without_news(world: World) -> World:
     is_known[: world.w[4]] = False
     w = world.w.copy()
     w[4] = w[1] = w[2] = w[13] = 0
-    return _copy(
-        world, fault_at_ms=world.fault_at_ms[is_known], fault_node=world.fault_node[is_known],
+    return world.copy(
+        fault_at_ms=world.fault_at_ms[is_known], fault_node=world.fault_node[is_known],
         fault_kind=world.fault_kind[is_known], samples=world.samples[:0], latency_ms=world.latency_ms[:0],
         promise=np.zeros(0, PROMISE_DTYPE), last_promise=np.full_like(world.last_promise, -1), w=w,
     )  # fmt: skip

@@ -108,7 +108,7 @@ def replay(
                 progress(int(world.w[10]), len(trace.jobs))
         wall, cpu = wall + time.perf_counter(), cpu + time.process_time()
         if at_ms < stop_ms:
-            for job, start_ms in zip(*expected_starts(built.state, world, at_ms, is_told=is_told), strict=True):
+            for job, start_ms in zip(*expected_starts(built.state.copy(), world, at_ms, is_told=is_told), strict=True):
                 note_promise(world, job, PROMISE_FORECAST, at_ms, start_ms)
     if built.state.g[0]["status"] or world.w[11]:
         raise CapacityError(f"state tables too small: {built.state.g[0]['status']}, {world.w[11]}")

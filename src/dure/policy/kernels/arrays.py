@@ -8,7 +8,7 @@ In plain Python (``NUMBA_DISABLE_JIT=1``) it is an object with attributes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from llvmlite import ir
@@ -52,6 +52,11 @@ class ArrayBundle:
             setattr(self, name, array.view(np.recarray) if is_plain else array)
         self._table = table
         self._address = int(table.ctypes.data)
+
+    def copy(self, **instead: np.ndarray[Any, Any]) -> Self:
+        """Another with the same contents, but for the arrays that are given."""
+        arrays = {name: getattr(self, name).copy() for name in self.FIELDS if name not in instead}
+        return type(self)(**arrays, **instead)
 
 
 class BundleType(types.Type):  # type: ignore[misc]
