@@ -15,6 +15,8 @@ from dure.executors.slurm.engine import Shape
 from dure.ports.executor import Launch, Run, RunState
 
 _KILLED = 137
+#: What does not end when it is killed is killed again after so long.
+KILL_AGAIN_MS = 1_000
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class SlurmAttempt:
         if self.is_over:
             return None
         if self.stop is not None:
-            return self.stop.kill_at_boot_ms
+            return self.stop.kill_at_boot_ms if self.killed_boot_ms is None else self.killed_boot_ms + KILL_AGAIN_MS
         dues = [self._limit_at(), None if self.failed_boot_ms is None else self.failed_boot_ms + PEER_WAIT_MS]
         return min((due for due in dues if due is not None), default=None)
 

@@ -28,8 +28,9 @@ _COLUMNS = {
     "JobID": 14, "ArrayJobID": 14, "ArrayTaskID": 12, "Name": 128, "State": 20, "Reason": 48, "StartTime": 24,
     "EndTime": 24, "RestartCnt": 8, "exit_code": 10,
 }  # fmt: skip
-#: Words of an error that say that no answer has come, rather than no.
-_SILENT = ("contact slurm", "timed out", "timeout", "connection refused", "zero bytes", "backup", "not responding", "standby")
+#: Words of an error that say that no answer has come, rather than no; of the second kind, that nothing was sent.
+_SILENT = ("contact slurm", "timed out", "timeout", "zero bytes", "standby", "unexpected message")
+_UNSENT = ("connect failure", "connection refused")
 
 
 class SlurmCommands:
@@ -59,7 +60,7 @@ class SlurmCommands:
         )
 
     async def jobs(self) -> list[SlurmJob]:
-        """This user's jobs that wait, run, or have ended not long ago; arrays task by task."""
+        """Jobs of this user that wait, run, or have ended not long ago; arrays task by task."""
         columns = ",".join(f"{name}:{width}" for name, width in _COLUMNS.items())
         text = await self._run("squeue", "-a", "-h", "-r", "-t", "all", f"--user={os.getuid()}", "-O", columns)
         return [parse_job(line) for line in text.splitlines() if line.strip()]
@@ -102,9 +103,15 @@ class SlurmCommands:
                 await process.wait()
         if process.returncode:
             why = " ".join(err.decode(errors="replace").split())[:500]
-            is_silent = any(word in why.lower() for word in _SILENT)
-            raise (SlurmSilentError if is_silent else SlurmRefusalError)(f"{words[0]}: {why}")
+            raise _error(words[0], why)
         return out.decode(errors="replace")
+
+
+def _error(command: str, why: str) -> SlurmSilentError | SlurmRefusalError:
+    is_sent = not any(word in why.lower() for word in _UNSENT)
+    if is_sent and not any(word in why.lower() for word in _SILENT):
+        return SlurmRefusalError(f"{command}: {why}")
+    return SlurmSilentError(f"{command}: {why}", is_sent=is_sent)
 
 
 def sbatch_options(
@@ -117,7 +124,7 @@ def sbatch_options(
         f"--nodelist={','.join(shape.nodes)}", f"--nodes={len(shape.nodes)}",
         "--ntasks-per-node=1", f"--cpus-per-task={shape.cpus}", f"--mem={shape.mem_mib}M",
         *([f"--gres={gres}"] if shape.gpus else []),
-        *([] if shape.time_min is None else [f"--time={shape.time_min}"]),
+        f"--time={'UNLIMITED' if shape.time_min is None else shape.time_min}",
         *([f"--array=0-{tasks - 1}"] if tasks > 1 else []),
         *([f"--partition={partition}"] if partition else []),
         *([f"--account={account}"] if account else []),
@@ -132,7 +139,7 @@ def parse_job(line: str) -> SlurmJob:
         found[name] = line[at : at + width].strip()
         at += width
     return SlurmJob(
-        int(found["JobID"]), _number(found["ArrayJobID"], int(found["JobID"])), _number(found["ArrayTaskID"], 0),
+        int(found["JobID"]), _number(found["ArrayJobID"], int(found["JobID"])), _number(found["ArrayTaskID"], -1),
         found["Name"], found["State"], found["Reason"], _number(found["StartTime"], -1), _number(found["EndTime"], -1),
         _number(found["RestartCnt"], 0), _number(found["exit_code"], -1),
     )  # fmt: skip
@@ -151,11 +158,11 @@ def parse_node(line: str) -> SlurmNode:
     """A line of ``scontrol -d -o show node``."""
     found = _fields(line)
     gpus = _gpus(found.get("Gres", ""))
-    states = re.sub(r"([*~#!%$@^-])$", r"+\1", found["State"]).split("+")
     return SlurmNode(
-        found["NodeName"], frozenset(states), sum(gpus.values()), next(iter(gpus)) if len(gpus) == 1 else "",
-        sum(_gpus(found.get("GresUsed", "")).values()), int(found["CPUTot"]), int(found["RealMemory"]),
-        found.get("NodeAddr", found["NodeName"]), frozenset(found.get("Partitions", "").split(",")) - {""},
+        found["NodeName"], frozenset(re.findall(r"\w+|[^\w+]", found["State"])), sum(gpus.values()), tuple(gpus),
+        sum(_gpus(found.get("GresUsed", "")).values()), int(found.get("CPUEfctv", found["CPUTot"])),
+        int(found["RealMemory"]) - int(found.get("MemSpecLimit", 0)), found.get("NodeAddr", found["NodeName"]),
+        frozenset(found.get("Partitions", "").split(",")) - {""},
     )  # fmt: skip
 
 

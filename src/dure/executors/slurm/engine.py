@@ -11,7 +11,11 @@ from dure.model.errors import DureError
 
 
 class SlurmSilentError(DureError):
-    """The cluster has not answered: what was asked may have been done or not."""
+    """The cluster has not answered. ``is_sent`` False: it was not even asked, so that nothing was done."""
+
+    def __init__(self, why: str, *, is_sent: bool = True) -> None:
+        super().__init__(why)
+        self.is_sent = is_sent
 
 
 class SlurmRefusalError(DureError):
@@ -52,7 +56,7 @@ class SlurmJob:
     Attributes
     ----------
     array_id, task : int
-        Of an array's task; of another job, its id and 0.
+        Of an array's task; of another job, its id and -1.
     start_s, end_s : int
         Epoch seconds; -1: not yet. Of a job that waits or runs, what Slurm expects.
     status : int
@@ -71,6 +75,11 @@ class SlurmJob:
     status: int
 
     @property
+    def word(self) -> str:
+        """What scancel calls it: the bare number of an array's task may be that of the whole array."""
+        return f"{self.array_id}_{self.task}" if self.task >= 0 else str(self.job_id)
+
+    @property
     def phase(self) -> Phase:
         """What its state means; a job that has begun twice was put back in the queue."""
         return Phase.TAKEN if self.restarts else _PHASES.get(self.state, Phase.TAKEN)
@@ -85,12 +94,26 @@ class SlurmJob:
 
 @dataclass(frozen=True)
 class SlurmNode:
-    """A node. ``states``: the base state and its flags; ``gpus_used``: by whomever; ``address``: where others reach it."""
+    """A node.
+
+    Attributes
+    ----------
+    states : frozenset of str
+        The base state and its flags, also those of one character (``*``: does not respond).
+    gpu_types : tuple of str
+        An empty one: GPUs that have no type.
+    gpus_used : int
+        By whomever.
+    cpus, mem_mib : int
+        What jobs can have of them.
+    address : str
+        Where others reach it.
+    """
 
     name: str
     states: frozenset[str]
     gpus: int
-    gpu_type: str
+    gpu_types: tuple[str, ...]
     gpus_used: int
     cpus: int
     mem_mib: int
@@ -135,7 +158,7 @@ class Engine(Protocol):
         ...
 
     async def jobs(self) -> list[SlurmJob]:
-        """This user's jobs that wait, run, or have ended not long ago; arrays task by task."""
+        """Jobs of this user that wait, run, or have ended not long ago; arrays task by task."""
         ...
 
     async def submit(self, shape: Shape, script: str, *, name: str, comment: str, tasks: int) -> int:

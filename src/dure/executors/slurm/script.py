@@ -143,7 +143,7 @@ _SETUP = """\
 """
 
 
-def batch_script(folders: Sequence[PurePath], shape: Shape) -> str:
+def batch_script(folders: Mapping[int, PurePath], shape: Shape) -> str:
     """What Slurm runs: one attempt, or as an array's task the one of its index."""
     run = ""
     if len(shape.nodes) > 1:
@@ -153,7 +153,7 @@ def batch_script(folders: Sequence[PurePath], shape: Shape) -> str:
             "--kill-on-bad-exit=0 --wait=0 --export=ALL "
         )
     return _BATCH.format(
-        folders="\n".join(f"{idx}) dure_dir={quote(str(folder))} ;;" for idx, folder in enumerate(folders)),
+        folders="\n".join(f"{idx}) dure_dir={quote(str(folder))} ;;" for idx, folder in folders.items()),
         not_claimed=NOT_CLAIMED, claim=CLAIM, ports_from=_PORTS_FROM, num_ports=_NUM_PORTS, run=run,
     )  # fmt: skip
 

@@ -1,0 +1,74 @@
+"""The folder of an attempt, on storage that this machine and the nodes share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from dure.executors.process import signal_number
+from dure.executors.slurm import script
+from dure.executors.slurm.attempt import RankEnd
+from dure.ports.executor import Launch
+
+_REVOKED = "revoked"
+
+
+def write(folder: Path, launch: Launch, addresses: Mapping[str, str], log_max_bytes: int) -> None:
+    """Make it, with the scripts of the attempt, and the folders of its logs and checkpoints.
+
+    Raises
+    ------
+    OSError
+        It cannot be made.
+    """
+    for path in (launch.log_dir, launch.checkpoint_dir, folder):
+        Path(path).mkdir(parents=True, exist_ok=True)
+    if launch.setup:
+        (folder / "setup.sh").write_text(launch.setup)
+    (folder / "attempt.sh").write_text(script.attempt_script(launch, folder, addresses, log_max_bytes))
+
+
+def revoke(folder: Path) -> bool:
+    """Make sure that an attempt which has not begun never will; False: it has begun.
+
+    Raises
+    ------
+    OSError
+        Neither is known.
+    """
+    claim = folder / script.CLAIM
+    try:
+        claim.mkdir(parents=True)
+    except FileExistsError:
+        return (claim / _REVOKED).exists()
+    (claim / _REVOKED).touch()
+    return True
+
+
+def note_stop(folder: Path, signal: str) -> None:
+    """Let tasks that have not started yet end as if by a signal."""
+    with contextlib.suppress(OSError):
+        (folder / script.STOP).write_text(f"{128 + signal_number(signal)}\n")
+
+
+def read_ends(folder: Path) -> dict[int, RankEnd]:
+    """How the ranks have ended that have."""
+    found: dict[int, RankEnd] = {}
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - a Path for each of many files is slow
+    except FileNotFoundError:
+        return found
+    for name in names:
+        rank, _, kind = name.partition(".")
+        if kind == "exit":
+            path = folder / name
+            found[int(rank)] = RankEnd(int(path.read_text()), path.stat().st_mtime_ns)
+    return found
+
+
+def write_note(launch: Launch, why: str) -> None:
+    """Tell the user, in the log of an attempt that did not start."""
+    with contextlib.suppress(OSError), (Path(launch.log_dir) / "0.log").open("a") as file:
+        file.write(f"dure: {why}\n")
