@@ -37,4 +37,5 @@ class OnSlurm(ExecutorScenes):
 
 
 class TestSlurmExecutor(OnSlurm, ExecutorContract):
-    pass
+    # Slurm takes the free GPUs that it likes: there is no option by which to name them.
+    CHOOSES_GPUS = False

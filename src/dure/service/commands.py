@@ -359,8 +359,12 @@ def take_sync(site: str, sync: Sync) -> Command:
             if node.gpus < int(state.node[n]["num"]):
                 raise invalid(f"node {node.name!r} has {int(state.node[n]['num'])} GPUs in the alliance, not {node.gpus}", "nodes")
             offered.add(node.name)
-            if int(state.node[n]["state"]) in (k.DOWN, k.OFFLINE, k.UNKNOWN):
+            at = int(state.node[n]["state"])
+            if node.is_open and at in (k.DOWN, k.OFFLINE, k.UNKNOWN):
                 stimuli.append(NodeUp(node.name))
+            elif not node.is_open and at == k.UP:
+                # Its jobs go on: what is silent takes no new work.
+                stimuli.append(NodeSilent(node.name))
         before = writer.offered.get(site, set())
         stimuli += [NodeDown(name, is_failure=False) for name in sorted(before - offered)]
         for run in sync.runs:

@@ -58,8 +58,10 @@ class SlurmAttempt:
         Slurm was asked to take it, and has answered or will not any more.
     signalled : int
         So many signals of the stop order were sent.
-    pending_boot_ms, started_boot_ms, failed_boot_ms : int or None
-        Seen to wait since; runs since; one of its ranks has failed.
+    is_adopted : bool
+        An earlier process has launched it.
+    pending_boot_ms, started_boot_ms, failed_boot_ms, ended_boot_ms, killed_boot_ms : int or None
+        When it was first seen to wait, to run, to have a failed rank, to have ended; last killed.
     """
 
     launch: Launch
@@ -75,6 +77,7 @@ class SlurmAttempt:
     ended_ms: int = -1
     stop: StopOrder | None = None
     signalled: int = 0
+    is_adopted: bool = False
     pending_boot_ms: int | None = None
     started_boot_ms: int | None = None
     failed_boot_ms: int | None = None
@@ -114,12 +117,12 @@ class SlurmAttempt:
         self.state = RunState.STOPPING
         return True
 
-    def see_running(self, start_s: int, now: Now) -> None:
-        """Slurm says that it runs, since some second."""
-        self.started_ms = start_s * 1000
-        if self.started_boot_ms is None:
-            # Slurm drops the part of a second: no limit is cut short by it.
-            self.started_boot_ms = now.boot_ms - max(now.wall_ms - (start_s + 1) * 1000, 0)
+    def see_begun(self, started_ms: int, now: Now) -> None:
+        """Its batch script has claimed it, at some moment by the clock of the storage."""
+        self.started_ms = started_ms
+        # Another machine's clock may be wrong: it is asked only for what an earlier process has started.
+        ago_ms = max(now.wall_ms - started_ms, 0) if self.is_adopted else 0
+        self.started_boot_ms = now.boot_ms - ago_ms
         if self.state is RunState.STARTING:
             self.state = RunState.RUNNING
 
@@ -180,7 +183,9 @@ def attempt_from(intent: str, stop: str | None, folder: Path, now: Now) -> Slurm
     """The inverse of `SlurmAttempt.intent`, with the stop order that was written since."""
     data: dict[str, Any] = json.loads(intent)
     shape = Shape(**{**data["shape"], "nodes": tuple(data["shape"]["nodes"])})
-    found = SlurmAttempt(launch_from(data["launch"]), folder, shape, data["name"], data["task"], is_handed_in=True)
+    found = SlurmAttempt(
+        launch_from(data["launch"]), folder, shape, data["name"], data["task"], is_handed_in=True, is_adopted=True
+    )
     if stop is not None:
         found.stop = order_from_json(stop, now)
         found.state, found.signalled = RunState.STOPPING, len(found.stop.signals)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import shutil
 from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -120,7 +119,8 @@ class SlurmExecutor:
             raise
         self._book = LeaseBook(self._dir / "leases.sqlite")
         self._root = self._shared / f"slurm-{self._tag()}"
-        self._root.mkdir(parents=True, exist_ok=True)
+        for name in (script.LEASES, script.CLAIMS):
+            (self._root / name).mkdir(parents=True, exist_ok=True)
         now = self._now()
         for lease_id, intent, stop in self._book.live():
             self._attempts[lease_id] = attempt_from(intent, stop, self._folder(lease_id), now)
@@ -140,12 +140,12 @@ class SlurmExecutor:
     def _remove_strays(self) -> None:
         """Folders of launches that were never written down: nothing has run there."""
         known = {self._folder(lease_id).name for lease_id in self._attempts}
-        for folder in self._root.iterdir():
+        for folder in (self._root / script.LEASES).iterdir():
             if folder.name not in known:
-                shutil.rmtree(folder, ignore_errors=True)
+                folders.remove(folder)
 
     def _folder(self, lease_id: str) -> Path:
-        return self._root / quote(lease_id, safe="").replace(".", "%2E")
+        return self._root / script.LEASES / quote(lease_id, safe="").replace(".", "%2E")
 
     def _now(self) -> Now:
         return Now(self._clock.boot_ms(), self._clock.wall_ms(), self._boot)
@@ -226,7 +226,7 @@ class SlurmExecutor:
     async def _drop(self, attempt: SlurmAttempt) -> None:
         """Keep nothing of what was not started."""
         self._attempts.pop(attempt.launch.lease_id, None)
-        await asyncio.to_thread(shutil.rmtree, attempt.folder, ignore_errors=True)
+        await asyncio.to_thread(folders.remove, attempt.folder)
 
     async def _hand_in_all(self) -> None:
         """What was launched at one moment goes in together: in arrays, where it has the same shape on the same node."""
@@ -266,8 +266,8 @@ class SlurmExecutor:
             return
         first = batch[0]
         tasks = max(attempt.task for attempt in batch) + 1
-        places = {attempt.task: attempt.folder for attempt in batch}
-        text = script.batch_script(places, first.shape)
+        names = {attempt.task: attempt.folder.name for attempt in batch}
+        text = script.batch_script(self._root, names, first.shape)
         until_ms = self._clock.boot_ms() + self._pending_ms
         async with self._submits:
             while True:
@@ -350,6 +350,7 @@ class SlurmExecutor:
         jobs: dict[tuple[str, int], SlurmJob] = {}
         for job in sorted(await self._engine.jobs(), key=lambda job: -job.job_id):
             jobs[job.name, max(job.task, 0)] = job
+        self._see_begun()
         strangers = []
         for attempt in known:
             if attempt.is_over:
@@ -361,6 +362,15 @@ class SlurmExecutor:
                 strangers.append(attempt.job)
         if strangers:
             await self._engine.cancel(strangers)
+
+    def _see_begun(self) -> None:
+        starting = {attempt.folder.name: attempt for attempt in self._living().values() if attempt.started_boot_ms is None}
+        if not starting:
+            return
+        now = self._now()
+        for name, started_ms in folders.begun(self._root, starting).items():
+            starting[name].see_begun(started_ms, now)
+            self._changed.set()
 
     def _on_absent(self, attempt: SlurmAttempt) -> None:
         """Slurm does not know of it: it never came there, or has ended so long ago that Slurm has forgotten it."""
@@ -377,16 +387,8 @@ class SlurmExecutor:
         now = self._now()
         attempt.job = job.word
         match job.phase:
-            case Phase.PENDING:
-                return self._on_pending(attempt, job, now)
-            case Phase.STARTING:
-                return False
-            case Phase.RUNNING:
-                before = attempt.state
-                attempt.see_running(job.start_s, now)
-                if attempt.state is not before:
-                    self._changed.set()
-                return False
+            case Phase.PENDING | Phase.STARTING | Phase.RUNNING:
+                return attempt.started_boot_ms is None and self._on_not_begun(attempt, job, now)
             case Phase.ENDED:
                 self._on_ended(attempt, job, now)
                 return False
@@ -395,18 +397,22 @@ class SlurmExecutor:
                 return attempt.is_over and bool(job.restarts)
         assert_never(job.phase)
 
-    def _on_pending(self, attempt: SlurmAttempt, job: SlurmJob, now: Now) -> bool:
-        """Its GPUs should be free: who waits for long has lost them to somebody, or the node to its operator."""
+    def _on_not_begun(self, attempt: SlurmAttempt, job: SlurmJob, now: Now) -> bool:
+        """Its GPUs should be free: who waits for long has lost them to somebody, or the node to its operator.
+
+        One that runs without having begun cannot reach the shared folder.
+        """
         if attempt.pending_boot_ms is None:
             attempt.pending_boot_ms = now.boot_ms
         waited_ms = now.boot_ms - attempt.pending_boot_ms
-        if waited_ms < (_PENDING_LONG_MS if job.reason in _UNTOLD_REASONS else self._pending_ms):
+        is_untold = job.phase is Phase.STARTING or (job.phase is Phase.PENDING and job.reason in _UNTOLD_REASONS)
+        if waited_ms < (_PENDING_LONG_MS if is_untold else self._pending_ms):
             return False
         if not folders.revoke(attempt.folder):
             return False
         self._shunned.update(dict.fromkeys(attempt.shape.nodes, now.boot_ms + _SHUNNED_MS))
         self._survey_at_ms = 0
-        self._finish_unbegun(attempt, f"Slurm has not started it: {job.reason}")
+        self._finish_unbegun(attempt, f"Slurm has not started it: {job.state} {job.reason}")
         return True
 
     def _on_ended(self, attempt: SlurmAttempt, job: SlurmJob, now: Now) -> None:
@@ -417,8 +423,8 @@ class SlurmExecutor:
                 attempt.ended_boot_ms = now.boot_ms
             if now.boot_ms < attempt.ended_boot_ms + _ENDS_WAIT_MS and not attempt.is_kill_due(now.boot_ms):
                 return
-        _note_times(attempt, job)
         if code is not None:
+            attempt.ended_ms = max(end.at_ns for end in ends.values()) // 1_000_000
             self._finish(attempt, RunState.EXITED, code)
         elif attempt.stop is not None:
             self._finish(attempt, RunState.EXITED, attempt.code_of_stop(now.boot_ms))
@@ -429,7 +435,6 @@ class SlurmExecutor:
 
     def _on_taken(self, attempt: SlurmAttempt, job: SlurmJob) -> None:
         """Slurm or its operator has ended it: that is no end of its own, whatever code its tasks have left."""
-        _note_times(attempt, job)
         if attempt.stop is not None or (job.state == "TIMEOUT" and attempt.launch.limit_ms >= 0):
             code = attempt.code_of(folders.read_ends(attempt.folder))
             stop_code = 128 + signal_number("KILL") if attempt.stop is None else attempt.code_of_stop(self._clock.boot_ms())
@@ -544,6 +549,8 @@ class SlurmExecutor:
 
     async def runs(self) -> list[Run]:
         """Every attempt not yet forgotten."""
+        with contextlib.suppress(OSError):
+            self._see_begun()
         self._changed.clear()
         return [attempt.run() for attempt in self._attempts.values()]
 
@@ -581,10 +588,3 @@ def _batches(attempts: Sequence[SlurmAttempt]) -> list[list[SlurmAttempt]]:
         alike = list(group)
         found += [alike[idx : idx + _ARRAY_MAX] for idx in range(0, len(alike), _ARRAY_MAX)]
     return found
-
-
-def _note_times(attempt: SlurmAttempt, job: SlurmJob) -> None:
-    if job.start_s > 0:
-        attempt.started_ms = job.start_s * 1000
-    if job.end_s > 0:
-        attempt.ended_ms = job.end_s * 1000

@@ -1,10 +1,14 @@
-"""The folder of an attempt, on storage that this machine and the nodes share."""
+"""The folders of attempts, on storage that this machine and the nodes share.
+
+Claims are all in one folder, so that one listing shows what has begun.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from dure.executors.process import signal_number
@@ -30,6 +34,21 @@ def write(folder: Path, launch: Launch, addresses: Mapping[str, str], log_max_by
     (folder / "attempt.sh").write_text(script.attempt_script(launch, folder, addresses, log_max_bytes))
 
 
+def claim_of(folder: Path) -> Path:
+    """The folder that whoever makes it has claimed an attempt by."""
+    return folder.parent.parent / script.CLAIMS / folder.name
+
+
+def begun(root: Path, names: Collection[str]) -> dict[str, int]:
+    """Of some attempts' folders those that a batch script has claimed, and when: epoch milliseconds of the storage."""
+    found: dict[str, int] = {}
+    with os.scandir(root / script.CLAIMS) as entries:
+        for entry in entries:
+            if entry.name in names and not (Path(entry.path) / _REVOKED).exists():
+                found[entry.name] = entry.stat().st_mtime_ns // 1_000_000
+    return found
+
+
 def revoke(folder: Path) -> bool:
     """Make sure that an attempt which has not begun never will; False: it has begun.
 
@@ -38,13 +57,19 @@ def revoke(folder: Path) -> bool:
     OSError
         Neither is known.
     """
-    claim = folder / script.CLAIM
+    claim = claim_of(folder)
     try:
-        claim.mkdir(parents=True)
+        claim.mkdir()
     except FileExistsError:
         return (claim / _REVOKED).exists()
     (claim / _REVOKED).touch()
     return True
+
+
+def remove(folder: Path) -> None:
+    """Take away all of an attempt; the claim last: without the scripts it is worth nothing."""
+    for path in (folder, claim_of(folder)):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def note_stop(folder: Path, signal: str) -> None:

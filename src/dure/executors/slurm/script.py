@@ -19,7 +19,8 @@ from dure.ports.executor import Launch
 
 #: Exit code of a batch script that found its attempt claimed: nothing of it has run.
 NOT_CLAIMED = 125
-CLAIM = "claim"
+#: Below the root: a folder for each attempt, and one that is made by whoever claims it.
+LEASES, CLAIMS = "leases", "claims"
 STOP = "stop"
 #: To the shell of each node: kill all that is left of the attempt there.
 KILL_WORD = "URG"
@@ -29,10 +30,11 @@ _PORTS_FROM, _NUM_PORTS = 10_000, 20_000
 _BATCH = """\
 #!/bin/sh
 case ${{SLURM_ARRAY_TASK_ID:-0}} in
-{folders}
+{names}
 *) exit {not_claimed} ;;
 esac
-mkdir "$dure_dir/{claim}" || exit {not_claimed}
+dure_dir={root}/{leases}/$dure_name
+mkdir {root}/{claims}/"$dure_name" || exit {not_claimed}
 exec >> "$dure_dir/batch.log" 2>&1 < /dev/null
 dure_port=$(({ports_from} + SLURM_JOB_ID % {num_ports}))
 while grep -qi ":$(printf %04X $dure_port) " /proc/net/tcp /proc/net/tcp6; do dure_port=$((dure_port + 1)); done
@@ -91,6 +93,7 @@ dure_env() {{
 }}
 
 dure_task() {{
+    trap : HUP INT QUIT TERM USR1 USR2 URG
     {{
         trap : HUP INT QUIT TERM USR1 USR2 URG
         if [ -e "$dure_dir/{stop}" ]; then
@@ -100,13 +103,13 @@ dure_task() {{
                 trap - HUP INT QUIT TERM USR1 USR2 URG
                 dure_env $1 $2
                 exec $dure_with /bin/sh {folder}/attempt.sh task
-            )
+            ) 2>&1
             dure_code=$?
         fi
         echo $dure_code > "$dure_dir/$1.exit.new" && mv "$dure_dir/$1.exit.new" "$dure_dir/$1.exit"
         # What is left would keep the log open.
         if dure_all_ended; then dure_kill; fi
-    }} 2>&1 | {{
+    }} 2> /dev/null | {{
         trap "" HUP INT QUIT TERM USR1 USR2 XFSZ
         (
             ulimit -f {log_max_blocks}
@@ -143,8 +146,16 @@ _SETUP = """\
 """
 
 
-def batch_script(folders: Mapping[int, PurePath], shape: Shape) -> str:
-    """What Slurm runs: one attempt, or as an array's task the one of its index."""
+def batch_script(root: PurePath, names: Mapping[int, str], shape: Shape) -> str:
+    """What Slurm runs: one attempt, or as an array's task the one of its index.
+
+    Parameters
+    ----------
+    root : PurePath
+        Where the folders of `LEASES` and `CLAIMS` are.
+    names : mapping
+        Index → name of the attempt's folder.
+    """
     run = ""
     if len(shape.nodes) > 1:
         num = len(shape.nodes)
@@ -153,8 +164,8 @@ def batch_script(folders: Mapping[int, PurePath], shape: Shape) -> str:
             "--kill-on-bad-exit=0 --wait=0 --export=ALL "
         )
     return _BATCH.format(
-        folders="\n".join(f"{idx}) dure_dir={quote(str(folder))} ;;" for idx, folder in folders.items()),
-        not_claimed=NOT_CLAIMED, claim=CLAIM, ports_from=_PORTS_FROM, num_ports=_NUM_PORTS, run=run,
+        names="\n".join(f"{idx}) dure_name={quote(name)} ;;" for idx, name in names.items()),
+        root=quote(str(root)), leases=LEASES, claims=CLAIMS, not_claimed=NOT_CLAIMED, ports_from=_PORTS_FROM, num_ports=_NUM_PORTS, run=run,
     )  # fmt: skip
 
 
