@@ -32,7 +32,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 GresTypes=gpu
 SlurmdParameters=config_overrides
-ReturnToService=2
+ReturnToService=0
 MessageTimeout=5
 KillWait=2
 MinJobAge={min_job_age}
@@ -91,14 +91,16 @@ class SlurmCluster:
     def _spawn(self, *words: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(words, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
 
-    def start_controller(self) -> None:
-        """Start it and wait until it answers."""
-        self._controller = self._spawn("slurmctld", "-D", "-i")
+    def start_controller(self, *, is_fresh: bool = False) -> None:
+        """Start it and wait until it answers; fresh: it has forgotten all jobs."""
+        self._controller = self._spawn("slurmctld", "-D", "-i", *(["-c"] if is_fresh else []))
         self.until(lambda: self.run("scontrol", "ping", check=False).returncode == 0, 30)
 
-    def kill_controller(self) -> None:
-        """As a crash would."""
+    def kill_controller(self, *known: str) -> None:
+        """As a crash would, once its file of jobs has some names: it is written some seconds behind."""
         assert self._controller is not None
+        path = self.folder / "state" / "job_state"
+        self.until(lambda: all(name.encode() in path.read_bytes() for name in known), 20)
         self._controller.kill()
         self._controller.wait()
 
@@ -126,8 +128,12 @@ class SlurmCluster:
         self.run("scancel", "-Q", f"--user={os.getuid()}", check=False)
         for name in self.names:
             self.run("scontrol", "update", f"nodename={name}", "state=resume", check=False)
-        self.until(lambda: not self.jobs("pending,running,completing,suspended"), 30)
+        self.until_idle()
         self.until(lambda: all(state == "IDLE" for state in self.states().values()), 30)
+
+    def until_idle(self) -> None:
+        """Wait until no job waits or runs."""
+        self.until(lambda: not self.jobs("pending,running,completing,suspended"), 60)
 
     @staticmethod
     def until(is_so: object, wait_s: float) -> None:

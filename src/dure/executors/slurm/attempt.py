@@ -60,8 +60,8 @@ class SlurmAttempt:
         So many signals of the stop order were sent.
     is_adopted : bool
         An earlier process has launched it.
-    pending_boot_ms, started_boot_ms, failed_boot_ms, ended_boot_ms, killed_boot_ms : int or None
-        When it was first seen to wait, to run, to have a failed rank, to have ended; last killed.
+    pending_boot_ms, started_boot_ms, failed_boot_ms, absent_boot_ms, ended_boot_ms, killed_boot_ms : int or None
+        When it was first seen to wait, to run, to have a failed rank, to be unknown to Slurm, to have ended; last killed.
     """
 
     launch: Launch
@@ -81,6 +81,7 @@ class SlurmAttempt:
     pending_boot_ms: int | None = None
     started_boot_ms: int | None = None
     failed_boot_ms: int | None = None
+    absent_boot_ms: int | None = None
     ended_boot_ms: int | None = None
     killed_boot_ms: int | None = None
 

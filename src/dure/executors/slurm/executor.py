@@ -39,7 +39,7 @@ _SURVEY_MS = 5_000
 _PAUSE_MIN_MS = 50
 #: A job that Slurm does not start for so long, although its GPUs should be free, is given up, and its nodes take no new
 #: work for a while; longer where Slurm has not said why.
-_PENDING_MS, _PENDING_LONG_MS, _SHUNNED_MS = 60_000, 600_000, 300_000
+_PATIENCE_MS, _PENDING_LONG_MS, _SHUNNED_MS = 60_000, 600_000, 300_000
 _UNTOLD_REASONS = ("None", "Priority")
 #: The exits of a job's ranks may come so long after Slurm says that it has ended: storage that is shared is slow to tell.
 _ENDS_WAIT_MS = 5_000
@@ -69,13 +69,13 @@ class SlurmExecutor:
         Whose nodes are offered; empty: the default one.
     log_max_bytes : int
         A task's log is cut there.
-    pending_ms : int
-        How long Slurm may take to start what should have its GPUs at once.
+    patience_ms : int
+        How long Slurm may take to start what should have its GPUs at once, and to end what it has forgotten.
     """
 
     def __init__(
         self, state_dir: Path, shared_dir: Path, engine: Engine, *, partition: str = "", clock: Clock | None = None,
-        log_max_bytes: int = 256 << 20, pending_ms: int = _PENDING_MS,
+        log_max_bytes: int = 256 << 20, patience_ms: int = _PATIENCE_MS,
     ) -> None:  # fmt: skip
         self._dir = state_dir.resolve()
         self._shared = shared_dir.resolve()
@@ -83,7 +83,7 @@ class SlurmExecutor:
         self._partition_name = partition
         self._clock = clock or Clock()
         self._log_max_bytes = log_max_bytes
-        self._pending_ms = pending_ms
+        self._patience_ms = patience_ms
         self._boot = boot_id()
         self._attempts: dict[str, SlurmAttempt] = {}
         self._waiting: list[tuple[SlurmAttempt, asyncio.Future[None]]] = []
@@ -268,7 +268,7 @@ class SlurmExecutor:
         tasks = max(attempt.task for attempt in batch) + 1
         names = {attempt.task: attempt.folder.name for attempt in batch}
         text = script.batch_script(self._root, names, first.shape)
-        until_ms = self._clock.boot_ms() + self._pending_ms
+        until_ms = self._clock.boot_ms() + self._patience_ms
         async with self._submits:
             while True:
                 try:
@@ -380,12 +380,17 @@ class SlurmExecutor:
         elif folders.revoke(attempt.folder):
             self._finish_unbegun(attempt, "it did not reach Slurm")
         else:
-            self._finish_traceless(attempt, "Slurm does not know of it any more")
+            # A controller that has lost its state ends such jobs when their nodes have told it of them.
+            now_ms = self._clock.boot_ms()
+            if attempt.absent_boot_ms is None:
+                attempt.absent_boot_ms = now_ms
+            if now_ms >= attempt.absent_boot_ms + self._patience_ms:
+                self._finish_traceless(attempt, "Slurm does not know of it any more")
 
     def _on_job(self, attempt: SlurmAttempt, job: SlurmJob) -> bool:
         """Take in what Slurm says of a job; True: the job is not wanted any more."""
         now = self._now()
-        attempt.job = job.word
+        attempt.job, attempt.absent_boot_ms = job.word, None
         match job.phase:
             case Phase.PENDING | Phase.STARTING | Phase.RUNNING:
                 return attempt.started_boot_ms is None and self._on_not_begun(attempt, job, now)
@@ -406,7 +411,7 @@ class SlurmExecutor:
             attempt.pending_boot_ms = now.boot_ms
         waited_ms = now.boot_ms - attempt.pending_boot_ms
         is_untold = job.phase is Phase.STARTING or (job.phase is Phase.PENDING and job.reason in _UNTOLD_REASONS)
-        if waited_ms < (_PENDING_LONG_MS if is_untold else self._pending_ms):
+        if waited_ms < (_PENDING_LONG_MS if is_untold else self._patience_ms):
             return False
         if not folders.revoke(attempt.folder):
             return False
