@@ -108,9 +108,9 @@ class SlurmCluster:
         """Start the daemon of a node."""
         self._nodes[name] = self._spawn("slurmd", "-D", "-N", name)
 
-    def run(self, *words: str, check: bool = True, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """One of Slurm's commands."""
-        done = subprocess.run(words, env=self.env, input=given, capture_output=True, text=True, cwd="/", check=False)
+        done = subprocess.run(words, env=self.env, capture_output=True, text=True, cwd="/", check=False, timeout=60)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 

@@ -40,14 +40,13 @@ class SlurmCommands:
     ----------
     env : mapping
         The environment of the commands, and so of every job: nothing else of the agent's reaches one.
-    partition, account : str
-        Empty: Slurm's default.
+    account : str
+        Whom Slurm bills; empty: its default.
     """
 
-    def __init__(self, env: Mapping[str, str], partition: str = "", account: str = "") -> None:
+    def __init__(self, env: Mapping[str, str], account: str = "") -> None:
         self._env = {**env, "SLURM_TIME_FORMAT": "%s"}
         self._job_env = dict(env)
-        self._partition = partition
         self._account = account
 
     async def cluster(self) -> Cluster:
@@ -67,7 +66,7 @@ class SlurmCommands:
 
     async def submit(self, shape: Shape, script: str, *, name: str, comment: str, tasks: int) -> int:
         """Hand in a batch script, as an array where there are several tasks; the id of the job."""
-        options = sbatch_options(shape, name, comment, tasks, self._partition, self._account)
+        options = sbatch_options(shape, name, comment, tasks, self._account)
         text = await self._run("sbatch", *options, given=script, env=self._job_env)
         return int(text.strip().split(";")[0])
 
@@ -114,19 +113,16 @@ def _error(command: str, why: str) -> SlurmSilentError | SlurmRefusalError:
     return SlurmSilentError(f"{command}: {why}", is_sent=is_sent)
 
 
-def sbatch_options(
-    shape: Shape, name: str, comment: str, tasks: int, partition: str = "", account: str = ""
-) -> list[str]:
+def sbatch_options(shape: Shape, name: str, comment: str, tasks: int, account: str = "") -> list[str]:
     """The options of sbatch. The memory is always named: without, a job has all of the node's."""
     gres = f"gpu:{shape.gpu_type}:{shape.gpus}" if shape.gpu_type else f"gpu:{shape.gpus}"
     return [
         "--parsable", f"--job-name={name}", f"--comment={comment}",
-        f"--nodelist={','.join(shape.nodes)}", f"--nodes={len(shape.nodes)}",
+        f"--partition={shape.partition}", f"--nodelist={','.join(shape.nodes)}", f"--nodes={len(shape.nodes)}",
         "--ntasks-per-node=1", f"--cpus-per-task={shape.cpus}", f"--mem={shape.mem_mib}M",
         *([f"--gres={gres}"] if shape.gpus else []),
         f"--time={'UNLIMITED' if shape.time_min is None else shape.time_min}",
         *([f"--array=0-{tasks - 1}"] if tasks > 1 else []),
-        *([f"--partition={partition}"] if partition else []),
         *([f"--account={account}"] if account else []),
         "--no-requeue", "--export=ALL", "--output=/dev/null", "--chdir=/",
     ]  # fmt: skip

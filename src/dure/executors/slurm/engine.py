@@ -142,6 +142,7 @@ class Cluster:
 class Shape:
     """What a job asks for: exactly these nodes, and the same of each of them."""
 
+    partition: str
     nodes: tuple[str, ...]
     gpus: int
     gpu_type: str

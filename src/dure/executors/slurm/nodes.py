@@ -93,7 +93,7 @@ def shape_of(launch: Launch, nodes: Mapping[str, SlurmNode], partition: SlurmPar
     cpus = max(cpus, 1)
     mem_mib = -(-launch.mem_mib // len(own)) or min(_share_mib(node, num_gpus, cpus) for node in own)
     return Shape(
-        tuple(gpus), num_gpus, next(iter(own[0].gpu_types), "") if num_gpus else "", cpus, max(mem_mib, 1),
+        partition.name, tuple(gpus), num_gpus, next(iter(own[0].gpu_types), "") if num_gpus else "", cpus, max(mem_mib, 1),
         _time_min(launch, partition),
     )  # fmt: skip
 
