@@ -173,7 +173,7 @@ def launch_form(launch: Launch) -> dict[str, Any]:
 def launch_from(form: Mapping[str, Any]) -> Launch:
     """The inverse of `launch_form`."""
     placements = tuple(Placement(part["node"], tuple(part["gpus"]), part["gpu_milli"]) for part in form["placements"])
-    return Launch(**{**form, "placements": placements})
+    return Launch(**{**form, "argv": tuple(form["argv"]), "placements": placements})
 
 
 def order_to_json(order: StopOrder) -> str:
