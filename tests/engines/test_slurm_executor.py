@@ -272,7 +272,7 @@ class TestOnlySlurm(OnSlurm):
                 self.cluster.start_controller()
                 assert (await self.ended(executor, "j2.1")).exit_code == 6
                 run = await self.ended(executor, "j1.1")
-                assert run.state is RunState.EXITED
+                assert (run.state, run.exit_code) == (RunState.EXITED, 143)
                 # It was not handed in when its agent ended.
                 assert (await self.ended(executor, "j3.1")).state is RunState.LOST
             assert not (tmp_path / "ran").exists()

@@ -189,7 +189,7 @@ def attempt_from(intent: str, stop: str | None, folder: Path, now: Now) -> Slurm
     )
     if stop is not None:
         found.stop = order_from_json(stop, now)
-        found.state, found.signalled = RunState.STOPPING, len(found.stop.signals)
+        found.state = RunState.STOPPING
     return found
 
 

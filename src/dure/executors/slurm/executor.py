@@ -123,7 +123,9 @@ class SlurmExecutor:
             (self._root / name).mkdir(parents=True, exist_ok=True)
         now = self._now()
         for lease_id, intent, stop in self._book.live():
-            self._attempts[lease_id] = attempt_from(intent, stop, self._folder(lease_id), now)
+            attempt = attempt_from(intent, stop, self._folder(lease_id), now)
+            attempt.signalled = folders.read_told(attempt.folder)
+            self._attempts[lease_id] = attempt
         await asyncio.to_thread(self._remove_strays)
         await self._try(self._look())
         self._start(self._hand_in_all())
@@ -501,6 +503,7 @@ class SlurmExecutor:
             await self._engine.signal([attempt.job for attempt in attempts], name, is_gang=is_gang)
             for attempt in attempts:
                 attempt.signalled += 1
+                folders.note_told(attempt.folder, attempt.signalled)
         await self._kill(killed)
         if any(unwanted):
             await self._engine.cancel([job for job in unwanted if job])
