@@ -323,7 +323,7 @@ class TestOnlySlurm(OnSlurm):
                 attempt = SlurmAttempt(launch, folder, shape, f"dure-j1.1-{executor._tag()}")
                 folders.write(folder, launch, {"n0": "127.0.0.1"}, 1 << 20)
                 assert await executor._book.intend("j1.1", 1, attempt.intent())
-                text = script.batch_script(executor._root, {0: folder.name}, shape)
+                text = script.batch_script(executor._root, {0: folder.name}, shape, 1)
             async with self.opened(tmp_path) as executor:
                 assert (await self.ended(executor)).state is RunState.LOST
                 # Its submission comes late: sent by the killed agent, taken only now.

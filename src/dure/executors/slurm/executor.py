@@ -269,7 +269,7 @@ class SlurmExecutor:
         first = batch[0]
         tasks = max(attempt.task for attempt in batch) + 1
         names = {attempt.task: attempt.folder.name for attempt in batch}
-        text = script.batch_script(self._root, names, first.shape)
+        text = script.batch_script(self._root, names, first.shape, max(attempt.world for attempt in batch))
         until_ms = self._clock.boot_ms() + self._patience_ms
         async with self._submits:
             while True:

@@ -104,7 +104,9 @@ def read_ends(folder: Path) -> dict[int, RankEnd]:
         rank, _, kind = name.partition(".")
         if kind == "exit":
             path = folder / name
-            found[int(rank)] = RankEnd(int(path.read_text()), path.stat().st_mtime_ns)
+            text = path.read_text()
+            if text.endswith("\n"):
+                found[int(rank)] = RankEnd(int(text), path.stat().st_mtime_ns)
     return found
 
 

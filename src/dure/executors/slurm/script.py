@@ -36,11 +36,17 @@ esac
 dure_dir={root}/{leases}/$dure_name
 mkdir {root}/{claims}/"$dure_name" || exit {not_claimed}
 exec >> "$dure_dir/batch.log" 2>&1 < /dev/null
-dure_port=$(({ports_from} + SLURM_JOB_ID % {num_ports}))
-while grep -qi ":$(printf %04X $dure_port) " /proc/net/tcp /proc/net/tcp6; do dure_port=$((dure_port + 1)); done
-DURE_MASTER_PORT=$dure_port
+DURE_MASTER_PORT=$(({ports_from} + SLURM_JOB_ID % {num_ports}))
+{find_port}\
 export DURE_MASTER_PORT
 exec {run}/bin/sh "$dure_dir/attempt.sh"
+"""
+
+# The batch script runs on the first node of Slurm's order, which as a rule is that of rank 0.
+_FIND_PORT = """\
+while grep -qi ":$(printf %04X $DURE_MASTER_PORT) " /proc/net/tcp /proc/net/tcp6; do
+    DURE_MASTER_PORT=$((DURE_MASTER_PORT + 1))
+done
 """
 
 _ATTEMPT = """\
@@ -79,7 +85,7 @@ dure_kill() {{
 dure_all_ended() {{
     dure_idx=$dure_first
     while [ $dure_idx -lt $((dure_first + dure_tasks)) ]; do
-        [ $dure_tasks = 1 ] || [ -e "$dure_dir/$dure_idx.exit" ] || return 1
+        [ $dure_tasks = 1 ] || [ -s "$dure_dir/$dure_idx.exit" ] || return 1
         dure_idx=$((dure_idx + 1))
     done
 }}
@@ -106,7 +112,7 @@ dure_task() {{
             ) 2>&1
             dure_code=$?
         fi
-        echo $dure_code > "$dure_dir/$1.exit.new" && mv "$dure_dir/$1.exit.new" "$dure_dir/$1.exit"
+        echo $dure_code > "$dure_dir/$1.exit"
         # What is left would keep the log open.
         if dure_all_ended; then dure_kill; fi
     }} 2> /dev/null | {{
@@ -146,7 +152,7 @@ _SETUP = """\
 """
 
 
-def batch_script(root: PurePath, names: Mapping[int, str], shape: Shape) -> str:
+def batch_script(root: PurePath, names: Mapping[int, str], shape: Shape, world: int) -> str:
     """What Slurm runs: one attempt, or as an array's task the one of its index.
 
     Parameters
@@ -155,6 +161,8 @@ def batch_script(root: PurePath, names: Mapping[int, str], shape: Shape) -> str:
         Where the folders of `LEASES` and `CLAIMS` are.
     names : mapping
         Index → name of the attempt's folder.
+    world : int
+        Tasks of an attempt: several need a port to meet at.
     """
     run = ""
     if len(shape.nodes) > 1:
@@ -166,6 +174,7 @@ def batch_script(root: PurePath, names: Mapping[int, str], shape: Shape) -> str:
     return _BATCH.format(
         names="\n".join(f"{idx}) dure_name={quote(name)} ;;" for idx, name in names.items()),
         root=quote(str(root)), leases=LEASES, claims=CLAIMS, not_claimed=NOT_CLAIMED, ports_from=_PORTS_FROM, num_ports=_NUM_PORTS, run=run,
+        find_port=_FIND_PORT if world > 1 else "",
     )  # fmt: skip
 
 
