@@ -64,6 +64,7 @@ def site(tmp_path):
     site.close()
 
 
+@pytest.mark.slow
 def test_jobs_run_on_slurm_whatever_dies(site, tmp_path):
     """A gang on both nodes with its logs and outputs; a job that outlives agent and controller; a reclaim that saves."""
     gang = site.submit("operator", "owner/main", "echo rank $RANK of $WORLD_SIZE on $DURE_NODE; touch $DURE_OUTPUT_DIR/$RANK", 16)
