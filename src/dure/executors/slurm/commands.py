@@ -92,7 +92,8 @@ class SlurmCommands:
         except OSError as error:
             raise SlurmRefusalError(f"{words[0]}: {error}") from error
         try:
-            out, err = await asyncio.wait_for(process.communicate(given.encode()), _TIMEOUT_S)
+            async with asyncio.timeout(_TIMEOUT_S):
+                out, err = await process.communicate(given.encode())
         except TimeoutError:
             raise SlurmSilentError(f"{words[0]}: no answer within {_TIMEOUT_S:g} s") from None
         finally:

@@ -322,8 +322,10 @@ class SlurmExecutor:
                 took_ms = self._clock.boot_ms() - now_ms
                 self._look_at_ms = self._clock.boot_ms() + max(self._look_every_ms(), took_ms * _LOOK_REST)
             await self._try(self._act())
+            # Not `wait_for`, which forgets that it was cancelled when what it waits for comes at that moment.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._pause_ms() / 1000)
+                async with asyncio.timeout(self._pause_ms() / 1000):
+                    await self._wake.wait()
             self._wake.clear()
 
     def _look_every_ms(self) -> int:
