@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from decisions import notice_ms
 from recount import Recount
 
 from dure.policy.kernels import layout as k
@@ -91,6 +92,5 @@ class GuaranteeWatch:
             if r.pool[v] == p and r.state[v] == k.REVOKING:
                 out = max(out, self.leaves_ms[v] - r.now_ms)
             elif r.pool[v] == p and r.is_borrowed[v]:
-                a = int(self.ground.terms.agreement[self.ground.member[v], p])
-                out = max(out, self.policy.own_notice_ms if a < 0 else self.ground.terms.agreements[a].notice_ms)
+                out = max(out, notice_ms(self.ground, self.policy, r, v))
         return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decisions import check_decisions
 from guarantee import GuaranteeWatch
 from idle import idle
 from recount import Ground
@@ -17,6 +18,7 @@ def keep(fleet, terms, trace, faults, policy) -> World:
     world, watch = World(core, fleet, trace, faults), GuaranteeWatch(ground, policy)
     while world.advance():
         books = check(ground)
+        check_decisions(ground, policy, books, world.decided)
         assert idle(books) == []
         watch.look(books, world.decided, world.failed)
         assert max(world.stops.values(), default=0) <= 1
