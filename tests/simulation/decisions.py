@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recount import Ground, Recount
+from recount import Recount
 
 from dure.policy.kernels import layout as k
 
@@ -11,27 +11,28 @@ class IllegalDecisionError(AssertionError):
     """A decision that the rules do not allow."""
 
 
-def notice_ms(ground: Ground, policy, r: Recount, v: int) -> int:
+def notice_ms(r: Recount, v: int) -> int:
     """What a borrower has been promised: its agreement's notice; in a pool of its own, or without shares, the policy's."""
-    a = int(ground.terms.agreement[ground.member[v], r.pool[v]]) if ground.is_shares else -1
-    return policy.own_notice_ms if a < 0 else ground.terms.agreements[a].notice_ms
+    of = r.ground
+    a = int(of.terms.agreement[of.member[v], r.pool[v]]) if of.is_shares else -1
+    return of.policy.own_notice_ms if a < 0 else of.terms.agreements[a].notice_ms
 
 
-def check_decisions(ground: Ground, policy, r: Recount, decided) -> None:
+def check_decisions(r: Recount, decided) -> None:
     """`r`: the books after the step in which this was decided."""
     kinds = {d.job: d.cause for d in decided if d.kind == k.HOLD}
     for d in decided:
         if d.kind == k.START:
-            check_start(ground, r, d)
+            check_start(r, d)
         elif d.kind == k.VACATE:
-            check_vacate(ground, policy, r, d, kinds.get(d.cause))
-        elif d.kind == k.SHRINK and not (r.is_borrowed[d.job] and r.alloc[d.job] >= ground.jobs[d.job]["min_gpus"]):
+            check_vacate(r, d, kinds.get(d.cause))
+        elif d.kind == k.SHRINK and not (r.is_borrowed[d.job] and r.alloc[d.job] >= r.ground.jobs[d.job]["min_gpus"]):
             raise IllegalDecisionError(f"{d}: only borrowers give GPUs back, and no more than they can spare")
 
 
-def check_start(ground: Ground, r: Recount, d) -> None:
+def check_start(r: Recount, d) -> None:
     """A start: an eligible pool, a size that was asked for, not before its time, and under an agreement in force."""
-    j = d.job
+    ground, j = r.ground, d.job
     if d.pool not in ground.pools_of[j] or d.gpus not in ground.sizes(j) or r.now_ms < ground.jobs[j]["begin_ms"]:
         raise IllegalDecisionError(f"{d}: asked for {ground.jobs[j]}, may use pools {ground.pools_of[j]}")
     a = int(ground.terms.agreement[ground.member[j], d.pool]) if ground.is_shares and r.is_borrowed[j] else -1
@@ -39,14 +40,14 @@ def check_start(ground: Ground, r: Recount, d) -> None:
         raise IllegalDecisionError(f"{d}: {ground.terms.agreements[a]} is not in force at {r.now_ms}")
 
 
-def check_vacate(ground: Ground, policy, r: Recount, d, hold_kind) -> None:
+def check_vacate(r: Recount, d, hold_kind) -> None:
     """A stop: of whom the cause may send away, after the time that it was promised.
 
     For its own member's earlier job one of lower or equal class that writes checkpoints leaves; for a share, its power
     or a reservation who borrows; for a reservation also who came when it was known. Who writes checkpoints has the time
     to write one, others the whole notice.
     """
-    v, c = d.job, d.cause
+    ground, policy, v, c = r.ground, r.ground.policy, d.job, d.cause
     mine, theirs = ground.jobs[v], ground.jobs[c]
     is_rank = hold_kind == k.HOLD_RANK
     is_reservation = hold_kind is None and theirs["begin_ms"] >= 0
@@ -55,7 +56,7 @@ def check_vacate(ground: Ground, policy, r: Recount, d, hold_kind) -> None:
         is_due &= mine["priority"] <= theirs["priority"] or not ground.is_shares
     else:
         is_due = bool(r.is_borrowed[v]) or is_reservation
-    notice = notice_ms(ground, policy, r, v) if r.is_borrowed[v] and not is_rank else policy.save_ms
+    notice = notice_ms(r, v) if r.is_borrowed[v] and not is_rank else policy.save_ms
     if mine["checkpoint_ms"] > 0:
         notice = min(notice, policy.save_ms)
     if not is_due or d.at_ms != r.now_ms + notice:
