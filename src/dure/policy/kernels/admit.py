@@ -157,6 +157,17 @@ def may_preempt(S: State, c: int) -> bool:
 
 
 @kernel
+def has_own_behind(S: State, c: int, p: int) -> bool:
+    """Whether the member may have jobs in the pool that stand far enough behind the head of a class; cheap."""
+    cls = S.cls[c]
+    cell = S.mp[cls.member, p]
+    own_milli = cell.use_g + cell.use_b
+    if own_milli == 0 or own_milli + S.pool[p].free_milli < cls.num_gpus * 1000:
+        return False
+    return S.job[cls.root].rank + S.g[0].margin_ms < cell.last_rank
+
+
+@kernel
 def is_small(S: State, c: int, p: int) -> bool:
     """Whether a job of the class takes less than a node of the pool."""
     cls = S.cls[c]
@@ -288,11 +299,9 @@ def preempt_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
     cls = S.cls[c]
     g = S.g[0]
     milli = cls.num_gpus * 1000
+    if not has_own_behind(S, c, p) or S.job[cls.root].rank + g.margin_ms >= last_rank_of(S, cls.member, p):
+        return False
     own_milli = S.mp[cls.member, p].use_g + S.mp[cls.member, p].use_b
-    if own_milli == 0 or own_milli + S.pool[p].free_milli < milli:
-        return False
-    if S.job[cls.root].rank + g.margin_ms >= last_rank_of(S, cls.member, p):
-        return False
     if not may_use(S, cls.member, p, milli, is_borrowed) and own_milli < milli:
         # Its own jobs' GPUs count once: what the victims give back is what the head takes.
         return False

@@ -6,6 +6,7 @@ import numpy as np
 
 from dure.policy.kernels.admit import (
     has_before,
+    has_own_behind,
     has_power,
     make_room,
     may_claim,
@@ -63,7 +64,7 @@ def best_class(S: State, m: int, p: int, fill: int, gain: int, is_claiming: bool
                     not S.cls[c].has_come
                     and (
                         (is_claiming and may_claim(S, c, p))
-                        or (is_preempting and may_preempt(S, c))
+                        or (is_preempting and may_preempt(S, c) and has_own_behind(S, c, p))
                         or may_hold(S, c, p)
                     )
                 )
