@@ -511,7 +511,7 @@ def on_rerank(S: State, j: int) -> None:
     s = job.seg if job.run_rank != old else -1
     while s >= 0:
         n = S.seg[s].node
-        if S.node[n].first_rank >= min(old, job.run_rank):
+        if S.node[n].first_rank >= min(old, job.run_rank) or S.node[n].last_rank <= max(old, job.run_rank):
             recount_tenants(S, n)
         s = S.seg[s].next
     if S.g[0].queue_jobs > 0 and S.g[0].now_ms >= S.pool[job.pool].preempt_at_ms:

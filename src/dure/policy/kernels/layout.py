@@ -318,6 +318,7 @@ NODE = np.dtype(
         ("over_segs", i8),
         ("used_milli", i8),
         ("first_rank", i8),
+        ("last_rank", i8),
         ("owner", i8),
         ("num", i8),
         ("free", i8),

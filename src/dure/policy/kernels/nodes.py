@@ -201,15 +201,17 @@ def lowest_gpus(mask: int, count: int) -> int:
 
 @kernel
 def count_tenant(S: State, n: int, j: int) -> None:
-    """Count a job in what a node keeps of its jobs: when the last ends, the first rank, whose they are if one's."""
+    """Count a job in what a node keeps of its jobs: when the last ends, first and last rank, whose they are if one's."""
     node = S.node[n]
     job = S.job[j]
     m = S.cls[job.cls].member
     if node.free_at_ms == 0:
-        node.first_rank, node.owner = job.run_rank, m
+        node.first_rank = node.last_rank = job.run_rank
+        node.owner = m
     elif node.owner != m:
         node.owner = -1
     node.first_rank = min(node.first_rank, job.run_rank)
+    node.last_rank = max(node.last_rank, job.run_rank)
     node.free_at_ms = max(node.free_at_ms, job.pred_end_ms, 1)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from dure.policy.kernels.bits import next_bit
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
+    DURE,
     HOLD,
     HOLD_BACKFILL,
     HOLD_RANK,
@@ -62,6 +63,8 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     if kind == HOLD_RECLAIM and node.over_segs == 0:
         return NO_COST
     if need == node.num and not is_whole_victim(S, n, kind, claimant):
+        return NO_COST
+    if kind == HOLD_RANK and S.g[0].order == DURE and node.last_rank <= S.job[claimant].rank + S.g[0].margin_ms:
         return NO_COST
     cost = NO_COST
     if kind == HOLD_RECLAIM:
