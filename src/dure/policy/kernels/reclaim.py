@@ -229,7 +229,10 @@ def best_domain(
 
 @kernel
 def plan_one(S: State, p: int, need: int, kind: int, claimant: int) -> int:
-    """The cheapest single node, looking at no more than `scan_max` from where the last search ended."""
+    """The cheapest single node of the first `scan_max` that will do, from where the last search ended.
+
+    By rank, of the first `scan_max` at all: one's own jobs may all stand before the claimant.
+    """
     pool = S.pool[p]
     size = pool.node1 - pool.node0
     best, best_cost = -1, NEVER_MS
@@ -248,12 +251,11 @@ def plan_one(S: State, p: int, need: int, kind: int, claimant: int) -> int:
             n = over
         i += 1
         cost = node_cost(S, n, need, kind, claimant)
-        if cost < 0:
-            continue
-        looked += 1
-        if cost < best_cost or (cost == best_cost and n < best):
-            best, best_cost = n, cost
-        if looked >= S.g[0].scan_max:
+        if cost >= 0:
+            looked += 1
+            if cost < best_cost or (cost == best_cost and n < best):
+                best, best_cost = n, cost
+        if looked >= S.g[0].scan_max or (kind == HOLD_RANK and i >= S.g[0].scan_max):
             pool.cursor = (start + i) % size
             break
     if best < 0:
