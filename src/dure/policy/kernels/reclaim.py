@@ -137,10 +137,17 @@ def plan(S: State, c: int, p: int, gpus: int, kind: int, claimant: int) -> int:
     if kind == HOLD_RANK and need <= pool.block_nodes and pool.node1 - pool.node0 > 4 * S.g[0].scan_max:
         # One's own jobs are not stopped all over a large pool for a gang that a block could hold.
         return 0
-    cost, cut = gang_cost(S, pool.node0, pool.node1, parts, per_node, rest, kind, claimant)
+    n0, n1 = pool.node0, pool.node1
+    if kind == HOLD_RANK:
+        # A part of the pool from where the last search ended: as much as the gang is wide, four times.
+        size = min(4 * max(need, S.g[0].scan_max), n1 - n0)
+        n0 = min(n0 + pool.cursor, n1 - size)
+        n1 = n0 + size
+        pool.cursor = n1 - pool.node0 if n1 < pool.node1 else 0
+    cost, cut = gang_cost(S, n0, n1, parts, per_node, rest, kind, claimant)
     if cost < 0:
         return 0
-    return pick_gang(S, pool.node0, pool.node1, parts, cut, per_node, rest, kind, claimant)
+    return pick_gang(S, n0, n1, parts, cut, per_node, rest, kind, claimant)
 
 
 @kernel
