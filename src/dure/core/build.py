@@ -92,6 +92,7 @@ def _pool_table(fleet: Fleet, terms: Terms, policy: Policy, pool: NDArray[Any]) 
         rec["node0"], rec["node1"] = at[0], at[-1] + 1
         rec["rack0"], rec["rack1"] = mine["rack"].min(), mine["rack"].max() + 1
         rec["block0"], rec["block1"] = mine["block"].min(), mine["block"].max() + 1
+        rec["rack_nodes"] = np.bincount(mine["rack"] - mine["rack"].min()).max()
         rec["block_nodes"] = np.bincount(mine["block"] - mine["block"].min()).max()
         rec["per_node"] = mine["num_gpus"].max()
         rec["is_plain"] = int((mine["num_gpus"] == rec["per_node"]).all())
@@ -203,7 +204,8 @@ def build_state(fleet: Fleet, terms: Terms | None, trace: Trace, policy: Policy)
         "guar": np.concatenate([*guar, np.zeros(1, np.int64)]).astype(np.int64), "mp": mp, "ag": ag,
         "ag_pool": np.concatenate([*pools_of, np.zeros(1, np.int64)]).astype(np.int64), "node": node,
         "gfree": np.zeros((num_nodes, k.GPUS_MAX), np.int16), "seg": np.zeros(0, k.SEG), "rack": rack, "block": block,
-        "bits": make_bits(k.NUM_ROWS, num_nodes), "rack_bits": make_bits(k.RACK_ROWS, len(rack)), "hold": hold,
+        "bits": make_bits(k.NUM_ROWS, num_nodes), "rack_bits": make_bits(k.RACK_ROWS, len(rack)),
+        "block_bits": make_bits(k.BLOCK_ROWS, len(block)), "hold": hold,
         "dec": np.zeros(max(1 << 16, 2 * fleet.num_gpus + 2 * num_nodes), k.DECISION),
         "hist": np.zeros((1, k.NUM_BUCKETS + 1), np.int32), "site": site, "project": np.zeros(0, k.PROJECT),
         "speed": speed, "pick": np.zeros((num_nodes + 2, 2), np.int64), "dirty": np.zeros(num_pools + 1, np.int64),

@@ -42,7 +42,8 @@ NUM_ROWS = ROW_OVER + 1
 SCORED_SHARING, SCORED_ALL = 1, 2
 #: `State.need` of a pool that a class may never use; `POOL.gain` when anything may have come free.
 NEED_NEVER, GAIN_ALL = 127, 126
-RACK_ROWS = 33
+#: Rows of the bitmaps of racks and blocks: wholly free nodes, the last row for as many and more.
+RACK_ROWS, BLOCK_ROWS = 33, 129
 NUM_BUCKETS = 48
 
 G = np.dtype(
@@ -236,7 +237,9 @@ POOL = np.dtype(
         ("rack1", i8),
         ("block0", i8),
         ("block1", i8),
+        ("rack_nodes", i8),
         ("block_nodes", i8),
+        ("whole", i8),
         ("per_node", i8),
         ("site", i8),
         ("home", i8),
@@ -416,6 +419,7 @@ class State(ArrayBundle):
     block: NDArray[Any]
     bits: NDArray[Any]
     rack_bits: NDArray[Any]
+    block_bits: NDArray[Any]
     hold: NDArray[Any]
     dec: NDArray[Any]
     hist: NDArray[Any]
@@ -454,6 +458,7 @@ class State(ArrayBundle):
         "block": (DOMAIN, 1),
         "bits": (np.uint64, 2),
         "rack_bits": (np.uint64, 2),
+        "block_bits": (np.uint64, 2),
         "hold": (HOLD_REC, 1),
         "dec": (DECISION, 1),
         "hist": (np.int32, 2),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dure.policy.kernels.bits import clear_bit, gpus_in, set_bit
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.expected import gpu_chosen
-from dure.policy.kernels.layout import RACK_ROWS, ROW_PARTIAL, UP, State
+from dure.policy.kernels.layout import BLOCK_ROWS, RACK_ROWS, ROW_PARTIAL, UP, State
 
 #: Slices of a GPU that follows NVIDIA's profiles, and what 1 to 7 of them take: 1g, 2g, 3g, 4g, and the whole.
 MIG_SLICES = 7
@@ -131,14 +131,21 @@ def unindex(S: State, n: int) -> None:
 
 @kernel
 def rack_add(S: State, r: int, delta: int) -> None:
-    """Count a wholly free node into (or out of) its rack and block."""
+    """Count a wholly free node into (or out of) its rack, block and pool."""
     rack = S.rack[r]
     if rack.whole > 0:
         clear_bit(S.rack_bits, min(rack.whole, RACK_ROWS - 1), r)
     rack.whole += delta
     if rack.whole > 0:
         set_bit(S.rack_bits, min(rack.whole, RACK_ROWS - 1), r)
-    S.block[S.node[rack.node0].block].whole += delta
+    b = S.node[rack.node0].block
+    block = S.block[b]
+    if block.whole > 0:
+        clear_bit(S.block_bits, min(block.whole, BLOCK_ROWS - 1), b)
+    block.whole += delta
+    if block.whole > 0:
+        set_bit(S.block_bits, min(block.whole, BLOCK_ROWS - 1), b)
+    S.pool[S.node[rack.node0].pool].whole += delta
     S.g[0].whole_free += delta
 
 

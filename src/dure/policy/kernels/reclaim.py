@@ -211,8 +211,10 @@ def best_domain(
     first = pool.rack0 if is_rack else pool.block0
     num = (pool.rack1 if is_rack else pool.block1) - first
     best, best_cost, best_cut = -1, NEVER_MS, 0
-    looked = 0
     need = parts + (1 if rest > 0 else 0)
+    if need > (pool.rack_nodes if is_rack else pool.block_nodes):
+        return best, best_cut
+    looked = 0
     is_whole = is_whole_reclaim(S, p, per_node, kind)
     limit = (1 if kind == HOLD_RANK else 4) * S.g[0].scan_max
     at = pool.node0 + pool.cursor
