@@ -33,11 +33,11 @@ HOLD_BACKFILL, HOLD_RECLAIM, HOLD_RANK, HOLD_RESERVED = 0, 1, 2, 3
 START, VACATE, SHRINK, GROW, QUARANTINE, HOLD = 1, 2, 3, 4, 5, 6
 
 GPUS_MAX = 16
-#: Rows of the node bitmap: free GPU count 0..16, the largest partly free GPU in eighths 1..8, and whether
-#: anything on the node is above a guarantee.
+#: Rows of the node bitmap: free GPU count 0..16, the largest partly free GPU in eighths 1..8, whether anything on the
+#: node is above a guarantee, and, for each number of GPUs 1..16, whether a claim may find so many there.
 ROW_PARTIAL = GPUS_MAX + 1
 ROW_OVER = ROW_PARTIAL + 8
-NUM_ROWS = ROW_OVER + 1
+NUM_ROWS = ROW_OVER + 1 + GPUS_MAX
 #: `POOL.scored`: whose places in a pool are chosen by what they lose of the load expected (rule 4).
 SCORED_SHARING, SCORED_ALL = 1, 2
 #: `State.need` of a pool that a class may never use; `POOL.gain` when anything may have come free.
@@ -319,6 +319,8 @@ NODE = np.dtype(
         ("hold_need", i8),
         ("over_milli", i8),
         ("over_segs", i8),
+        ("lent_gpus", i8),
+        ("claim_rows", i8),
         ("used_milli", i8),
         ("first_rank", i8),
         ("last_rank", i8),

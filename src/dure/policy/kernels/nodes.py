@@ -5,7 +5,7 @@ from __future__ import annotations
 from dure.policy.kernels.bits import clear_bit, gpus_in, set_bit
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.expected import gpu_chosen
-from dure.policy.kernels.layout import BLOCK_ROWS, RACK_ROWS, ROW_PARTIAL, UP, State
+from dure.policy.kernels.layout import BLOCK_ROWS, GPUS_MAX, RACK_ROWS, ROW_OVER, ROW_PARTIAL, UP, State
 
 #: Slices of a GPU that follows NVIDIA's profiles, and what 1 to 7 of them take: 1g, 2g, 3g, 4g, and the whole.
 MIG_SLICES = 7
@@ -182,9 +182,28 @@ def note_gain(S: State, n: int) -> None:
 
 
 @kernel
+def index_claim(S: State, n: int) -> None:
+    """Keep the bitmaps of how many GPUs a claim may find on a node up to date; in none while nothing there is lent.
+
+    An upper bound: a GPU that several parts share counts once for each that is lent or leaving.
+    """
+    node = S.node[n]
+    rows = 0
+    if node.over_segs > 0 and node.state == UP and node.hold < 0:
+        rows = 1 + min(node.free + node.lent_gpus, GPUS_MAX)
+    while node.claim_rows < rows:
+        set_bit(S.bits, ROW_OVER + node.claim_rows, n)
+        node.claim_rows += 1
+    while node.claim_rows > rows:
+        node.claim_rows -= 1
+        clear_bit(S.bits, ROW_OVER + node.claim_rows, n)
+
+
+@kernel
 def count_clear(S: State, n: int) -> None:
     """Keep count, by rack, block and pool, of the nodes on which nothing stands but what is above a guarantee."""
     node = S.node[n]
+    index_claim(S, n)
     is_clear = node.state == UP and node.hold < 0 and node.num > 0 and node.used_milli == node.over_milli
     if is_clear == (node.is_clear == 1):
         return

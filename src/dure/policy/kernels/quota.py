@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dure.policy.kernels.bits import clear_bit, gpus_in, set_bit
+from dure.policy.kernels.bits import gpus_in
 from dure.policy.kernels.compile import kernel
-from dure.policy.kernels.layout import GAIN_ALL, NEVER_MS, ROW_OVER, RUNNING, State
+from dure.policy.kernels.layout import GAIN_ALL, NEVER_MS, RUNNING, State
 from dure.policy.kernels.nodes import count_clear, milli_in
 
 #: What an agreement says to a loan.
@@ -177,13 +177,20 @@ def over_on_nodes(S: State, j: int, sign: int) -> None:
         S.node[n].over_milli += sign * amount
         S.pool[job.pool].over_milli += sign * amount
         S.node[n].over_segs += sign
+        S.node[n].lent_gpus += sign * gpus_in(seg.mask)
         S.pool[job.pool].over_segs += sign
-        if S.node[n].over_segs > 0:
-            set_bit(S.bits, ROW_OVER, n)
-        else:
-            clear_bit(S.bits, ROW_OVER, n)
         count_clear(S, n)
         s = seg.next
+
+
+@kernel
+def leaving_on_nodes(S: State, j: int, sign: int) -> None:
+    """Count the GPUs of a job within its share that has been told to leave in (or out of) those that a claim may find."""
+    s = S.job[j].seg
+    while s >= 0:
+        S.node[S.seg[s].node].lent_gpus += sign * gpus_in(S.seg[s].mask)
+        count_clear(S, S.seg[s].node)
+        s = S.seg[s].next
 
 
 @kernel

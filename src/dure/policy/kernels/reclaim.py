@@ -247,13 +247,15 @@ def plan_one(S: State, p: int, need: int, kind: int, claimant: int) -> int:
     best, best_cost = -1, NEVER_MS
     looked = 0
     start = pool.cursor if size > S.g[0].scan_max else 0
+    # A part of a GPU may be found beside what stays on it.
+    row = ROW_OVER + (0 if S.cls[S.job[claimant].cls].gpu_milli < 1000 else need)
     i = 0
     while i < size:
         n = pool.node0 + (start + i) % size
         if kind == HOLD_RECLAIM:
-            # On to the next node on which something can be reclaimed, once round the pool.
+            # On to the next node on which enough may be reclaimed, once round the pool.
             stop = pool.node1 if start + i < size else pool.node0 + start
-            over = next_bit(S.bits, ROW_OVER, n, stop)
+            over = next_bit(S.bits, row, n, stop)
             i += (over if over >= 0 else stop) - n
             if over < 0:
                 continue
