@@ -128,7 +128,7 @@ def build_state(fleet: Fleet, terms: Terms | None, trace: Trace, policy: Policy)
 
     pool = np.zeros(num_pools, k.POOL)
     _pool_table(fleet, terms, policy, pool)
-    pool["hold"] = pool["gain"] = -1
+    pool["hold"] = pool["hold_last"] = pool["gain"] = -1
     pool["home"] = [p.home for p in terms.pools]
 
     guarantee = terms.guarantee_gpus * 1000 if policy.is_shares else np.zeros((num_members, num_pools), np.int64)

@@ -9,7 +9,6 @@ from dure.policy.kernels.layout import (
     HOLD_BACKFILL,
     HOLD_RANK,
     HOLD_RECLAIM,
-    HOLD_RESERVED,
     NEED_NEVER,
     NEVER_MS,
     PENDING,
@@ -243,7 +242,7 @@ def serve_holder(S: State, h: int, p: int, gain: int) -> bool:
     Those for whom nodes are being cleared have their nodes in a notice, and wait for them.
     """
     hold = S.hold[h]
-    if hold.missing == 0 or (hold.kind != HOLD_BACKFILL and hold.kind != HOLD_RESERVED):
+    if hold.missing == 0:
         return False
     c = S.job[hold.job].cls
     if S.job[hold.job].state != PENDING or S.need[c, p] == NEED_NEVER:

@@ -36,7 +36,7 @@ from dure.policy.kernels.layout import (
 )
 from dure.policy.kernels.leases import drop_hold, grow, mark_ready, note_rank, progress_ms, requeue, start_job
 from dure.policy.kernels.nodes import fits, gpu_milli_on, recount_tenants
-from dure.policy.kernels.place import place
+from dure.policy.kernels.place import is_waited_for, place
 from dure.policy.kernels.queue import class_before, level_of, mark_overdue, rank_of
 from dure.policy.kernels.quota import is_within_share, mark_dirty, may_borrow, may_use, settle, settle_project
 from dure.policy.kernels.reclaim import reclaim_power
@@ -226,6 +226,7 @@ def start_ready(S: State) -> None:
         if not has_power(S, p, num, 0):
             # The gang keeps its nodes; a release at the site looks at it again. Within its share, borrowers
             # leave for it; what then still lacks is the share's own use, which is no breach.
+            S.pool[p].is_stalled = 1
             if kind == HOLD_RECLAIM:
                 reclaim_power(S, p, S.g[0].lacking_w, j)
                 job.claim_ms = -1
@@ -252,7 +253,7 @@ def serve_holders(S: State, p: int, gain: int) -> None:
     looked = 0
     for q in range(S.pool.shape[0]):
         h = S.pool[q].hold
-        while h >= 0 and looked < S.g[0].scan_max:
+        while h >= 0 and is_waited_for(S, h) and looked < S.g[0].scan_max:
             after = S.hold[h].next
             serve_holder(S, h, p, gain)
             looked += 1
@@ -269,7 +270,8 @@ def fill_pool(S: State, p: int) -> None:
     gain = pool.gain if pool.power_seen == site.opened else GAIN_ALL
     pool.gain = -1
     pool.power_seen = site.opened
-    h = pool.hold
+    h = pool.hold if pool.is_stalled else -1
+    pool.is_stalled = 0
     while h >= 0:
         if S.hold[h].missing == 0:
             mark_ready(S, h)
@@ -294,7 +296,7 @@ def fill_pool(S: State, p: int) -> None:
                 m = S.order[i]
                 if S.member[m].head >= 0 and S.mp[m, p].right:
                     fill_member(S, m, p, 1, fill, gain, is_preempting)
-    if pool.free_milli > 0:
+    if pool.free_milli > 0 and pool.num_elastic > 0:
         grow_elastic(S, p)
 
 

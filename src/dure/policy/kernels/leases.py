@@ -9,7 +9,6 @@ from dure.policy.kernels.layout import (
     DOWN,
     ENDED,
     GROW,
-    HOLD_BACKFILL,
     HOLD_RECLAIM,
     HOLD_RESERVED,
     NEVER_MS,
@@ -41,6 +40,7 @@ from dure.policy.kernels.nodes import (
     unindex,
     unlink_segment,
 )
+from dure.policy.kernels.place import is_waited_for
 from dure.policy.kernels.queue import drop_ended, learn, milli_of, predict_rest_ms, push, rank_of
 from dure.policy.kernels.quota import (
     charge,
@@ -280,11 +280,44 @@ def mark_ready(S: State, h: int) -> None:
 def count_hold(S: State, h: int, sign: int) -> None:
     """Count a hold in (or out of) those of its pool on which others may be backfilled, and what it reserves."""
     hold = S.hold[h]
-    if hold.kind == HOLD_BACKFILL or hold.kind == HOLD_RESERVED:
+    if is_waited_for(S, h):
         S.pool[hold.pool].holds += sign
     if hold.kind == HOLD_RESERVED:
         S.pool[hold.pool].reserved += sign
         S.mp[S.cls[S.job[hold.job].cls].member, hold.pool].reserved_milli += sign * hold.milli
+
+
+@kernel
+def link_hold(S: State, h: int) -> None:
+    """Put a hold into its pool's list: before all others if its nodes are waited for, else after them."""
+    hold = S.hold[h]
+    pool = S.pool[hold.pool]
+    is_first = is_waited_for(S, h)
+    hold.prev = -1 if is_first else pool.hold_last
+    hold.next = pool.hold if is_first else -1
+    if hold.prev >= 0:
+        S.hold[hold.prev].next = h
+    else:
+        pool.hold = h
+    if hold.next >= 0:
+        S.hold[hold.next].prev = h
+    else:
+        pool.hold_last = h
+
+
+@kernel
+def unlink_hold(S: State, h: int) -> None:
+    """Take a hold out of its pool's list."""
+    hold = S.hold[h]
+    pool = S.pool[hold.pool]
+    if hold.prev >= 0:
+        S.hold[hold.prev].next = hold.next
+    else:
+        pool.hold = hold.next
+    if hold.next >= 0:
+        S.hold[hold.next].prev = hold.prev
+    else:
+        pool.hold_last = hold.prev
 
 
 @kernel
@@ -313,7 +346,6 @@ def close_hold(S: State, h: int) -> None:
 def drop_hold(S: State, h: int) -> None:
     """Let the nodes of a hold go."""
     hold = S.hold[h]
-    pool = S.pool[hold.pool]
     n = hold.head
     while n >= 0:
         node = S.node[n]
@@ -324,12 +356,7 @@ def drop_hold(S: State, h: int) -> None:
         note_gain(S, n)
         count_clear(S, n)
         n = after
-    if hold.prev >= 0:
-        S.hold[hold.prev].next = hold.next
-    else:
-        pool.hold = hold.next
-    if hold.next >= 0:
-        S.hold[hold.next].prev = hold.prev
+    unlink_hold(S, h)
     if hold.kind == HOLD_RECLAIM:
         return_share(S, S.cls[S.job[hold.job].cls].member, hold.pool, hold.milli)
     count_hold(S, h, -1)

@@ -405,6 +405,12 @@ def will_leave(S: State, c: int, p: int, at_ms: int) -> bool:
 
 
 @kernel
+def is_waited_for(S: State, h: int) -> bool:
+    """Whether the nodes of a hold are waited for, not cleared; in a pool's list these holds stand first."""
+    return S.hold[h].kind == HOLD_BACKFILL or S.hold[h].kind == HOLD_RESERVED
+
+
+@kernel
 def place_on_holds(S: State, c: int, p: int, gpus: int, end_ms: int) -> int:
     """Backfill (rule 5): one node held or reserved for a later gang, for a job predicted to be gone by then."""
     cls = S.cls[c]
@@ -412,11 +418,9 @@ def place_on_holds(S: State, c: int, p: int, gpus: int, end_ms: int) -> int:
     if parts != 1 or rest != 0 or cls.gpu_milli < 1000:
         return 0
     h = S.pool[p].hold
-    while h >= 0:
+    while h >= 0 and is_waited_for(S, h):
         hold = S.hold[h]
-        if hold.start_ms >= end_ms and (
-            hold.kind == HOLD_BACKFILL or (hold.kind == HOLD_RESERVED and will_leave(S, c, p, hold.start_ms))
-        ):
+        if hold.start_ms >= end_ms and (hold.kind == HOLD_BACKFILL or will_leave(S, c, p, hold.start_ms)):
             n = hold.head
             looked = 0
             while n >= 0 and looked < LOOK_MAX:

@@ -20,7 +20,7 @@ from dure.policy.kernels.layout import (
     UP,
     State,
 )
-from dure.policy.kernels.leases import check_hold, count_hold, decide, revoke, shrink
+from dure.policy.kernels.leases import check_hold, count_hold, decide, link_hold, revoke, shrink
 from dure.policy.kernels.nodes import count_clear, fits, fits_with, gpu_milli_on, may_ever_fit, milli_in, unindex
 from dure.policy.kernels.place import shape_on
 from dure.policy.kernels.quota import notice_ms
@@ -324,11 +324,7 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
     hold.num, hold.missing, hold.head, hold.rem = num, num, -1, gpus
     hold.start_ms = S.job[j].begin_ms if kind == HOLD_RESERVED else g.now_ms
     hold.made_ms = g.now_ms
-    pool = S.pool[p]
-    hold.prev, hold.next = -1, pool.hold
-    if pool.hold >= 0:
-        S.hold[pool.hold].prev = h
-    pool.hold = h
+    link_hold(S, h)
     count_hold(S, h, 1)
     S.job[j].hold = h
     g.holds += 1
