@@ -200,7 +200,7 @@ def release(S: State, j: int) -> None:
     m = cls.member
     if job.is_borrowed:
         over_on_nodes(S, j, -1)
-    elif job.state == REVOKING:
+    if job.state == REVOKING:
         leaving_on_nodes(S, j, -1)
     charge(S, j, -job.alloc * milli_in(S, j))
     if job.is_borrowed:
@@ -373,8 +373,7 @@ def revoke(S: State, j: int, notice: int, cause: int) -> None:
     g = S.g[0]
     job = S.job[j]
     job.state = REVOKING
-    if not job.is_borrowed:
-        leaving_on_nodes(S, j, 1)
+    leaving_on_nodes(S, j, 1)
     wait = min(notice, g.save_ms) if job.ckpt_ms > 0 else notice
     job.vacate_ms = g.now_ms + wait
     job.cause, job.cause_no = cause, S.job[cause].claim_no

@@ -7,7 +7,7 @@ import numpy as np
 from dure.policy.kernels.bits import gpus_in
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import GAIN_ALL, NEVER_MS, RUNNING, State
-from dure.policy.kernels.nodes import count_clear, milli_in
+from dure.policy.kernels.nodes import count_clear, index_claim, milli_in
 
 #: What an agreement says to a loan.
 LOAN_OPEN, LOAN_NONE, LOAN_NOT_IN_FORCE, LOAN_AT_LIMIT = 0, 1, 2, 3
@@ -202,11 +202,14 @@ def over_on_nodes(S: State, j: int, sign: int) -> None:
 
 @kernel
 def leaving_on_nodes(S: State, j: int, sign: int) -> None:
-    """Count the GPUs of a job within its share that has been told to leave in (or out of) those that a claim may find."""
+    """Count a job in (or out of) those that have been told to leave its nodes, and its GPUs in what a claim may find."""
     s = S.job[j].seg
     while s >= 0:
-        S.node[S.seg[s].node].lent_gpus += sign * gpus_in(S.seg[s].mask)
-        count_clear(S, S.seg[s].node)
+        n = S.seg[s].node
+        S.node[n].leaving += sign
+        if not S.job[j].is_borrowed:
+            S.node[n].lent_gpus += sign * gpus_in(S.seg[s].mask)
+            index_claim(S, n)
         s = S.seg[s].next
 
 

@@ -351,7 +351,6 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
         check_hold(S, n)
         n = S.node[n].hold_next
     decide(S, HOLD, j, p, S.pick[0, 0], gpus, hold.start_ms, kind)
-    S.job[j].promise_ms = hold.start_ms
     return h
 
 

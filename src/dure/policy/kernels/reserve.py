@@ -21,7 +21,6 @@ def on_submit(S: State, j: int) -> None:
         return
     job.state = RESERVED
     job.hold = -1
-    job.promise_ms = job.begin_ms
     reserve_ahead(S, j)
 
 

@@ -177,7 +177,7 @@ def revoked_gpu(S: State, n: int, s: int) -> int:
 def leaving_on(S: State, n: int) -> tuple[int, int, int, int]:
     """What those who have been told to leave a node will give back: whole GPUs, CPU, memory, network."""
     free = cpu = mem = net = np.int64(0)
-    s = S.node[n].seg
+    s = S.node[n].seg if S.node[n].leaving > 0 else -1
     while s >= 0:
         v = S.seg[s].job
         if S.job[v].state == REVOKING:
