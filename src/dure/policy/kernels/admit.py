@@ -175,6 +175,12 @@ def is_small(S: State, c: int, p: int) -> bool:
 
 
 @kernel
+def has_hold_left(S: State, p: int) -> bool:
+    """Whether one more blocked gang may hold nodes of a pool that are still busy (rule 5); cheap."""
+    return S.g[0].backfill != BACKFILL_NONE and S.pool[p].holds - S.pool[p].reserved < S.g[0].holds_max
+
+
+@kernel
 def may_hold(S: State, c: int, p: int) -> bool:
     """Whether the head of a class has waited long enough to hold nodes that are still busy (rule 5); cheap.
 
@@ -182,10 +188,8 @@ def may_hold(S: State, c: int, p: int) -> bool:
     """
     g = S.g[0]
     cls = S.cls[c]
-    waited_ms = g.now_ms - S.job[cls.root].queued_ms
-    if g.backfill == BACKFILL_NONE or waited_ms < g.hold_after_ms or g.now_ms < cls.no_hold_ms:
-        return False
-    if S.pool[p].holds - S.pool[p].reserved >= g.holds_max:
+    waited_ms = g.now_ms - cls.head_ms
+    if waited_ms < g.hold_after_ms or g.now_ms < cls.no_hold_ms or not has_hold_left(S, p):
         return False
     return waited_ms > g.overdue_ms or not is_small(S, c, p)
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from dure.policy.kernels.admit import (
     has_before,
+    has_hold_left,
     has_own_behind,
     has_power,
     make_room,
@@ -52,6 +53,10 @@ def best_class(S: State, m: int, p: int, fill: int, gain: int, is_claiming: bool
     Looks only at classes for which something may have changed: see `may_fit` and its like. A class that has just come
     makes no room before `take_arrivals` has tried it on all that is free.
     """
+    is_holding = has_hold_left(S, p)
+    is_claiming = is_claiming and S.pool[p].over_segs > 0 and S.mp[m, p].use_g < S.mp[m, p].guarantee
+    if gain < 0 and not (is_claiming or is_preempting or is_holding):
+        return -1
     best = -1
     c = S.member[m].head
     while c >= 0:
@@ -65,7 +70,7 @@ def best_class(S: State, m: int, p: int, fill: int, gain: int, is_claiming: bool
                     and (
                         (is_claiming and may_claim(S, c, p))
                         or (is_preempting and may_preempt(S, c) and has_own_behind(S, c, p))
-                        or may_hold(S, c, p)
+                        or (is_holding and may_hold(S, c, p))
                     )
                 )
             )
@@ -513,7 +518,10 @@ def on_rerank(S: State, j: int) -> None:
     s = job.seg if job.run_rank != old else -1
     while s >= 0:
         n = S.seg[s].node
-        if S.node[n].first_rank >= min(old, job.run_rank) or S.node[n].last_rank <= max(old, job.run_rank):
+        node = S.node[n]
+        if job.ckpt_ms > 0:
+            node.last_rank = max(node.last_rank, job.run_rank)
+        if node.first_rank >= min(old, job.run_rank) or (job.run_rank < old and node.last_rank <= old):
             recount_tenants(S, n)
         s = S.seg[s].next
     if S.g[0].queue_jobs > 0 and S.g[0].now_ms >= S.pool[job.pool].preempt_at_ms:

@@ -157,10 +157,10 @@ def start_job(S: State, j: int, p: int, num: int, gpus: int, is_borrowed: int) -
 
 @kernel
 def note_rank(S: State, j: int) -> None:
-    """Keep the bound on how far behind a member's running jobs stand in a pool."""
+    """Keep the bound on how far behind those of a member's jobs in a pool stand that rank may stop."""
     job = S.job[j]
     cell = S.mp[S.cls[job.cls].member, job.pool]
-    if job.run_rank > cell.last_rank:
+    if job.ckpt_ms > 0 and job.run_rank > cell.last_rank:
         cell.last_rank = job.run_rank
 
 

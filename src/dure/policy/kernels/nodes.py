@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from dure.policy.kernels.bits import clear_bit, gpus_in, set_bit
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.expected import gpu_chosen
-from dure.policy.kernels.layout import BLOCK_ROWS, GPUS_MAX, RACK_ROWS, ROW_OVER, ROW_PARTIAL, UP, State
+from dure.policy.kernels.layout import BLOCK_ROWS, GPUS_MAX, NEVER_MS, RACK_ROWS, ROW_OVER, ROW_PARTIAL, UP, State
 
 #: Slices of a GPU that follows NVIDIA's profiles, and what 1 to 7 of them take: 1g, 2g, 3g, 4g, and the whole.
 MIG_SLICES = 7
@@ -227,17 +229,23 @@ def lowest_gpus(mask: int, count: int) -> int:
 
 @kernel
 def count_tenant(S: State, n: int, j: int) -> None:
-    """Count a job in what a node keeps of its jobs: when the last ends, first and last rank, whose they are if one's."""
+    """Count a job in what a node keeps of its jobs.
+
+    When the last ends; the first rank, and the last of those who write checkpoints, which rank may stop; whose they
+    are, if one member's, and a set of the members, of which two may share a bit.
+    """
     node = S.node[n]
     job = S.job[j]
     m = S.cls[job.cls].member
     if node.free_at_ms == 0:
-        node.first_rank = node.last_rank = job.run_rank
-        node.owner = m
+        node.first_rank, node.last_rank = job.run_rank, -NEVER_MS
+        node.owner, node.tenants = m, 0
     elif node.owner != m:
         node.owner = -1
     node.first_rank = min(node.first_rank, job.run_rank)
-    node.last_rank = max(node.last_rank, job.run_rank)
+    if job.ckpt_ms > 0:
+        node.last_rank = max(node.last_rank, job.run_rank)
+    node.tenants |= np.int64(1) << (m & 63)
     node.free_at_ms = max(node.free_at_ms, job.pred_end_ms, 1)
 
 

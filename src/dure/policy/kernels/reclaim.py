@@ -7,7 +7,6 @@ import numpy as np
 from dure.policy.kernels.bits import next_bit
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
-    DURE,
     HOLD,
     HOLD_BACKFILL,
     HOLD_RANK,
@@ -28,6 +27,7 @@ from dure.policy.kernels.victims import (
     NO_COST,
     WHOLE_NODE,
     cheapest_victim,
+    has_rank_victim,
     has_rest,
     is_whole_victim,
     leaving_on,
@@ -64,7 +64,7 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
         return NO_COST
     if need == node.num and not is_whole_victim(S, n, kind, claimant):
         return NO_COST
-    if kind == HOLD_RANK and S.g[0].order == DURE and node.last_rank <= S.job[claimant].rank + S.g[0].margin_ms:
+    if kind == HOLD_RANK and not has_rank_victim(S, n, claimant):
         return NO_COST
     cost = NO_COST
     if kind == HOLD_RECLAIM:
