@@ -67,7 +67,7 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     if kind == HOLD_RANK and not has_rank_victim(S, n, claimant):
         return NO_COST
     cost = NO_COST
-    if kind == HOLD_RECLAIM:
+    if kind == HOLD_RECLAIM and S.pool[node.pool].num_elastic > 0:
         cost = victims_cost(S, n, need, kind, claimant, True)
     return cost if cost != NO_COST else victims_cost(S, n, need, kind, claimant, False)
 
