@@ -175,7 +175,7 @@ def build_state(fleet: Fleet, terms: Terms | None, trace: Trace, policy: Policy)
     node["cpu_free"] = node["cpu_all"] = nodes["cpu_milli"]
     node["mem_free"] = node["mem_all"] = nodes["mem_mib"]
     node["net_free"] = node["net_all"] = np.where(nodes["net_mbps"] > 0, nodes["net_mbps"], 1 << 40)
-    node["seg"] = node["hold"] = node["hold_next"] = -1
+    node["seg"] = node["hold"] = node["hold_next"] = node["reserved_for"] = -1
     node["state"] = np.where(nodes["online_ms"] > 0, k.OFFLINE, k.UP)
 
     rack = _domains(nodes, "rack", None)

@@ -352,6 +352,7 @@ def drop_hold(S: State, h: int) -> None:
         after = node.hold_next
         node.hold = node.hold_next = -1
         node.is_ready = 0
+        node.reserved_to_ms = S.g[0].now_ms
         index(S, n)
         note_gain(S, n)
         count_clear(S, n)

@@ -42,6 +42,21 @@ IS_PICKED = np.int64(-2)
 
 
 @kernel
+def free_from_ms(S: State, n: int) -> int:
+    """When the last job on a node is predicted to be gone; who has been told to leave goes when it must."""
+    node = S.node[n]
+    if node.leaving == 0:
+        return node.free_at_ms
+    last = np.int64(0)
+    s = node.seg
+    while s >= 0:
+        job = S.job[S.seg[s].job]
+        last = max(last, job.vacate_ms if job.state == REVOKING else job.pred_end_ms)
+        s = S.seg[s].node_next
+    return last
+
+
+@kernel
 def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     """Cost of having `need` free GPUs on node n, or NO_COST where victims do not suffice.
 
@@ -52,7 +67,9 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     if node.state != UP or node.hold >= 0 or node.num < need or not may_ever_fit(S, n, c, need):
         return NO_COST
     if kind == HOLD_RESERVED:
-        return max(node.free_at_ms - S.job[claimant].begin_ms, 0)
+        if node.free >= need and fits(S, n, c, need):
+            return np.int64(0)
+        return max(max(free_from_ms(S, n), S.g[0].now_ms) - S.job[claimant].begin_ms, 0) + 1
     if kind != HOLD_RECLAIM and kind != HOLD_RANK:
         return max(node.free_at_ms - S.g[0].now_ms, 0)
     if S.cls[c].gpu_milli < 1000:
@@ -323,7 +340,6 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
     hold.job, hold.pool, hold.kind, hold.milli = j, p, kind, gpus * gpu_milli_on(S, S.job[j].cls, p)
     hold.num, hold.missing, hold.head, hold.rem = num, num, -1, gpus
     hold.start_ms = S.job[j].begin_ms if kind == HOLD_RESERVED else g.now_ms
-    hold.made_ms = g.now_ms
     link_hold(S, h)
     count_hold(S, h, 1)
     S.job[j].hold = h
@@ -336,6 +352,8 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
         node.hold_next = hold.head
         node.hold_need = S.pick[i, 1]
         node.is_ready = 0
+        if kind == HOLD_RESERVED and (node.reserved_for != j or node.reserved_to_ms != g.now_ms):
+            node.reserved_ms, node.reserved_for = g.now_ms, j
         count_clear(S, n)
         hold.head = n
         if kind == HOLD_BACKFILL and node.free_at_ms > hold.start_ms:
