@@ -1,5 +1,7 @@
 """The smallest scenes of what random search has found, by hand: when the job in question must start."""
 
+from dataclasses import replace
+
 import pytest
 from promises import keep
 from scenes import HOUR, MINUTE, small
@@ -117,6 +119,16 @@ def test_a_blocked_head_that_is_cancelled_frees_the_way():
         decided = core.step(j, [Submitted(j)])
     assert decided == []
     assert [d.job for d in core.step(HOUR, [Cancelled(1)]) if d.kind == DecisionKind.START] == [2]
+
+
+def test_a_member_at_its_limit_stops_its_own_job_and_holds_nothing_that_is_free():
+    """The agreement lends four GPUs, of eight that are free: the earlier job takes the later one's, a checkpoint later."""
+    rows = [(0, 1, 4, LONG, {"checkpoint_ms": 10 * MINUTE}), (10 * HOUR, 1, 4, HOUR, {"limit_ms": HOUR})]
+    fleet, terms, trace, faults = small([8], rows, nodes=2)
+    terms = replace(terms, agreements=[replace(terms.agreements[0], limit_gpus=4)])
+    policy = replace(named_policy("dure"), margin_ms=0, rank_step_ms=100 * HOUR)
+    world = keep(fleet, terms, trace, faults, policy)
+    assert world.starts[1] == [10 * HOUR + policy.save_ms]
 
 
 def test_power_is_taken_back_from_those_who_draw_it():

@@ -305,8 +305,9 @@ def preempt_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
     if not has_own_behind(S, c, p) or S.job[cls.root].rank + g.margin_ms >= last_rank_of(S, cls.member, p):
         return False
     own_milli = S.mp[cls.member, p].use_g + S.mp[cls.member, p].use_b
-    if not may_use(S, cls.member, p, milli, is_borrowed) and own_milli < milli:
-        # Its own jobs' GPUs count once: what the victims give back is what the head takes.
+    # With no room under its share or agreement the head takes what its own jobs give back, and nothing that is free.
+    g.is_swapping = 0 if may_use(S, cls.member, p, milli, is_borrowed) else 1
+    if g.is_swapping and own_milli < milli:
         return False
     # Less often in large pools, where much is looked at, and while nothing is found: up to a hundred times the least.
     every_ms = preempt_every_ms(S, p)

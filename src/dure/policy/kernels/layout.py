@@ -105,6 +105,7 @@ G = np.dtype(
             "grows",
             "holds",
             "lacking_w",
+            "is_swapping",
             "frag_gpus",
             "whole_free",
             # the load expected (rule 4)

@@ -74,8 +74,10 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
         return max(node.free_at_ms - S.g[0].now_ms, 0)
     if S.cls[c].gpu_milli < 1000:
         return part_cost(S, n, claimant)[0]
-    free = node.free
-    if free >= need and fits(S, n, c, need):
+    if kind == HOLD_RANK and S.g[0].is_swapping:
+        if node.free > 0 or node.leaving > 0:
+            return NO_COST
+    elif node.free >= need and fits(S, n, c, need):
         return np.int64(0)
     if kind == HOLD_RECLAIM and node.over_segs == 0:
         return NO_COST
