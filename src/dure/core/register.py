@@ -29,7 +29,7 @@ _CLASS_KEYS = (
     "net_mbps", "type_mask", "site_mask", "priority", "topology", "profile",
 )  # fmt: skip
 _JOB_NONE = (
-    "first_start_ms", "claim_ms", "claim_from_ms", "end_ms", "promise_ms", "seg", "hold", "pool", "child", "sibling",
+    "first_start_ms", "claim_ms", "claim_from_ms", "end_ms", "seg", "hold", "pool", "child", "sibling",
     "over_prev", "over_next", "cause",
 )  # fmt: skip
 #: User of jobs of which no user is known.

@@ -9,7 +9,6 @@ from dure.policy.kernels.layout import (
     HOLD_BACKFILL,
     HOLD_RANK,
     HOLD_RECLAIM,
-    HOLD_RESERVED,
     NEED_NEVER,
     NEVER_MS,
     PENDING,
@@ -157,11 +156,28 @@ def may_preempt(S: State, c: int) -> bool:
 
 
 @kernel
+def has_own_behind(S: State, c: int, p: int) -> bool:
+    """Whether the member may have jobs in the pool that stand far enough behind the head of a class; cheap."""
+    cls = S.cls[c]
+    cell = S.mp[cls.member, p]
+    own_milli = cell.use_g + cell.use_b
+    if own_milli == 0 or own_milli + S.pool[p].free_milli < cls.num_gpus * 1000:
+        return False
+    return S.job[cls.root].rank + S.g[0].margin_ms < cell.last_rank
+
+
+@kernel
 def is_small(S: State, c: int, p: int) -> bool:
     """Whether a job of the class takes less than a node of the pool."""
     cls = S.cls[c]
     parts, per_node, rest = shape_on(S, c, p, cls.num_gpus)
     return cls.num_gpus == 0 or cls.gpu_milli < 1000 or (parts == 1 and rest == 0 and per_node < S.pool[p].per_node)
+
+
+@kernel
+def has_hold_left(S: State, p: int) -> bool:
+    """Whether one more blocked gang may hold nodes of a pool that are still busy (rule 5); cheap."""
+    return S.g[0].backfill != BACKFILL_NONE and S.pool[p].holds - S.pool[p].reserved < S.g[0].holds_max
 
 
 @kernel
@@ -172,10 +188,8 @@ def may_hold(S: State, c: int, p: int) -> bool:
     """
     g = S.g[0]
     cls = S.cls[c]
-    waited_ms = g.now_ms - S.job[cls.root].queued_ms
-    if g.backfill == BACKFILL_NONE or waited_ms < g.hold_after_ms or g.now_ms < cls.no_hold_ms:
-        return False
-    if S.pool[p].holds - S.pool[p].reserved >= g.holds_max:
+    waited_ms = g.now_ms - cls.head_ms
+    if waited_ms < g.hold_after_ms or g.now_ms < cls.no_hold_ms or not has_hold_left(S, p):
         return False
     return waited_ms > g.overdue_ms or not is_small(S, c, p)
 
@@ -232,7 +246,7 @@ def serve_holder(S: State, h: int, p: int, gain: int) -> bool:
     Those for whom nodes are being cleared have their nodes in a notice, and wait for them.
     """
     hold = S.hold[h]
-    if hold.missing == 0 or (hold.kind != HOLD_BACKFILL and hold.kind != HOLD_RESERVED):
+    if hold.missing == 0:
         return False
     c = S.job[hold.job].cls
     if S.job[hold.job].state != PENDING or S.need[c, p] == NEED_NEVER:
@@ -288,13 +302,12 @@ def preempt_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
     cls = S.cls[c]
     g = S.g[0]
     milli = cls.num_gpus * 1000
+    if not has_own_behind(S, c, p) or S.job[cls.root].rank + g.margin_ms >= last_rank_of(S, cls.member, p):
+        return False
     own_milli = S.mp[cls.member, p].use_g + S.mp[cls.member, p].use_b
-    if own_milli == 0 or own_milli + S.pool[p].free_milli < milli:
-        return False
-    if S.job[cls.root].rank + g.margin_ms >= last_rank_of(S, cls.member, p):
-        return False
-    if not may_use(S, cls.member, p, milli, is_borrowed) and own_milli < milli:
-        # Its own jobs' GPUs count once: what the victims give back is what the head takes.
+    # With no room under its share or agreement the head takes what its own jobs give back, and nothing that is free.
+    g.is_swapping = 0 if may_use(S, cls.member, p, milli, is_borrowed) else 1
+    if g.is_swapping and own_milli < milli:
         return False
     # Less often in large pools, where much is looked at, and while nothing is found: up to a hundred times the least.
     every_ms = preempt_every_ms(S, p)

@@ -6,6 +6,8 @@ import numpy as np
 
 from dure.policy.kernels.admit import (
     has_before,
+    has_hold_left,
+    has_own_behind,
     has_power,
     make_room,
     may_claim,
@@ -35,7 +37,7 @@ from dure.policy.kernels.layout import (
 )
 from dure.policy.kernels.leases import drop_hold, grow, mark_ready, note_rank, progress_ms, requeue, start_job
 from dure.policy.kernels.nodes import fits, gpu_milli_on, recount_tenants
-from dure.policy.kernels.place import place
+from dure.policy.kernels.place import is_waited_for, place
 from dure.policy.kernels.queue import class_before, level_of, mark_overdue, rank_of
 from dure.policy.kernels.quota import is_within_share, mark_dirty, may_borrow, may_use, settle, settle_project
 from dure.policy.kernels.reclaim import reclaim_power
@@ -51,6 +53,10 @@ def best_class(S: State, m: int, p: int, fill: int, gain: int, is_claiming: bool
     Looks only at classes for which something may have changed: see `may_fit` and its like. A class that has just come
     makes no room before `take_arrivals` has tried it on all that is free.
     """
+    is_holding = has_hold_left(S, p)
+    is_claiming = is_claiming and S.pool[p].over_segs > 0 and S.mp[m, p].use_g < S.mp[m, p].guarantee
+    if gain < 0 and not (is_claiming or is_preempting or is_holding):
+        return -1
     best = -1
     c = S.member[m].head
     while c >= 0:
@@ -63,8 +69,8 @@ def best_class(S: State, m: int, p: int, fill: int, gain: int, is_claiming: bool
                     not S.cls[c].has_come
                     and (
                         (is_claiming and may_claim(S, c, p))
-                        or (is_preempting and may_preempt(S, c))
-                        or may_hold(S, c, p)
+                        or (is_preempting and may_preempt(S, c) and has_own_behind(S, c, p))
+                        or (is_holding and may_hold(S, c, p))
                     )
                 )
             )
@@ -225,6 +231,7 @@ def start_ready(S: State) -> None:
         if not has_power(S, p, num, 0):
             # The gang keeps its nodes; a release at the site looks at it again. Within its share, borrowers
             # leave for it; what then still lacks is the share's own use, which is no breach.
+            S.pool[p].is_stalled = 1
             if kind == HOLD_RECLAIM:
                 reclaim_power(S, p, S.g[0].lacking_w, j)
                 job.claim_ms = -1
@@ -251,7 +258,7 @@ def serve_holders(S: State, p: int, gain: int) -> None:
     looked = 0
     for q in range(S.pool.shape[0]):
         h = S.pool[q].hold
-        while h >= 0 and looked < S.g[0].scan_max:
+        while h >= 0 and is_waited_for(S, h) and looked < S.g[0].scan_max:
             after = S.hold[h].next
             serve_holder(S, h, p, gain)
             looked += 1
@@ -268,7 +275,8 @@ def fill_pool(S: State, p: int) -> None:
     gain = pool.gain if pool.power_seen == site.opened else GAIN_ALL
     pool.gain = -1
     pool.power_seen = site.opened
-    h = pool.hold
+    h = pool.hold if pool.is_stalled else -1
+    pool.is_stalled = 0
     while h >= 0:
         if S.hold[h].missing == 0:
             mark_ready(S, h)
@@ -293,7 +301,7 @@ def fill_pool(S: State, p: int) -> None:
                 m = S.order[i]
                 if S.member[m].head >= 0 and S.mp[m, p].right:
                     fill_member(S, m, p, 1, fill, gain, is_preempting)
-    if pool.free_milli > 0:
+    if pool.free_milli > 0 and pool.num_elastic > 0:
         grow_elastic(S, p)
 
 
@@ -510,7 +518,10 @@ def on_rerank(S: State, j: int) -> None:
     s = job.seg if job.run_rank != old else -1
     while s >= 0:
         n = S.seg[s].node
-        if S.node[n].first_rank >= min(old, job.run_rank):
+        node = S.node[n]
+        if job.ckpt_ms > 0:
+            node.last_rank = max(node.last_rank, job.run_rank)
+        if node.first_rank >= min(old, job.run_rank) or (job.run_rank < old and node.last_rank <= old):
             recount_tenants(S, n)
         s = S.seg[s].next
     if S.g[0].queue_jobs > 0 and S.g[0].now_ms >= S.pool[job.pool].preempt_at_ms:

@@ -214,6 +214,7 @@ def push(S: State, j: int) -> None:
     cls.root = meld(S, cls.root, j)
     if cls.root == j:
         cls.preempt_at_ms = 0
+        cls.head_ms = job.queued_ms
     cls.count += 1
 
 
@@ -246,7 +247,9 @@ def pop(S: State, c: int) -> int:
         pairs = rest
     cls.root = root
     cls.count -= 1
-    if cls.count == 0:
+    if cls.count > 0:
+        cls.head_ms = S.job[root].queued_ms
+    else:
         m = S.member[cls.member]
         if cls.prev >= 0:
             S.cls[cls.prev].next = cls.next
@@ -281,6 +284,7 @@ def mark_overdue(S: State, c: int) -> None:
         if not job.is_overdue:
             cls.oldest_ms = min(cls.oldest_ms, job.queued_ms)
         cls.root = meld(S, cls.root, j)
+    cls.head_ms = S.job[cls.root].queued_ms
     drop_ended(S, c)
 
 

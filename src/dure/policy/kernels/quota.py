@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dure.policy.kernels.bits import clear_bit, gpus_in, set_bit
+import numpy as np
+
+from dure.policy.kernels.bits import gpus_in
 from dure.policy.kernels.compile import kernel
-from dure.policy.kernels.layout import GAIN_ALL, NEVER_MS, ROW_OVER, RUNNING, State
-from dure.policy.kernels.nodes import count_clear, milli_in
+from dure.policy.kernels.layout import GAIN_ALL, NEVER_MS, RUNNING, State
+from dure.policy.kernels.nodes import count_clear, index_claim, milli_in
 
 #: What an agreement says to a loan.
 LOAN_OPEN, LOAN_NONE, LOAN_NOT_IN_FORCE, LOAN_AT_LIMIT = 0, 1, 2, 3
@@ -136,8 +138,17 @@ def notice_ms(S: State, m: int, p: int) -> int:
 
 
 @kernel
+def count_elastic(S: State, j: int, sign: int) -> None:
+    """Count a borrowed job in (or out of) those of its pool that may grow."""
+    cls = S.cls[S.job[j].cls]
+    if cls.max_gpus > cls.min_gpus:
+        S.pool[S.job[j].pool].num_elastic += sign
+
+
+@kernel
 def over_link(S: State, j: int) -> None:
     """Put a job at the end of its member's borrowed jobs in its pool."""
+    count_elastic(S, j, 1)
     job = S.job[j]
     cell = S.mp[S.cls[job.cls].member, job.pool]
     job.over_prev = cell.over_last
@@ -152,6 +163,7 @@ def over_link(S: State, j: int) -> None:
 @kernel
 def over_unlink(S: State, j: int) -> None:
     """Take a job out of that list."""
+    count_elastic(S, j, -1)
     job = S.job[j]
     cell = S.mp[S.cls[job.cls].member, job.pool]
     if job.over_prev >= 0:
@@ -169,21 +181,36 @@ def over_unlink(S: State, j: int) -> None:
 def over_on_nodes(S: State, j: int, sign: int) -> None:
     """Count a job in (or out of) what its nodes and pool carry above guarantees: GPUs, and segments also of none."""
     job = S.job[j]
+    total = np.int64(0)
     s = job.seg
     while s >= 0:
         seg = S.seg[s]
         n = seg.node
         amount = gpus_in(seg.mask) * 1000 if seg.milli >= 1000 else seg.milli
+        total += amount
         S.node[n].over_milli += sign * amount
         S.pool[job.pool].over_milli += sign * amount
         S.node[n].over_segs += sign
+        S.node[n].lent_gpus += sign * gpus_in(seg.mask)
         S.pool[job.pool].over_segs += sign
-        if S.node[n].over_segs > 0:
-            set_bit(S.bits, ROW_OVER, n)
-        else:
-            clear_bit(S.bits, ROW_OVER, n)
         count_clear(S, n)
         s = seg.next
+    if sign > 0:
+        cell = S.mp[S.cls[job.cls].member, job.pool]
+        cell.least_milli = min(cell.least_milli, total)
+
+
+@kernel
+def leaving_on_nodes(S: State, j: int, sign: int) -> None:
+    """Count a job in (or out of) those that have been told to leave its nodes, and its GPUs in what a claim may find."""
+    s = S.job[j].seg
+    while s >= 0:
+        n = S.seg[s].node
+        S.node[n].leaving += sign
+        if not S.job[j].is_borrowed:
+            S.node[n].lent_gpus += sign * gpus_in(S.seg[s].mask)
+            index_claim(S, n)
+        s = S.seg[s].next
 
 
 @kernel
@@ -214,9 +241,15 @@ def charge(S: State, j: int, milli: int) -> None:
 
 @kernel
 def promote(S: State, m: int, p: int) -> None:
-    """Count borrowed jobs to the member's share, oldest first, where the share has room again."""
+    """Count borrowed jobs to the member's share, oldest first, where the share has room again.
+
+    `least_milli` bounds from below what each of them takes: with less room none needs to be looked at.
+    """
     cell = S.mp[m, p]
+    if cell.guarantee - cell.use_g < cell.least_milli:
+        return
     j = cell.over
+    least = NEVER_MS
     while j >= 0 and cell.use_g < cell.guarantee:
         job = S.job[j]
         after = job.over_next
@@ -228,4 +261,8 @@ def promote(S: State, m: int, p: int) -> None:
             job.borrowed_ms += S.g[0].now_ms - job.since_ms
             job.is_borrowed = 0
             charge(S, j, milli)
+        elif job.state == RUNNING:
+            least = min(least, milli)
         j = after
+    if j < 0:
+        cell.least_milli = least
