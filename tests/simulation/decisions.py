@@ -18,16 +18,30 @@ def notice_ms(r: Recount, v: int) -> int:
     return of.policy.own_notice_ms if a < 0 else of.terms.agreements[a].notice_ms
 
 
-def check_decisions(r: Recount, decided) -> None:
-    """`r`: the books after the step in which this was decided."""
-    kinds = {d.job: d.cause for d in decided if d.kind == k.HOLD}
-    for d in decided:
-        if d.kind == k.START:
-            check_start(r, d)
-        elif d.kind == k.VACATE:
-            check_vacate(r, d, kinds.get(d.cause))
-        elif d.kind == k.SHRINK and not (r.is_borrowed[d.job] and r.alloc[d.job] >= r.ground.jobs[d.job]["min_gpus"]):
-            raise IllegalDecisionError(f"{d}: only borrowers give GPUs back, and no more than they can spare")
+class DecisionWatch:
+    """Checks what is decided, moment by moment, and keeps since when each node is reserved, and for whom."""
+
+    def __init__(self) -> None:
+        self.reserved: dict[int, tuple[int, int]] = {}
+
+    def look(self, r: Recount, decided, starts) -> None:
+        """`r`: the books after the step in which this was decided; `starts`: the moments at which each job started."""
+        before, self.reserved = self.reserved, {}
+        for n, c in enumerate(r.held_for):
+            if c >= 0 and r.ground.jobs[c]["begin_ms"] >= 0:
+                since = before[n][1] if n in before and before[n][0] == c else r.now_ms
+                self.reserved[n] = c, since
+        kinds = {d.job: d.cause for d in decided if d.kind == k.HOLD}
+        for d in decided:
+            if d.kind == k.START:
+                check_start(r, d)
+            elif d.kind == k.VACATE:
+                on = [n for n, _, _ in r.leases.get(d.job, ())]
+                reserved = [held[n] for held in (before, self.reserved) for n in on if n in held]
+                came_after = any(c == d.cause and since <= starts[d.job][-1] for c, since in reserved)
+                check_vacate(r, d, kinds.get(d.cause), came_after)
+            elif d.kind == k.SHRINK and not (r.is_borrowed[d.job] and r.alloc[d.job] >= r.ground.jobs[d.job]["min_gpus"]):
+                raise IllegalDecisionError(f"{d}: only borrowers give GPUs back, and no more than they can spare")
 
 
 def check_start(r: Recount, d) -> None:
@@ -40,22 +54,21 @@ def check_start(r: Recount, d) -> None:
         raise IllegalDecisionError(f"{d}: {ground.terms.agreements[a]} is not in force at {r.now_ms}")
 
 
-def check_vacate(r: Recount, d, hold_kind) -> None:
+def check_vacate(r: Recount, d, hold_kind, came_after) -> None:
     """A stop: of whom the cause may send away, after the time that it was promised.
 
     For its own member's earlier job one of lower or equal class that writes checkpoints leaves; for a share, its power
-    or a reservation who borrows; for a reservation also who came when it was known. Who writes checkpoints has the time
-    to write one, others the whole notice.
+    or a reservation who borrows; for a reservation also who came to a node that was reserved (`came_after`). Who writes
+    checkpoints has the time to write one, others the whole notice.
     """
     ground, policy, v, c = r.ground, r.ground.policy, d.job, d.cause
     mine, theirs = ground.jobs[v], ground.jobs[c]
     is_rank = hold_kind == k.HOLD_RANK
-    is_reservation = hold_kind is None and theirs["begin_ms"] >= 0
     if is_rank:
         is_due = ground.member[v] == ground.member[c] and mine["checkpoint_ms"] > 0
         is_due &= mine["priority"] <= theirs["priority"] or not ground.is_shares
     else:
-        is_due = bool(r.is_borrowed[v]) or is_reservation
+        is_due = bool(r.is_borrowed[v]) or came_after
     notice = notice_ms(r, v) if r.is_borrowed[v] and not is_rank else policy.save_ms
     if mine["checkpoint_ms"] > 0:
         notice = min(notice, policy.save_ms)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decisions import check_decisions
+from decisions import DecisionWatch
 from guarantee import GuaranteeWatch
 from idle import idle
 from recount import Ground
@@ -12,10 +12,10 @@ from world import World, check
 def keep(fleet, terms, trace, faults, policy) -> World:
     """The world at its end: books in order, nothing idle, shares in time, nobody stopped twice for one claim."""
     ground = Ground(fleet, terms, trace, policy)
-    world, watch = World(ground, faults), GuaranteeWatch(ground)
+    world, watch, decisions = World(ground, faults), GuaranteeWatch(ground), DecisionWatch()
     while world.advance():
         books = check(ground)
-        check_decisions(books, world.decided)
+        decisions.look(books, world.decided, world.starts)
         assert idle(books) == []
         watch.look(books, world.decided, world.failed)
         assert max(world.stops.values(), default=0) <= 1
