@@ -45,7 +45,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """Who the agent is, and where the service is."""
+    """Who the agent is, and where the service is; several addresses, of which one leads, are parted by commas."""
 
     site: str
     url: str
@@ -97,7 +97,7 @@ class Agent:
         self._folders.logs.mkdir(parents=True, exist_ok=True)
         await self._executor.open()
         self._state = AgentState(self._folders.root / "agent.sqlite")
-        self._service = Service(self._config.url, self._config.token, self._config.site)
+        self._service = Service(self._config.url.split(","), self._config.token, self._config.site)
         self._shipper = LogShipper(self._folders, self._service.post_log, self._clock, Backoff(self._chance))
         now_ms = self._clock.boot_ms()
         self._contact = Contact(*(self._state.last_contact(self._machine_boot) or (now_ms,)))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--gpus", type=click.IntRange(0), help="Slots that stand for GPUs, on each node; default: the GPUs found.")
 @click.option("--gpu-type", default="", help="Default: that of the GPUs found.")
 @click.option("--node-names", default="", help="Comma-separated; several: stand-ins for nodes. Default: the host's name.")
-@click.option("--url", envvar="DURE_URL", required=True, help="Address of the service (DURE_URL).")
+@click.option("--url", envvar="DURE_URL", required=True, help="Address of the service (DURE_URL); several of which one leads: with commas.")
 @click.option("--token", envvar="DURE_TOKEN", default="", help="Of role agent (better: DURE_TOKEN).")
 @click.option("--data-dir", default="dure-agent", show_default=True, type=click.Path(file_okay=False, path_type=Path))
 def agent(
@@ -41,8 +41,9 @@ def agent(
     from dure.executors.local import LocalExecutor
     from dure.executors.local_nodes import find_nodes
 
-    if not url.startswith(("http://", "https://")):
-        raise InputError(f"not an address: {url!r}; write http://host:port or https://host:port", field="DURE_URL")
+    for address in url.split(","):
+        if not address.startswith(("http://", "https://")):
+            raise InputError(f"not an address: {address!r}; write http://host:port or https://host:port", field="DURE_URL")
     _log_as_json()
     nodes = find_nodes([name for name in node_names.split(",") if name], gpus, gpu_type)
     if not any(info.gpus for info in nodes.infos):

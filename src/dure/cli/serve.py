@@ -94,7 +94,9 @@ def _run(
     configure_logging()
     click.echo("Getting ready (the first time this takes half a minute) …", err=True)
     warm()
-    service = Service(Settings(database or f"sqlite:///{folder / 'dure.db'}", folder, ttl_ms=ttl_s * 1000))
+    url = f"http://{host if host not in ('0.0.0.0', '::') else '127.0.0.1'}:{listener.getsockname()[1]}"
+    told = url if host not in ("0.0.0.0", "::") else f"http://{socket.getfqdn()}:{listener.getsockname()[1]}"
+    service = Service(Settings(database or f"sqlite:///{folder / 'dure.db'}", folder, ttl_ms=ttl_s * 1000, url=told))
     service.store.open()
     is_new = service.store.document() is None
     if is_new:
@@ -102,7 +104,6 @@ def _run(
             text = with_machine(text, machine[0], *_owner_and_type(text, source, machine[1], machine[2]))
         begin(service, text, source, policy)
     service.open()
-    url = f"http://{host if host not in ('0.0.0.0', '::') else '127.0.0.1'}:{listener.getsockname()[1]}"
     agent_token = _greet(service, folder, url, is_new)
     tour = _tour(url, folder, is_once) if is_touring else None
     return asyncio.run(_serve(service, listener, url, folder if machine is not None else None, agent_token, tour))

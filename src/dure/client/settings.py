@@ -12,10 +12,21 @@ from dure.model.errors import InputError
 
 @dataclass(frozen=True)
 class Settings:
-    """Address of the service and the caller's token (empty: none)."""
+    """Address of the service and the caller's token (empty: none).
+
+    Attributes
+    ----------
+    url : str
+        Several, of which one leads: parted by commas.
+    """
 
     url: str
     token: str = ""
+
+    @property
+    def urls(self) -> list[str]:
+        """The addresses, each without a slash at its end."""
+        return [part.strip().rstrip("/") for part in self.url.split(",") if part.strip()]
 
 
 def settings_path() -> Path:
@@ -35,13 +46,15 @@ def load_settings() -> Settings:
     url, token = os.environ.get("DURE_URL", ""), os.environ.get("DURE_TOKEN", "")
     if not url or not token:
         kept = _read(settings_path())
-        if kept and (not url or url.rstrip("/") == kept.url.rstrip("/")):
+        if kept and (not url or Settings(url).urls == kept.urls):
             url, token = kept.url, token or kept.token
     if not url:
         raise InputError(f"no service is named: set DURE_URL, or start one with `dure up`; {settings_path()} is absent")
-    if not url.startswith(("http://", "https://")):
-        raise InputError(f"must start with http:// or https://, not {url!r}", field="DURE_URL")
-    return Settings(url, token)
+    found = Settings(url, token)
+    for address in found.urls or [url]:
+        if not address.startswith(("http://", "https://")):
+            raise InputError(f"must start with http:// or https://, not {address!r}", field="DURE_URL")
+    return found
 
 
 def save_settings(settings: Settings) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 from pathlib import Path
 
@@ -40,7 +42,9 @@ class LogFiles:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as file:
-                have = file.tell()
+                # The same piece may come twice at one moment, also through two services.
+                fcntl.flock(file, fcntl.LOCK_EX)
+                have = file.seek(0, os.SEEK_END)
                 if offset > have:
                     raise Problem(
                         409, "Conflict", f"{have} bytes are here, not {offset}", headers={"Dure-Next-Offset": str(have)}

@@ -28,7 +28,7 @@ from dure.model.events import Start, Step, Stimulus, Tick
 from dure.policy.config import named_policy
 from dure.ports.event_log import LogConflictError, LogUnwritableError
 from dure.service.clock import ForwardClock
-from dure.service.errors import Problem, internal, unavailable
+from dure.service.errors import Problem, following, internal, unavailable
 from dure.service.projection import Desk, Lease, lease_of_row, project_step
 from dure.store.store import Changes, Entry, Store, StoreError, sealed
 
@@ -135,6 +135,8 @@ class Writer:
         self._id_last = 0
         self._leases: dict[str, tuple[Lease, ...]] = {}
         self.is_leading = False
+        #: Where the service is that leads, while this one does not; empty: not known.
+        self.leader = ""
         self._is_stopping = threading.Event()
         self._is_doubtful = False
         self._gate = threading.Lock()
@@ -205,7 +207,7 @@ class Writer:
             if self.is_leading:
                 self._queue.put(Asked(command, actor, future))
             else:
-                future.set_exception(unavailable("this service does not lead; ask again"))
+                future.set_exception(following(self.leader))
         return future
 
     # --- what commands use
@@ -249,7 +251,7 @@ class Writer:
         while not self._queue.empty():
             asked = self._queue.get()
             if asked is not None and asked.future.set_running_or_notify_cancel():
-                asked.future.set_exception(unavailable("this service does not lead; ask again"))
+                asked.future.set_exception(following(self.leader))
 
     def _gather(self) -> list[Asked] | None:
         """The commands that wait, as soon as there are some or a timer is due; None: it is time to end."""
@@ -376,7 +378,7 @@ class Writer:
         try:
             self.store.probe()
         except (LogConflictError, LogUnwritableError):
-            if not self.store.lead():
+            if not self.store.still_leads():
                 self._restore()
             return False
         self._is_doubtful = False
