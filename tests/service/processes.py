@@ -79,9 +79,12 @@ class Nursery:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One that stays free while nobody listens: none of those that connections take for their own end."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def begin(folder: Path, database: str) -> tuple[str, str]:
@@ -104,8 +107,11 @@ def begin(folder: Path, database: str) -> tuple[str, str]:
 
 
 def kill(pid: int) -> None:
+    """Kill a process and wait until it is gone."""
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        while True:
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(0.002)
 
 
 class AgentProcess:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from tests.service.processes import AgentProcess, Customer, Nursery, begin, free_port, kill, leader_of, until
 
-from dure.service.audit import audit
+from dure.service.audit import Auditor
 from dure.store.store import Store
 
 #: Kills of one test; set it to hundreds for a long night.
@@ -26,15 +26,32 @@ def is_up(url: str) -> bool:
         return False
 
 
+class Proof:
+    """Proves a log as it lies there, with nobody writing: all of it, and after that what has been added."""
+
+    def __init__(self, database: str) -> None:
+        self._store = Store(database)
+        self._store.open()
+        self._auditor = Auditor(self._store)
+
+    def go_on(self) -> int:
+        """Its decisions."""
+        found = self._auditor.go_on(self._store)
+        assert found.mismatches == 0, found.findings
+        assert found.verified == found.decisions
+        assert found.events == self._store.last()[0], "entries are gone"
+        return found.decisions
+
+    def close(self) -> None:
+        self._store.close()
+
+
 def prove(database: str) -> int:
-    """The log as it lies there, with nobody writing; its decisions."""
-    store = Store(database)
-    store.open()
-    found = audit(store)
-    store.close()
-    assert found.mismatches == 0, found.findings
-    assert found.verified == found.decisions
-    return found.decisions
+    """The decisions of a log."""
+    proof = Proof(database)
+    found = proof.go_on()
+    proof.close()
+    return found
 
 
 def all_jobs(url: str, token: str) -> list[dict[str, object]]:
@@ -95,12 +112,12 @@ def test_the_service_is_killed_at_random_moments(tmp_path):
     customers = [Customer(url, operator, out, seed) for seed in range(3)]
     for customer in customers:
         customer.start()
-    decisions, began = 0, time.monotonic()
+    proof, decisions, began = Proof(database), 0, time.monotonic()
     try:
         for number in range(KILLS):
             time.sleep(chance.uniform(0.0, 0.7))
             kill(pid)
-            found = prove(database)
+            found = proof.go_on()
             assert found >= decisions, "a decision is lost"
             decisions = found
             if number % 20 == 7:
@@ -113,6 +130,8 @@ def test_the_service_is_killed_at_random_moments(tmp_path):
             customer.is_over.set()
             customer.join()
         jobs = check_end(url, operator, customers, out)
+        proof.close()
+        assert prove(database) >= decisions
         heard = httpx.get(f"{url}/api/v1/audit", headers={"Authorization": f"Bearer {operator}"}, timeout=120).json()
         assert heard["mismatches"] == 0
         print(f"{KILLS} kills in {time.monotonic() - began:.0f} s, {len(jobs)} jobs, {heard['events']} entries, {heard['decisions']} decisions")

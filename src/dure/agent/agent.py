@@ -39,6 +39,7 @@ _NOT_RUNNABLE = 126
 _GATHER_S = 0.01
 _PROGRESS_EVERY_S = 1.0
 _NOTE_CONTACT_EVERY_MS = 1_000
+_REFUSED_CHARS = 500
 
 _log = structlog.get_logger(__name__)
 
@@ -243,7 +244,7 @@ class Agent:
                 case reconcile.Launch():
                     launches.append(action.lease)
                 case reconcile.Refuse():
-                    self._refuse(action.lease, action.why)
+                    self._give_up(action.lease, action.why)
                 case reconcile.Stop():
                     stops.append(action)
                 case reconcile.Forget():
@@ -265,9 +266,14 @@ class Agent:
         return leases
 
     def _refuse(self, lease: wire.LeaseOrder, why: str) -> None:
+        """It cannot be started here now."""
+        self._give_up(lease, why, refused=why[:_REFUSED_CHARS])
+
+    def _give_up(self, lease: wire.LeaseOrder, why: str, refused: str = "") -> None:
+        """It will never run here."""
         _log.warning("lease refused", lease=lease.lease_id, fence=lease.fence, why=why)
         now_ms = self._clock.wall_ms()
-        self._refused[lease.lease_id] = Run(lease.lease_id, lease.fence, RunState.LOST, ended_ms=now_ms)
+        self._refused[lease.lease_id] = Run(lease.lease_id, lease.fence, RunState.LOST, ended_ms=now_ms, refused=refused)
 
     def _fail(self, lease: wire.LeaseOrder, why: str) -> None:
         """It ends before it starts, by its own fault; the user finds the reason in its log."""
@@ -292,7 +298,7 @@ class Agent:
                 _log.info("launched", lease=lease.lease_id, fence=lease.fence)
                 self._follow(lease.lease_id, is_fresh=True)
             elif lease.lease_id not in self._refused:
-                self._refuse(lease, "it was launched and forgotten before")
+                self._give_up(lease, "it was launched and forgotten before")
 
     async def _launch_one(self, lease: wire.LeaseOrder) -> None:
         try:

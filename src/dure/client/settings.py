@@ -25,8 +25,12 @@ class Settings:
 
     @property
     def urls(self) -> list[str]:
-        """The addresses, each without a slash at its end."""
-        return [part.strip().rstrip("/") for part in self.url.split(",") if part.strip()]
+        """The addresses."""
+        return [part.strip() for part in self.url.split(",") if part.strip()]
+
+    def is_same_place(self, other: Settings) -> bool:
+        """Whether both name the same addresses."""
+        return [url.rstrip("/") for url in self.urls] == [url.rstrip("/") for url in other.urls]
 
 
 def settings_path() -> Path:
@@ -46,7 +50,7 @@ def load_settings() -> Settings:
     url, token = os.environ.get("DURE_URL", ""), os.environ.get("DURE_TOKEN", "")
     if not url or not token:
         kept = _read(settings_path())
-        if kept and (not url or Settings(url).urls == kept.urls):
+        if kept and (not url or Settings(url).is_same_place(kept)):
             url, token = kept.url, token or kept.token
     if not url:
         raise InputError(f"no service is named: set DURE_URL, or start one with `dure up`; {settings_path()} is absent")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,23 +46,45 @@ def audit(store: Store) -> AuditResult:
     DureError
         The log has not begun.
     """
-    document = store.document()
-    if document is None:
-        raise DureError("the log has not begun: there is nothing to prove")
-    result = AuditResult()
-    alliance = alliance_of(document)
-    first = hashlib.sha256(canonical(document).encode()).hexdigest()
-    for row, seq, wrong in check_chain(store.entries(), first):
+    return Auditor(store).go_on(store)
+
+
+class Auditor:
+    """Proves a log from its beginning, and later what was added to it since.
+
+    Raises
+    ------
+    DureError
+        The log has not begun.
+    """
+
+    def __init__(self, store: Store) -> None:
+        document = store.document()
+        if document is None:
+            raise DureError("the log has not begun: there is nothing to prove")
+        self.result = AuditResult()
+        self._alliance = alliance_of(document)
+        self._seq, self._hash = 0, hashlib.sha256(canonical(document).encode()).hexdigest()
+
+    def go_on(self, store: Store) -> AuditResult:
+        """Prove all entries after those proved before; what was found in all."""
+        for row, seq, wrong in check_chain(store.entries(self._seq), self._hash, self._seq):
+            self._seq, self._hash = seq, row["hash"]
+            self._prove(row, seq, wrong)
+        return self.result
+
+    def _prove(self, row: dict[str, Any], seq: int, wrong: Sequence[str]) -> None:
+        result = self.result
         result.events += 1
         for reason in wrong:
             _note(result, seq, reason)
         try:
             body = json.loads(row["body"])
             stimuli = [stimulus_from_json(s) for s in body["stimuli"]]
-            again = [to_json(e) for e in alliance.apply(int(body["at_ms"]), stimuli)] if stimuli else []
+            again = [to_json(e) for e in self._alliance.apply(int(body["at_ms"]), stimuli)] if stimuli else []
         except (KeyError, TypeError, ValueError, DureError) as error:
             _note(result, seq, f"cannot be replayed: {error}")
-            continue
+            return
         logged = body["effects"]
         result.decisions += len(logged)
         for i in range(max(len(logged), len(again))):
@@ -71,7 +94,6 @@ def audit(store: Store) -> AuditResult:
                 result.verified += 1
             else:
                 _note(result, seq, "another decision", logged=theirs, again=mine)
-    return result
 
 
 def _note(result: AuditResult, seq: int, what: str, **more: Any) -> None:

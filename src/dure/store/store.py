@@ -531,10 +531,10 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
 
 
 def check_chain(
-    entries: Iterator[dict[str, Any]], first_hash: str
+    entries: Iterator[dict[str, Any]], first_hash: str, first_seq: int = 0
 ) -> Iterator[tuple[dict[str, Any], int, Sequence[str]]]:
-    """Each entry with its place and what is wrong with its seal: nothing, or why."""
-    before, seq = first_hash, 0
+    """Each entry with its place and what is wrong with its seal: nothing, or why. First: of the entry before them."""
+    before, seq = first_hash, first_seq
     for row in entries:
         seq += 1
         wrong = []
