@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import httpx
-from tests.service.world import DOCUMENT
+from tests.service.world import document_of_today
 
 from dure.client import ApiError, Client, UnreachableError
 from dure.model.job_file import JobSpec, Resources
@@ -91,7 +91,7 @@ def begin(folder: Path, database: str) -> tuple[str, str]:
     """A log with its projects; the operator's and the agent's token."""
     service = Service(Settings(database, folder))
     service.store.open()
-    service.store.begin(DOCUMENT)
+    service.store.begin(document_of_today())
     service.open()
     root = Principal("root", (Grant("operator"),))
 
