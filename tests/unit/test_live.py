@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import pickle
 import random
 
 import pytest
 
+from dure.core.explain import Explainer, NotWaitingError
 from dure.core.live import Alliance, UnknownJobError
+from dure.core.snapshot import SnapshotError, expand, pack, squeeze, unpack
 from dure.model.alliance import load_alliance
 from dure.model.alliance_build import build_fleet
 from dure.model.events import (
@@ -309,14 +311,57 @@ def test_a_log_replays_to_the_same_answers_also_from_a_snapshot(seed: int) -> No
     kept = b""
     for i, (at, stimuli) in enumerate(log):
         if i == 100:
-            kept = pickle.dumps(again)
+            kept = pack(again)
         effects = again.apply(at, [stimulus_from_json(json.loads(s)) for s in stimuli])
         assert [json.dumps(to_json(e)) for e in effects] == answers[i], i
         assert [effect_from_json(json.loads(e)) for e in answers[i]] == effects
-    later = pickle.loads(kept)
+    later = make()
+    unpack(later, expand(squeeze(kept)))
+    assert pack(later) == kept
     for i, (at, stimuli) in list(enumerate(log))[100:]:
         effects = later.apply(at, [stimulus_from_json(json.loads(s)) for s in stimuli])
         assert [json.dumps(to_json(e)) for e in effects] == answers[i], i
+    assert pack(later) == pack(again)
+
+
+def test_the_bytes_of_a_state_are_the_same_by_whatever_way_it_was_come_to() -> None:
+    """Also where somebody has asked why jobs wait, and where what was refused or waits for others is in them."""
+    one, other = make(), make()
+    for a in (one, other):
+        up(a)
+        a.apply(T0, [Submit(job(f"j{i}", gpus=16, array_id="a", array_limit=2)) for i in range(4)])
+        a.apply(T0 + 5, [LeaseLost("j0", 1, "full"), Submit(job("after", depends_on=(("j1", "afterok"),)))])
+        a.apply(T0 + 6, [Submit(job("later", begin_ms=T0 + 90_000)), Submit(job("small", "guest", gpus=1, gpu_milli=500))])
+        for row in range(int(a.policy_core.state.g[0]["num_jobs"]) if a is one else 0):
+            with contextlib.suppress(NotWaitingError):
+                Explainer(a.policy_core.built).explain(row)
+    assert pack(one) == pack(other)
+    third = make()
+    unpack(third, pack(one))
+    for at in range(T0 + 1_000, T0 + 200_000, 7_000):
+        answers = [a.apply(at, [Tick()]) for a in (one, other, third)]
+        assert answers[0] == answers[1] == answers[2]
+    assert third.jobs == one.jobs
+    assert pack(third) == pack(one)
+
+
+def test_bytes_that_are_no_snapshot_of_this_alliance_are_refused() -> None:
+    a = make()
+    up(a)
+    good = pack(a)
+    text = YAML.replace("gpus: 16, gpus_per_node: 8", "gpus: 32, gpus_per_node: 8")
+    spec = load_alliance(text, "larger.yaml")
+    larger = Alliance(*build_fleet(spec, spec.start), named_policy("dure"), T0)
+    up(larger)
+    bad = [b"", good[:7], good[:100], good[:-1], good + b"x", good.replace(b'"format":1', b'"format":2'),
+           good.replace(b'["state",', b'["stute",'), good.replace(b'"timers"', b'"tamers"'), pack(larger)]  # fmt: skip
+    for body in bad:
+        with pytest.raises(SnapshotError):
+            unpack(make(), body)
+    for kept in (b"", b"x", squeeze(good)[:-4]):
+        with pytest.raises(SnapshotError):
+            expand(kept)
+
 
 
 @pytest.mark.parametrize("seed", range(12, 20))

@@ -9,8 +9,10 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import assert_never
+from dataclasses import dataclass, field, fields
+from typing import Any, assert_never
+
+from numpy.typing import NDArray
 
 from dure.core import step as core
 from dure.core.step import Core, DecisionKind
@@ -37,6 +39,8 @@ from dure.model.events import (
     Submit,
     Tick,
     Vacate,
+    stimulus_from_json,
+    to_json,
 )
 from dure.model.fleet import Fleet
 from dure.model.jobs import UNKNOWN, Trace, make_jobs
@@ -136,6 +140,32 @@ class Alliance:
             for at in (a.start_ms, a.end_ms):
                 if 0 < at < k.NEVER_MS:
                     heapq.heappush(self._timers, (at, _TERMS, 0, 0))
+
+    def kept(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """All that it holds at rest, for `core.snapshot`: what JSON can say, and the policy's arrays themselves."""
+        register, arrays = self._core.built.register.kept()
+        registers = {
+            "register": register, "jobs": [_job_as_list(job) for job in self.jobs.values()], "by_row": self._by_row,
+            "children": self._children, "arrays": self._arrays, "array_run": self._array_run,
+            "array_wait": {name: list(waiting) for name, waiting in self._array_wait.items()},
+            "timers": self._timers, "begins": self._begins, "fence": self._fence,
+            "refusing": [[node, sorted(r.jobs), r.until_ms, r.times] for node, r in self._refusing.items()],
+        }  # fmt: skip
+        return registers, arrays
+
+    def put_back(self, registers: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+        """The inverse of `kept`, on an alliance to which nothing has happened yet."""
+        self._core.built.register.put_back(registers["register"], arrays)
+        jobs = [_job_from_list(values) for values in registers["jobs"]]
+        self.jobs = {job.request.job_id: job for job in jobs}
+        self._by_row = registers["by_row"]
+        self._children = defaultdict(list, registers["children"])
+        self._arrays = defaultdict(list, registers["arrays"])
+        self._array_run = defaultdict(int, registers["array_run"])
+        self._array_wait = defaultdict(deque, {name: deque(jobs) for name, jobs in registers["array_wait"].items()})
+        self._timers = [tuple(timer) for timer in registers["timers"]]
+        self._begins, self._fence = registers["begins"], registers["fence"]
+        self._refusing = {node: Refusing(set(jobs), until, times) for node, jobs, until, times in registers["refusing"]}
 
     @property
     def policy_core(self) -> Core:
@@ -567,6 +597,20 @@ class Alliance:
         at = self._core.next_rank_ms(row)
         if at < k.NEVER_MS:
             heapq.heappush(self._timers, (at, _RANK, row, int(self._core.state.job[row]["version"])))
+
+
+def _job_as_list(job: LiveJob) -> list[Any]:
+    """A job's fields in order; its request in the log's form."""
+    values = [getattr(job, f.name) for f in fields(job)]
+    return [to_json(Submit(job.request))["job"], *(sorted(v) if isinstance(v, set) else v for v in values[1:])]
+
+
+def _job_from_list(values: Sequence[Any]) -> LiveJob:
+    request = stimulus_from_json({"type": "Submit", "job": values[0]})
+    assert isinstance(request, Submit)
+    job = LiveJob(request.job, *values[1:])
+    job.unmet, job.banked_ms = set(job.unmet), (job.banked_ms[0], job.banked_ms[1])
+    return job
 
 
 def _names_of(fleet: Fleet) -> list[str]:

@@ -294,7 +294,7 @@ class Views:
              "holders": [{"member": m, "gpus": used / 1000, "borrowed_gpus": borrowed / 1000} for m, used, borrowed in p.holders]}
             for p in found.pools
         ]  # fmt: skip
-        nearest = next((p for p in pools if p["reason"] == found.reason.value), pools[0] if pools else None)
+        nearest = next((pool for pool, of in zip(pools, found.pools, strict=True) if of is found.nearest), None)
         return ExplanationForm(
             job_id=job_id, state=row["state"], reason=found.reason.value, rule=found.rule, message=self._veiled(who, found.message),
             missing={key: value for key, value in (nearest["facts"] if nearest else {}).items() if isinstance(value, int)},
