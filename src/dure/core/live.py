@@ -10,6 +10,7 @@ import heapq
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import Any, assert_never
 
 from numpy.typing import NDArray
@@ -39,8 +40,6 @@ from dure.model.events import (
     Submit,
     Tick,
     Vacate,
-    stimulus_from_json,
-    to_json,
 )
 from dure.model.fleet import Fleet
 from dure.model.jobs import UNKNOWN, Trace, make_jobs
@@ -599,18 +598,24 @@ class Alliance:
             heapq.heappush(self._timers, (at, _RANK, row, int(self._core.state.job[row]["version"])))
 
 
+_REQUEST = attrgetter(*(f.name for f in fields(JobRequest)))
+_JOB = attrgetter(*(f.name for f in fields(LiveJob) if f.name != "request"))
+
+
 def _job_as_list(job: LiveJob) -> list[Any]:
-    """A job's fields in order; its request in the log's form."""
-    values = [getattr(job, f.name) for f in fields(job)]
-    return [to_json(Submit(job.request))["job"], *(sorted(v) if isinstance(v, set) else v for v in values[1:])]
+    """A job's fields in order, its request's first."""
+    return [_REQUEST(job.request), [sorted(v) if isinstance(v, set) else v for v in _JOB(job)]]
 
 
 def _job_from_list(values: Sequence[Any]) -> LiveJob:
-    request = stimulus_from_json({"type": "Submit", "job": values[0]})
-    assert isinstance(request, Submit)
-    job = LiveJob(request.job, *values[1:])
+    asked: list[Any] = [tuple(map(_as_tuple, value)) if isinstance(value, list) else value for value in values[0]]
+    job = LiveJob(JobRequest(*asked), *values[1])
     job.unmet, job.banked_ms = set(job.unmet), (job.banked_ms[0], job.banked_ms[1])
     return job
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _names_of(fleet: Fleet) -> list[str]:

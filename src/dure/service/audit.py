@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dure.core.snapshot import SnapshotError, expand, pack
 from dure.model.errors import DureError
 from dure.model.events import stimulus_from_json, to_json
 from dure.service.writer import alliance_of
@@ -63,6 +64,7 @@ class Auditor:
         if document is None:
             raise DureError("the log has not begun: there is nothing to prove")
         self.result = AuditResult()
+        self._snapshot = store.snapshot()
         self._alliance = alliance_of(document)
         self._seq, self._hash = 0, hashlib.sha256(canonical(document).encode()).hexdigest()
 
@@ -71,7 +73,19 @@ class Auditor:
         for row, seq, wrong in check_chain(store.entries(self._seq), self._hash, self._seq):
             self._seq, self._hash = seq, row["hash"]
             self._prove(row, seq, wrong)
+            if self._snapshot is not None and seq == self._snapshot[0]:
+                self._compare(seq, self._snapshot[1])
         return self.result
+
+    def _compare(self, seq: int, kept: bytes) -> None:
+        """A snapshot must be the state to which the log leads; one of another form is not used, and proves nothing."""
+        mine = pack(self._alliance)
+        try:
+            is_same = expand(kept) == mine
+        except SnapshotError:
+            is_same = False
+        if not is_same:
+            _note(self.result, seq, "the snapshot of the state after it is another state")
 
     def _prove(self, row: dict[str, Any], seq: int, wrong: Sequence[str]) -> None:
         result = self.result

@@ -21,6 +21,7 @@ from typing import Any
 import structlog
 
 from dure.core.live import Alliance, UnknownJobError
+from dure.core.snapshot import SnapshotError, expand, pack, squeeze, unpack
 from dure.model.alliance import load_alliance
 from dure.model.alliance_build import build_fleet
 from dure.model.errors import DureError, InputError
@@ -35,6 +36,8 @@ from dure.store.store import Changes, Entry, Store, StoreError, sealed
 _ID_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 #: Commands that share one transaction at most.
 BATCH_MAX = 256
+#: A snapshot of the state is kept after so many steps; at a start already where it had so many to replay.
+SNAPSHOT_STEPS, SNAPSHOT_START_STEPS = 100_000, 2_000
 
 log = structlog.get_logger("dure.writer")
 
@@ -133,6 +136,7 @@ class Writer:
         self._queue: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._id_last = 0
+        self._kept_seq = 0
         self._leases: dict[str, tuple[Lease, ...]] = {}
         self.is_leading = False
         #: Where the service is that leads, while this one does not; empty: not known.
@@ -155,8 +159,9 @@ class Writer:
         document = self.store.document()
         if document is None:
             raise DureError("the log has not begun: there is no alliance")
-        alliance, seq = alliance_of(document), 0
-        for step in self.store.read():
+        alliance, seq = self._from_snapshot(document)
+        self._kept_seq = seq
+        for step in self.store.read(seq):
             if step.stimuli:
                 alliance.apply(step.at_ms, step.stimuli)
             seq = step.seq
@@ -181,6 +186,33 @@ class Writer:
         self._id_last = max([self._id_last, *(_number_of(name) for name in newest)])
         self.tokens_version += 1
 
+    def _from_snapshot(self, document: dict[str, Any]) -> tuple[Alliance, int]:
+        """The state to go on from, and the step that it is after: the log's beginning, where no snapshot fits."""
+        kept = self.store.snapshot()
+        if kept is not None:
+            alliance = alliance_of(document)
+            try:
+                unpack(alliance, expand(kept[1]))
+            except SnapshotError as error:
+                log.warning("snapshot not used", seq=kept[0], error=str(error))
+            else:
+                return alliance, kept[0]
+        return alliance_of(document), 0
+
+    def keep_snapshot(self) -> None:
+        """Keep the state as it is after the last step, if there were any since the last time."""
+        if self.seq == self._kept_seq or self._is_doubtful:
+            return
+        began = time.perf_counter()
+        try:
+            self.store.keep_snapshot(self.seq, self.hash, squeeze(pack(self.alliance)))
+        except (LogConflictError, LogUnwritableError) as error:
+            log.warning("snapshot not kept", error=str(error))
+        else:
+            log.info("snapshot kept", seq=self.seq, took_s=round(time.perf_counter() - began, 3))
+        # Where it could not be kept the next one is tried after as many steps more.
+        self._kept_seq = self.seq
+
     def start(self) -> None:
         """Begin to take commands; the store must be led by this service."""
         self.load()
@@ -188,6 +220,7 @@ class Writer:
         self._queue = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="dure-writer", daemon=True)
         self.is_leading = True
+        self._keep_snapshot_after(SNAPSHOT_START_STEPS)
         self._thread.start()
 
     def stop(self) -> None:
@@ -199,6 +232,12 @@ class Writer:
                 self._queue.put(None)
             self._thread.join()
             self._thread = None
+            self._keep_snapshot_after(SNAPSHOT_START_STEPS)
+
+    def _keep_snapshot_after(self, num_steps: int) -> None:
+        with self.lock:
+            if self.seq - self._kept_seq >= num_steps:
+                self.keep_snapshot()
 
     def do(self, command: Command, actor: str) -> Future[Any]:
         """Queue a command; its future gives the plan's result once that is durable, or raises a Problem."""
@@ -292,6 +331,7 @@ class Writer:
                         one.future.set_exception(internal())
                 return
             self._write(batch)
+        self._keep_snapshot_after(SNAPSHOT_STEPS)
 
     def _tick(self, batch: Batch) -> None:
         due = self.alliance.next_due_ms()

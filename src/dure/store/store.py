@@ -466,6 +466,36 @@ class Store:
                 after_seq = int(rows[-1]["seq"])
                 limit = None if limit is None else limit - len(rows)
 
+    # --- snapshots
+
+    def keep_snapshot(self, seq: int, log_hash: str, body: bytes) -> None:
+        """Keep the state after a step, and none before it.
+
+        Raises
+        ------
+        LogConflictError, LogUnwritableError
+            As of `append_all`; also where the log has not that step.
+        """
+        row = {"seq": seq, "hash": log_hash, "digest": _digest(seq, log_hash, body), "body": body}
+        try:
+            with self._writing() as connection:
+                if connection.scalar(select(tables.event.c.hash).where(tables.event.c.seq == seq)) != log_hash:
+                    raise LogConflictError(f"step {seq} is another one in the log")
+                connection.execute(delete(tables.snapshot))
+                connection.execute(insert(tables.snapshot).values(row))
+        except DBAPIError as error:
+            raise LogUnwritableError(f"the snapshot cannot be written: {_said(error)}") from None
+
+    def snapshot(self) -> tuple[int, bytes] | None:
+        """(seq, state after it) of the last snapshot that is whole and of this log; None: there is none."""
+        s, e = tables.snapshot.c, tables.event.c
+        query = select(tables.snapshot).join(tables.event, and_(e.seq == s.seq, e.hash == s.hash)).order_by(s.seq.desc()).limit(1)
+        with self._reading() as connection:
+            row = connection.execute(query).first()
+        if row is None or _digest(row.seq, row.hash, row.body) != row.digest:
+            return None
+        return int(row.seq), bytes(row.body)
+
     # --- read models
 
     def rows(self, name: str, *, limit: int = PAGE_MAX, descending: bool = False, after: str | None = None,
@@ -512,6 +542,10 @@ class Store:
         ).order_by(a.lease_id)  # fmt: skip
         with self._reading() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _digest(seq: int, log_hash: str, body: bytes) -> str:
+    return hashlib.sha256(f"{seq}\n{log_hash}\n".encode() + body).hexdigest()
 
 
 def _table(name: str) -> Table:
