@@ -6,6 +6,7 @@ import json
 import random
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,14 @@ agreements:
 """
 T0 = 1_800_000_000_000
 DOCUMENT = {"alliance": ALLIANCE, "path": "small.yaml", "policy": "dure", "at": "2027-01-15", "start_ms": T0, "format": 1}
+
+
+def document_of_today() -> dict[str, Any]:
+    """The same alliance for services that run by the real clock."""
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return DOCUMENT | {"at": midnight.date().isoformat(), "start_ms": int(midnight.timestamp() * 1000)}
+
+
 OPERATOR = Principal("root", (Grant("operator"),))
 NODES = ("hall-0", "hall-1")
 TTL_MS, SILENT_MS, MARGIN_MS = 600_000, 60_000, 60_000

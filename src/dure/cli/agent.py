@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 @click.option("--gpus", type=click.IntRange(0), help="Slots that stand for GPUs, on each node; default: the GPUs found.")
 @click.option("--gpu-type", default="", help="Default: that of the GPUs found.")
 @click.option("--node-names", default="", help="Comma-separated; several: stand-ins for nodes. Default: the host's name.")
-@click.option("--url", envvar="DURE_URL", required=True, help="Address of the service (DURE_URL).")
+@click.option("--url", envvar="DURE_URL", required=True, help="Address of the service (DURE_URL); several of which one leads: with commas.")
 @click.option("--token", envvar="DURE_TOKEN", default="", help="Of role agent (better: DURE_TOKEN).")
+@click.option("--log-mib", default=256, type=click.IntRange(1, 1024), show_default=True, help="A task's log is cut there.")
+@click.option("--keep-days", default=30, type=click.IntRange(1), show_default=True,
+              help="So long the working folder of a job that does not run here is kept.")
 @click.option("--data-dir", default="dure-agent", show_default=True, type=click.Path(file_okay=False, path_type=Path))
 def agent(
-    site: str, executor: str, gpus: int | None, gpu_type: str, node_names: str, url: str, token: str, data_dir: Path
-) -> None:
+    site: str, executor: str, gpus: int | None, gpu_type: str, node_names: str, url: str, token: str, log_mib: int,
+    keep_days: int, data_dir: Path,
+) -> None:  # fmt: skip
     """Run the leases of a site on this machine.
 
     Connects to the service, never the other way. Jobs go on when the agent is stopped or killed; the next one takes
@@ -41,14 +45,15 @@ def agent(
     from dure.executors.local import LocalExecutor
     from dure.executors.local_nodes import find_nodes
 
-    if not url.startswith(("http://", "https://")):
-        raise InputError(f"not an address: {url!r}; write http://host:port or https://host:port", field="DURE_URL")
+    for address in url.split(","):
+        if not address.startswith(("http://", "https://")):
+            raise InputError(f"not an address: {address!r}; write http://host:port or https://host:port", field="DURE_URL")
     _log_as_json()
     nodes = find_nodes([name for name in node_names.split(",") if name], gpus, gpu_type)
     if not any(info.gpus for info in nodes.infos):
         structlog.get_logger(__name__).warning("no gpus", detail="none were found; --gpus N offers slots that stand for them")
-    runner = LocalExecutor(Folders(data_dir.resolve()).state, nodes)
-    asyncio.run(_run(Agent(AgentConfig(site, url, token, data_dir), runner)))
+    runner = LocalExecutor(Folders(data_dir.resolve()).state, nodes, log_max_bytes=log_mib << 20)
+    asyncio.run(_run(Agent(AgentConfig(site, url, token, data_dir, keep_days), runner)))
 
 
 async def _run(agent: Agent) -> None:

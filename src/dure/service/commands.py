@@ -359,7 +359,8 @@ def take_sync(site: str, sync: Sync) -> Command:
             if node.gpus < int(state.node[n]["num"]):
                 raise invalid(f"node {node.name!r} has {int(state.node[n]['num'])} GPUs in the alliance, not {node.gpus}", "nodes")
             offered.add(node.name)
-            if int(state.node[n]["state"]) in (k.DOWN, k.OFFLINE, k.UNKNOWN):
+            is_out = int(state.node[n]["state"]) in (k.DOWN, k.OFFLINE, k.UNKNOWN)
+            if is_out and not alliance.is_left_alone(node.name, now):
                 stimuli.append(NodeUp(node.name))
         before = writer.offered.get(site, set())
         stimuli += [NodeDown(name, is_failure=False) for name in sorted(before - offered)]
@@ -372,7 +373,7 @@ def take_sync(site: str, sync: Sync) -> Command:
             if run.state == "exited":
                 stimuli.append(Exited(lease.job_id, lease.attempt, run.exit_code))
             elif run.state == "lost":
-                stimuli.append(LeaseLost(lease.job_id, lease.attempt))
+                stimuli.append(LeaseLost(lease.job_id, lease.attempt, run.refused))
             elif not lease.is_started and run.started_ms >= 0:
                 desk.put(replace(lease, is_started=True))
                 # An attempt that was told to leave before it was seen to run stays one that leaves.
