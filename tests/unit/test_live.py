@@ -304,7 +304,7 @@ def history(seed: int) -> tuple[list, list, Alliance]:
                 batch.append(Cancel(f"j{rng.randint(1, num)}"))
             elif what < 0.88 and alive:
                 name = rng.choice(sorted(alive))
-                batch.append(LeaseLost(name, alive[name]))
+                batch.append(LeaseLost(name, alive[name], rng.choice(["", "full"])))
             elif what < 0.95:
                 batch.append(NodeUp(a.node_name(rng.randint(0, 1))))
             else:
