@@ -10,6 +10,7 @@ MOMENTS = ("before", "within", "after", "refused", "unheard")
 
 def live_through(world: World, num_turns: int) -> None:
     """Turns of work, in a third of which something goes wrong."""
+    world.agent.refusing = 0.1
     for _ in range(num_turns):
         chance = world.chance
         world.store.moment = chance.choice(MOMENTS) if chance.random() < 0.35 else ""

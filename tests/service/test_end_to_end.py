@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import hashlib
 import runpy
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 from tests.service.processes import AgentProcess, Nursery, begin, free_port, kill, leader_of, until
 
-from dure.client import Client
+from dure.client import ApiError, Client
 from dure.model.job_file import Checkpoint, JobSpec, Resources
 from dure.service.audit import audit
 from dure.store.store import Store
@@ -153,6 +155,49 @@ def test_a_cut_between_agent_and_service_loses_and_doubles_nothing(site, cut):
     ends = [site.end_of(job_id) for job_id in before + during]
     assert {(job.exit_code, job.attempt) for job in ends} == {(4, 1)}
     assert collections.Counter(out.read_text().split()) == {f"{job_id}.1": 1 for job_id in before + during}
+
+
+def test_a_full_disk_under_service_and_agent(tmp_path):
+    """What is taken is kept, what cannot be is refused; with room again all goes on."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "dure-test", str(disk)], check=False, capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        site = Site(disk)
+        try:
+            assert site.end_of(site.submit("echo 1")).outcome == "succeeded"
+            with (disk / "filler").open("wb") as filler, contextlib.suppress(OSError):
+                while True:
+                    filler.write(b"x" * 65536)
+                    filler.flush()
+            taken, refusals = [], []
+            for _ in range(50):
+                try:
+                    taken.append(site.submit("exit 0", setup="true #" + "x" * 20_000))
+                except ApiError as error:
+                    refusals.append(error.status)
+            assert set(refusals) == {503}
+            assert len(refusals) >= 20
+            assert site.dure.job(taken[0] if taken else site.dure.jobs().jobs[0].job_id)
+            (disk / "filler").unlink()
+            until(lambda: has_room(site))
+            last = site.submit("exit 3")
+            assert site.end_of(last).exit_code == 3
+            assert all(site.end_of(job_id).outcome == "succeeded" for job_id in taken)
+            assert {job.job_id for job in site.dure.all_jobs()} >= {*taken, last}
+        finally:
+            site.close()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def has_room(site) -> bool:
+    try:
+        site.submit("exit 0")
+    except ApiError:
+        return False
+    return True
 
 
 @pytest.mark.slow

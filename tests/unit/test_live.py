@@ -167,6 +167,24 @@ def test_a_node_that_refuses_several_jobs_is_left_alone_for_a_while_and_what_run
     assert not of(a.apply(T0 + 184_000, [LeaseLost("j2", 2, "full")]), Quarantined)
 
 
+def test_who_waits_is_told_of_pools_that_are_up() -> None:
+    """A pool none of whose nodes an agent has offered is as free of jobs as can be, and no help."""
+    text = YAML.replace("agreements:", """  - name: barn
+    clusters:
+      - {name: barn, owner: owner, gpu_type: H200, gpus: 16, gpus_per_node: 8, nodes_per_rack: 2}
+agreements:""")
+    spec = load_alliance(text, "two.yaml")
+    for site in ("hall", "barn"):
+        a = Alliance(*build_fleet(spec, spec.start), named_policy("dure"), T0)
+        a.apply(T0, [NodeUp(name) for name in a.nodes_of_site(site)])
+        assert len(of(a.apply(T0, [Submit(job(f"j{i}", gpus=8)) for i in range(3)]), Start)) == 2
+        found = Explainer(a.policy_core.built).explain(a.jobs["j2"].row)
+        assert found.nearest is not None
+        assert found.nearest.pool.startswith(site)
+        assert found.nearest.holders == (("owner", 16_000, 0),)
+        assert found.reason is Explainer(a.policy_core.built).reason(a.jobs["j2"].row) is found.nearest.reason
+
+
 def test_of_a_gang_it_is_not_known_which_node_refused() -> None:
     a = make()
     up(a)
@@ -286,7 +304,7 @@ def history(seed: int) -> tuple[list, list, Alliance]:
                 batch.append(Cancel(f"j{rng.randint(1, num)}"))
             elif what < 0.88 and alive:
                 name = rng.choice(sorted(alive))
-                batch.append(LeaseLost(name, alive[name]))
+                batch.append(LeaseLost(name, alive[name], rng.choice(["", "full"])))
             elif what < 0.95:
                 batch.append(NodeUp(a.node_name(rng.randint(0, 1))))
             else:

@@ -22,6 +22,7 @@ from dure.agent.logs import LogShipper
 from dure.agent.progress import ProgressReader
 from dure.agent.service import NoAnswerError, Service
 from dure.agent.state import AgentState, StateUnwritableError
+from dure.client.settings import Settings
 from dure.executors.clock import Clock
 from dure.executors.process import boot_id
 from dure.model.events import Placement
@@ -108,7 +109,7 @@ class Agent:
         self._folders.logs.mkdir(parents=True, exist_ok=True)
         await self._executor.open()
         self._state = AgentState(self._folders.root / "agent.sqlite")
-        self._service = Service(self._config.url.split(","), self._config.token, self._config.site)
+        self._service = Service(Settings(self._config.url).urls, self._config.token, self._config.site)
         self._shipper = LogShipper(self._folders, self._service.post_log, self._clock, Backoff(self._chance))
         now_ms = self._clock.boot_ms()
         self._contact = Contact(*(self._state.last_contact(self._machine_boot) or (now_ms,)))

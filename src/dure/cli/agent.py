@@ -42,10 +42,11 @@ def agent(
 
     from dure.agent.agent import Agent, AgentConfig
     from dure.agent.folders import Folders
+    from dure.client.settings import Settings
     from dure.executors.local import LocalExecutor
     from dure.executors.local_nodes import find_nodes
 
-    for address in url.split(","):
+    for address in Settings(url).urls or [url]:
         if not address.startswith(("http://", "https://")):
             raise InputError(f"not an address: {address!r}; write http://host:port or https://host:port", field="DURE_URL")
     _log_as_json()
