@@ -44,6 +44,8 @@ SCORED_SHARING, SCORED_ALL = 1, 2
 NEED_NEVER, GAIN_ALL = 127, 126
 #: Rows of the bitmaps of racks and blocks: wholly free nodes, the last row for as many and more.
 RACK_ROWS, BLOCK_ROWS = 33, 129
+#: `State.first_fit`: classes of room, by powers of two from a quarter of a GPU, the last for 4096 GPUs and more.
+ROOM_CLASSES, ROOM_MILLI = 16, 125
 NUM_BUCKETS = 48
 
 G = np.dtype(
@@ -278,7 +280,6 @@ MP = np.dtype(
         ("reserved_milli", i8),
         ("over", i8),
         ("over_last", i8),
-        ("least_milli", i8),
         ("agreement", i8),
         ("right", i8),
         ("short_milli", i8),
@@ -423,6 +424,7 @@ class State(ArrayBundle):
     pool: NDArray[Any]
     guar: NDArray[Any]
     mp: NDArray[Any]
+    first_fit: NDArray[Any]
     ag: NDArray[Any]
     ag_pool: NDArray[Any]
     node: NDArray[Any]
@@ -462,6 +464,7 @@ class State(ArrayBundle):
         "pool": (POOL, 1),
         "guar": (i8, 1),
         "mp": (MP, 2),
+        "first_fit": (i8, 3),
         "ag": (AGREEMENT, 1),
         "ag_pool": (i8, 1),
         "node": (NODE, 1),

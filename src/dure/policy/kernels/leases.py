@@ -45,6 +45,7 @@ from dure.policy.kernels.queue import drop_ended, learn, milli_of, predict_rest_
 from dure.policy.kernels.quota import (
     charge,
     leaving_on_nodes,
+    look_from_first,
     mark_dirty,
     over_link,
     over_on_nodes,
@@ -567,6 +568,7 @@ def shrink(S: State, j: int, s: int, take: int, cause: int) -> None:
         unlink_segment(S, s)
     if job.is_borrowed:
         over_on_nodes(S, j, 1)
+        look_from_first(S, S.cls[job.cls].member, job.pool)
     rerate(S, j)
     g.shrinks += 1
     decide(S, SHRINK, j, job.pool, n, take, g.now_ms, cause)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from dure.policy.kernels.bits import gpus_in
 from dure.policy.kernels.compile import kernel
-from dure.policy.kernels.layout import GAIN_ALL, NEVER_MS, RUNNING, State
+from dure.policy.kernels.layout import GAIN_ALL, NEVER_MS, ROOM_CLASSES, ROOM_MILLI, RUNNING, State
 from dure.policy.kernels.nodes import count_clear, index_claim, milli_in
 
 #: What an agreement says to a loan.
@@ -150,7 +148,11 @@ def over_link(S: State, j: int) -> None:
     """Put a job at the end of its member's borrowed jobs in its pool."""
     count_elastic(S, j, 1)
     job = S.job[j]
-    cell = S.mp[S.cls[job.cls].member, job.pool]
+    m = S.cls[job.cls].member
+    cell = S.mp[m, job.pool]
+    for k in range(ROOM_CLASSES):
+        if S.first_fit[m, job.pool, k] < 0:
+            S.first_fit[m, job.pool, k] = j
     job.over_prev = cell.over_last
     job.over_next = -1
     if cell.over_last >= 0:
@@ -165,7 +167,8 @@ def over_unlink(S: State, j: int) -> None:
     """Take a job out of that list."""
     count_elastic(S, j, -1)
     job = S.job[j]
-    cell = S.mp[S.cls[job.cls].member, job.pool]
+    m = S.cls[job.cls].member
+    cell = S.mp[m, job.pool]
     if job.over_prev >= 0:
         S.job[job.over_prev].over_next = job.over_next
     else:
@@ -174,6 +177,9 @@ def over_unlink(S: State, j: int) -> None:
         S.job[job.over_next].over_prev = job.over_prev
     else:
         cell.over_last = job.over_prev
+    for k in range(ROOM_CLASSES):
+        if S.first_fit[m, job.pool, k] == j:
+            S.first_fit[m, job.pool, k] = job.over_next
     job.over_prev = job.over_next = -1
 
 
@@ -181,13 +187,11 @@ def over_unlink(S: State, j: int) -> None:
 def over_on_nodes(S: State, j: int, sign: int) -> None:
     """Count a job in (or out of) what its nodes and pool carry above guarantees: GPUs, and segments also of none."""
     job = S.job[j]
-    total = np.int64(0)
     s = job.seg
     while s >= 0:
         seg = S.seg[s]
         n = seg.node
         amount = gpus_in(seg.mask) * 1000 if seg.milli >= 1000 else seg.milli
-        total += amount
         S.node[n].over_milli += sign * amount
         S.pool[job.pool].over_milli += sign * amount
         S.node[n].over_segs += sign
@@ -195,9 +199,6 @@ def over_on_nodes(S: State, j: int, sign: int) -> None:
         S.pool[job.pool].over_segs += sign
         count_clear(S, n)
         s = seg.next
-    if sign > 0:
-        cell = S.mp[S.cls[job.cls].member, job.pool]
-        cell.least_milli = min(cell.least_milli, total)
 
 
 @kernel
@@ -240,29 +241,59 @@ def charge(S: State, j: int, milli: int) -> None:
 
 
 @kernel
-def promote(S: State, m: int, p: int) -> None:
-    """Count borrowed jobs to the member's share, oldest first, where the share has room again.
+def room_class(room_milli: int) -> int:
+    """Class of so much room in `State.first_fit`."""
+    out = 0
+    while room_milli >= ROOM_MILLI << (out + 1) and out < ROOM_CLASSES - 1:
+        out += 1
+    return out
 
-    `least_milli` bounds from below what each of them takes: with less room none needs to be looked at.
+
+@kernel
+def look_from_first(S: State, m: int, p: int) -> None:
+    """Let `promote` look at all of a member's borrowed jobs in a pool again: one takes less than before."""
+    for k in range(ROOM_CLASSES):
+        S.first_fit[m, p, k] = S.mp[m, p].over
+
+
+@kernel
+def first_that_fits(S: State, m: int, p: int, room_milli: int) -> int:
+    """The oldest of a member's borrowed jobs in a pool that fits into so much room; -1: none.
+
+    `first_fit` is where to look from for each class of room: all before it are leaving or too big for any room of the
+    class. So each job is passed by once a class, however long the list is.
     """
-    cell = S.mp[m, p]
-    if cell.guarantee - cell.use_g < cell.least_milli:
-        return
-    j = cell.over
-    least = NEVER_MS
-    while j >= 0 and cell.use_g < cell.guarantee:
+    k = room_class(room_milli)
+    j = S.first_fit[m, p, k]
+    is_first = True
+    while j >= 0:
         job = S.job[j]
-        after = job.over_next
+        if job.state == RUNNING:
+            milli = job.alloc * milli_in(S, j)
+            if milli <= room_milli:
+                break
+            if is_first and (milli < ROOM_MILLI << (k + 1) or k == ROOM_CLASSES - 1):
+                S.first_fit[m, p, k] = j
+                is_first = False
+        j = job.over_next
+    if is_first:
+        S.first_fit[m, p, k] = j
+    return j
+
+
+@kernel
+def promote(S: State, m: int, p: int) -> None:
+    """Count borrowed jobs to the member's share, oldest first, where the share has room again."""
+    cell = S.mp[m, p]
+    while cell.use_g < cell.guarantee:
+        j = first_that_fits(S, m, p, cell.guarantee - cell.use_g)
+        if j < 0:
+            return
+        job = S.job[j]
         milli = job.alloc * milli_in(S, j)
-        if job.state == RUNNING and cell.use_g + milli <= cell.guarantee:
-            over_on_nodes(S, j, -1)
-            charge(S, j, -milli)
-            over_unlink(S, j)
-            job.borrowed_ms += S.g[0].now_ms - job.since_ms
-            job.is_borrowed = 0
-            charge(S, j, milli)
-        elif job.state == RUNNING:
-            least = min(least, milli)
-        j = after
-    if j < 0:
-        cell.least_milli = least
+        over_on_nodes(S, j, -1)
+        charge(S, j, -milli)
+        over_unlink(S, j)
+        job.borrowed_ms += S.g[0].now_ms - job.since_ms
+        job.is_borrowed = 0
+        charge(S, j, milli)
