@@ -72,7 +72,7 @@ class Running:
         self._clients: dict[str, httpx.Client] = {}
 
     def do(self, command: Any) -> Any:
-        return self.service.writer.do(command, "service").result(30)
+        return self.service.writer.do(command, "service").result(120)
 
     def token(self, **form: Any) -> str:
         found: str = self.do(commands.make_token(NewToken(**form), None))[1]
