@@ -29,14 +29,25 @@ from dure.policy.kernels.layout import (
     LAS,
     NEED_NEVER,
     NEVER_MS,
+    PENDING,
     RESERVED,
+    REVOKING,
     RUNNING,
     State,
 )
-from dure.policy.kernels.leases import drop_hold, grow, mark_ready, note_rank, progress_ms, requeue, start_job
+from dure.policy.kernels.leases import drop_hold, grow, mark_ready, note_rank, requeue, start_job
 from dure.policy.kernels.nodes import fits, gpu_milli_on, recount_tenants
 from dure.policy.kernels.place import place
-from dure.policy.kernels.queue import class_before, level_of, mark_overdue, rank_of
+from dure.policy.kernels.queue import (
+    class_before,
+    level_of,
+    long_wait_of,
+    order_anew,
+    progress_ms,
+    rank_of,
+    wait_bucket,
+    waited_ms,
+)
 from dure.policy.kernels.quota import is_within_share, mark_dirty, may_borrow, may_use, settle, settle_project
 from dure.policy.kernels.reclaim import reclaim_power
 
@@ -191,13 +202,49 @@ def decay(S: State) -> None:
             use >>= 1
             level += 1
         project.level = level
-    if S.g[0].order == DURE:
+    if g.order == DURE:
+        is_rerank = g.now_ms >= g.next_rerank_ms
+        if is_rerank:
+            g.next_rerank_ms = g.now_ms + g.rerank_ms
+            measure_waits(S)
+            rerank_running(S)
         for m in range(S.member.shape[0]):
             c = S.member[m].head
             while c >= 0:
                 after = S.cls[c].next
-                mark_overdue(S, c)
+                order_anew(S, c, is_rerank)
                 c = after
+
+
+@kernel
+def measure_waits(S: State) -> None:
+    """Find each member's long wait, from the jobs that ended and what those that run or wait have waited until now."""
+    waits = S.waits.copy()
+    for j in range(S.g[0].num_jobs):
+        state = S.job[j].state
+        if state == PENDING or state == RUNNING or state == REVOKING:
+            waits[S.cls[S.job[j].cls].member, wait_bucket(waited_ms(S, j))] += 1
+    for m in range(S.member.shape[0]):
+        S.member[m].long_wait_ms = long_wait_of(waits[m])
+
+
+@kernel
+def rerank_running(S: State) -> None:
+    """Work out the ranks of all running jobs anew, and have the pools looked at for those who wait."""
+    for n in range(S.node.shape[0]):
+        s = S.node[n].seg
+        while s >= 0:
+            j = S.seg[s].job
+            if S.job[j].seg == s:
+                S.job[j].run_rank = rank_of(S, j, S.job[j].done_ms + progress_ms(S, j))
+                note_rank(S, j)
+            s = S.seg[s].node_next
+    for n in range(S.node.shape[0]):
+        if S.node[n].seg >= 0:
+            recount_tenants(S, n)
+    if S.g[0].queue_jobs > 0:
+        for p in range(S.pool.shape[0]):
+            mark_dirty(S, p)
 
 
 @kernel

@@ -44,6 +44,8 @@ SCORED_SHARING, SCORED_ALL = 1, 2
 NEED_NEVER, GAIN_ALL = 127, 126
 RACK_ROWS = 33
 NUM_BUCKETS = 48
+#: Buckets of a member's waits, eight for each doubling of their seconds.
+NUM_WAITS = 256
 
 G = np.dtype(
     [
@@ -77,10 +79,12 @@ G = np.dtype(
             "hold_after_ms",
             "reserve_lead_ms",
             "notice_max_ms",
+            "rerank_ms",
             # running state
             "now_ms",
             "num_dec",
             "next_epoch_ms",
+            "next_rerank_ms",
             "free_seg",
             "free_hold",
             "num_dirty",
@@ -144,6 +148,8 @@ JOB = np.dtype(
         ("cls", i8),
         ("key1", i8),
         ("key2", i8),
+        ("like_prev", i8),
+        ("like_next", i8),
         ("alloc", i8),
         ("pool", i8),
         ("seg", i8),
@@ -217,6 +223,7 @@ MEMBER = np.dtype(
         ("pending", i8),
         ("queued_milli", i8),
         ("head", i8),
+        ("long_wait_ms", i8),
     ],
     align=True,
 )
@@ -418,6 +425,7 @@ class State(ArrayBundle):
     hold: NDArray[Any]
     dec: NDArray[Any]
     hist: NDArray[Any]
+    waits: NDArray[Any]
     site: NDArray[Any]
     project: NDArray[Any]
     speed: NDArray[Any]
@@ -456,6 +464,7 @@ class State(ArrayBundle):
         "hold": (HOLD_REC, 1),
         "dec": (DECISION, 1),
         "hist": (np.int32, 2),
+        "waits": (np.int32, 2),
         "site": (SITE, 1),
         "project": (PROJECT, 1),
         "speed": (i8, 2),

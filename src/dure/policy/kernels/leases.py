@@ -41,7 +41,16 @@ from dure.policy.kernels.nodes import (
     unindex,
     unlink_segment,
 )
-from dure.policy.kernels.queue import drop_ended, learn, milli_of, predict_rest_ms, push, rank_of
+from dure.policy.kernels.queue import (
+    drop_ended,
+    learn,
+    learn_wait,
+    milli_of,
+    predict_rest_ms,
+    progress_ms,
+    push,
+    rank_of,
+)
 from dure.policy.kernels.quota import (
     charge,
     mark_dirty,
@@ -161,13 +170,6 @@ def note_rank(S: State, j: int) -> None:
     cell = S.mp[S.cls[job.cls].member, job.pool]
     if job.run_rank > cell.last_rank:
         cell.last_rank = job.run_rank
-
-
-@kernel
-def progress_ms(S: State, j: int) -> int:
-    """Work done in the present run, at the reference speed, since the last change of rate."""
-    job = S.job[j]
-    return (S.g[0].now_ms - job.since_ms) * job.rate_milli // 1000
 
 
 @kernel
@@ -360,6 +362,7 @@ def on_end(S: State, j: int) -> None:
     job.state = ENDED
     job.end_ms = S.g[0].now_ms
     learn(S, j, job.done_ms)
+    learn_wait(S, j)
 
 
 @kernel
