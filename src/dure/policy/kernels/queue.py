@@ -25,7 +25,7 @@ from dure.policy.kernels.layout import (
     State,
 )
 
-#: Neighbours on each side that tell of a job's length; what is expected without any counts as half a one.
+#: Neighbours on each side that tell of a job's length; all of history counts as half a one.
 LIKE_MAX = 8
 PRIOR_MILLI = 500
 #: One job in so many may wait without end for the sake of the others, until it is overdue; how far back it stands, in
@@ -109,6 +109,39 @@ def predict_rest_ms(S: State, j: int) -> int:
 
 
 @kernel
+def index_rest_ms(S: State, j: int, done: int) -> int:
+    """Gittins' index of a job as a time: the least expected time of service per completion (Gittins 1979).
+
+    Small for a job that is likely to end soon. Grows with what has run when long jobs have heavy tails.
+    """
+    row = history_row(S, j)
+    if row < 0:
+        return max(S.g[0].default_ms, done)
+    alive = np.int64(0)
+    for b in range(NUM_BUCKETS):
+        if bucket_mid_ms(b) > done:
+            alive += S.hist[row, b]
+    if alive == 0:
+        return max(done, 1000)
+    best = NEVER_MS
+    ended = np.int64(0)
+    spent_s = np.int64(0)
+    last = done
+    for b in range(NUM_BUCKETS):
+        mid = bucket_mid_ms(b)
+        if mid <= done:
+            continue
+        spent_s += (alive - ended) * ((mid - last) // 1000)
+        last = mid
+        ended += S.hist[row, b]
+        if ended > 0:
+            index = spent_s * 1000 // ended
+            if index < best:
+                best = index
+    return max(best, 1000)
+
+
+@kernel
 def progress_ms(S: State, j: int) -> int:
     """Work done in the present run, at the reference speed, since the last change of rate."""
     job = S.job[j]
@@ -136,10 +169,10 @@ def expected_rest_ms(S: State, j: int, done: int) -> int:
 
     People submit the same work many times over, so a neighbour's length tells more than any history. Time that
     neighbours ran beyond `done`, divided by how many of them ended there: the estimate of an exponential rest from
-    lengths some of which are not known yet (those still to end count with what they have run). One half of a neighbour
-    ends after as much again as the job has run.
+    lengths some of which are not known yet (those still to end count with what they have run). History counts as half
+    a neighbour that ended after its index.
     """
-    spent_s = PRIOR_MILLI * max(done, S.g[0].default_ms) // 1000
+    spent_s = PRIOR_MILLI * (index_rest_ms(S, j, done) // 1000)
     ended = PRIOR_MILLI
     for side in range(2):
         k = S.job[j].like_prev if side == 0 else S.job[j].like_next
