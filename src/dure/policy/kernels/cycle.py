@@ -22,7 +22,9 @@ from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.expected import is_scored, score_on
 from dure.policy.kernels.layout import (
     BACKFILL_NONE,
+    CANCELLED,
     DURE,
+    ENDED,
     FAIR,
     GAIN_ALL,
     HOLD_RECLAIM,
@@ -219,8 +221,11 @@ def decay(S: State) -> None:
 @kernel
 def measure_waits(S: State) -> None:
     """Find each member's long wait, from the jobs that ended and what those that run or wait have waited until now."""
+    g = S.g[0]
+    while g.first_live < g.end_live and S.job[g.first_live].state in (ENDED, CANCELLED):
+        g.first_live += 1
     waits = S.waits.copy()
-    for j in range(S.g[0].num_jobs):
+    for j in range(g.first_live, g.end_live):
         state = S.job[j].state
         if state == PENDING or state == RUNNING or state == REVOKING:
             waits[S.cls[S.job[j].cls].member, wait_bucket(waited_ms(S, j))] += 1

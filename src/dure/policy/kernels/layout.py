@@ -85,6 +85,8 @@ G = np.dtype(
             "num_dec",
             "next_epoch_ms",
             "next_rerank_ms",
+            "first_live",
+            "end_live",
             "free_seg",
             "free_hold",
             "num_dirty",

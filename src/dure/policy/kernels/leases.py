@@ -240,6 +240,7 @@ def queue_in(S: State, j: int) -> None:
     job = S.job[j]
     job.state = PENDING
     job.queued_ms = g.now_ms
+    g.first_live, g.end_live = min(g.first_live, j), max(g.end_live, j + 1)
     job.rank = rank_of(S, j, job.done_ms)
     job.claim_ms = -1
     job.is_backfill = job.is_overdue = 0

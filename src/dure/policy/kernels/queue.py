@@ -25,9 +25,9 @@ from dure.policy.kernels.layout import (
     State,
 )
 
-#: Neighbours on each side that tell of a job's length; all of history counts as half a one.
+#: Neighbours on each side that tell of a job's length; all of history counts as a third of a one.
 LIKE_MAX = 8
-PRIOR_MILLI = 500
+PRIOR_MILLI = 333
 #: One job in so many may wait without end for the sake of the others, until it is overdue; how far back it stands, in
 #: 1/1000 of a doubling.
 LONG_ONE_IN = 100
@@ -169,11 +169,11 @@ def expected_rest_ms(S: State, j: int, done: int) -> int:
 
     People submit the same work many times over, so a neighbour's length tells more than any history. Time that
     neighbours ran beyond `done`, divided by how many of them ended there: the estimate of an exponential rest from
-    lengths some of which are not known yet (those still to end count with what they have run). History counts as half
-    a neighbour that ended after its index.
+    lengths some of which are not known yet (those still to end count with what they have run). History counts as
+    a third of a neighbour that ended after its index.
     """
     spent_s = PRIOR_MILLI * (index_rest_ms(S, j, done) // 1000)
-    ended = PRIOR_MILLI
+    ended = np.int64(PRIOR_MILLI)
     for side in range(2):
         k = S.job[j].like_prev if side == 0 else S.job[j].like_next
         for i in range(LIKE_MAX):
