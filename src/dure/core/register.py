@@ -30,7 +30,7 @@ _CLASS_KEYS = (
 )  # fmt: skip
 _JOB_NONE = (
     "first_start_ms", "claim_ms", "claim_from_ms", "end_ms", "promise_ms", "seg", "hold", "pool", "child", "sibling",
-    "over_prev", "over_next", "cause", "like_prev", "like_next",
+    "over_prev", "over_next", "cause", "like_prev", "like_next", "rank_claim_ms",
 )  # fmt: skip
 #: User of jobs of which no user is known.
 NOBODY = "default"

@@ -164,6 +164,7 @@ JOB = np.dtype(
         ("claim_no", i8),
         ("cause", i8),
         ("cause_no", i8),
+        ("rank_claim_ms", i8),
         ("preemptions", i8),
         ("failures", i8),
         ("rate_milli", i8),

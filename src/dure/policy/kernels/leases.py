@@ -154,6 +154,7 @@ def start_job(S: State, j: int, p: int, num: int, gpus: int, is_borrowed: int) -
     g.starts += 1
     job.is_restart = 0
     job.claim_no += 1
+    job.rank_claim_ms = -1
     if job.claim_ms >= 0:
         if g.now_ms > job.claim_ms:
             g.breaches += 1
@@ -449,6 +450,7 @@ def on_node_down(S: State, n: int, is_failure: int) -> None:
         # The promise falls with the node; the next claim is a new one. A reserved job is seen to when it is due.
         S.job[j].claim_ms = -1
         S.job[j].claim_no += 1
+        S.job[j].rank_claim_ms = -1
         if S.job[j].state != RESERVED:
             requeue(S, j)
     lost = 0

@@ -187,7 +187,8 @@ def expected_rest_ms(S: State, j: int, done: int) -> int:
                 if S.job[k].state == ENDED:
                     ended += weight
             k = S.job[k].like_prev if side == 0 else S.job[k].like_next
-    return max(spent_s // ended, 1) * 1000
+    rest_s: int = spent_s // ended
+    return max(rest_s, 1) * 1000
 
 
 @kernel
@@ -203,10 +204,8 @@ def wait_bucket(ms: int) -> int:
 @kernel
 def long_wait_of(waits: NDArray[Any]) -> int:
     """The wait that one in LONG_ONE_IN of a member's jobs has exceeded, linear inside its bucket."""
-    num = np.int64(0)
-    for b in range(NUM_WAITS):
-        num += waits[b]
-    above = np.int64(0)
+    num = int(waits.sum())
+    above = 0
     b = NUM_WAITS - 1
     while b > 0 and (above + waits[b]) * LONG_ONE_IN < num:
         above += waits[b]
