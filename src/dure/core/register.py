@@ -30,7 +30,7 @@ _CLASS_KEYS = (
 )  # fmt: skip
 _JOB_NONE = (
     "first_start_ms", "claim_ms", "claim_from_ms", "end_ms", "promise_ms", "seg", "hold", "pool", "child", "sibling",
-    "over_prev", "over_next", "cause", "like_prev", "like_next", "rank_claim_ms",
+    "over_prev", "over_next", "cause", "like_next", "rank_claim_ms",
 )  # fmt: skip
 #: User of jobs of which no user is known.
 NOBODY = "default"
@@ -54,7 +54,6 @@ class Register:
         self._class: dict[bytes, int] = {}
         self._shape: dict[bytes, int] = {}
         self._history: dict[int, int] = {}
-        self._newest: dict[int, int] = {}
         self._who: dict[tuple[int, str], int] = {}
         self._project: dict[str, int] = {}
         self._len = {"job": 0, "cls": 0, "cls_pool": 0, "shape": 0, "hist": 1, "project": 0, "seg": 0}
@@ -84,7 +83,7 @@ class Register:
         for name in _JOB_NONE:
             job[name] = -1
         self._histories(trace, job)
-        self._neighbours(job, first)
+        job["like_prev"] = k.NOT_CHAINED
         self._segments(jobs)
         self._arrays["g"]["num_jobs"] = self._len["job"]
         self.state = State(**self._arrays)
@@ -210,17 +209,6 @@ class Register:
         job["key1"] = job["key2"] = self._keys(member[jobs["member"]], size)
         is_named = np.array([name != NOBODY for name in trace.users])[jobs["user"]]
         job["key1"][is_named] = self._keys(user[jobs["user"][is_named]], size[is_named])
-
-    def _neighbours(self, job: NDArray[Any], first: int) -> None:
-        """Chain the jobs of each narrowest history in the order in which they came."""
-        for key in np.unique(job["key1"]):
-            mine = first + np.flatnonzero(job["key1"] == key)
-            chain = np.concatenate([[self._newest.get(int(key), -1)], mine])
-            job["like_prev"][mine - first] = chain[:-1]
-            job["like_next"][mine[:-1] - first] = mine[1:]
-            if chain[0] >= 0:
-                self._arrays["job"]["like_next"][chain[0]] = mine[0]
-            self._newest[int(key)] = int(mine[-1])
 
     def _keys(self, who: NDArray[Any], size: NDArray[Any]) -> NDArray[Any]:
         pairs, of = np.unique(who * 64 + size, return_inverse=True)

@@ -249,7 +249,8 @@ def rerank_running(S: State) -> None:
             recount_tenants(S, n)
     if S.g[0].queue_jobs > 0:
         for p in range(S.pool.shape[0]):
-            mark_dirty(S, p)
+            if S.g[0].now_ms >= S.pool[p].preempt_at_ms:
+                mark_dirty(S, p)
 
 
 @kernel

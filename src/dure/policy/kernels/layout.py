@@ -44,6 +44,10 @@ SCORED_SHARING, SCORED_ALL = 1, 2
 NEED_NEVER, GAIN_ALL = 127, 126
 RACK_ROWS = 33
 NUM_BUCKETS = 48
+#: Columns of a history: its buckets, their sum, and the job that came last (its index plus one; 0: none).
+NEWEST = NUM_BUCKETS + 1
+#: `JOB.like_prev` of a job that has not come yet.
+NOT_CHAINED = -2
 #: Buckets of a member's waits, eight for each doubling of their seconds.
 NUM_WAITS = 256
 

@@ -43,6 +43,7 @@ from dure.policy.kernels.nodes import (
 )
 from dure.policy.kernels.queue import (
     drop_ended,
+    join_likes,
     learn,
     learn_wait,
     milli_of,
@@ -242,6 +243,7 @@ def queue_in(S: State, j: int) -> None:
     job.state = PENDING
     job.queued_ms = g.now_ms
     g.first_live, g.end_live = min(g.first_live, j), max(g.end_live, j + 1)
+    join_likes(S, j)
     job.rank = rank_of(S, j, job.done_ms)
     job.claim_ms = -1
     job.is_backfill = job.is_overdue = 0

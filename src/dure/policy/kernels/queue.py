@@ -13,7 +13,8 @@ from dure.policy.kernels.layout import (
     ENDED,
     LAS,
     NEVER_MS,
-    NEW,
+    NEWEST,
+    NOT_CHAINED,
     NUM_BUCKETS,
     NUM_WAITS,
     PENDING,
@@ -27,7 +28,7 @@ from dure.policy.kernels.layout import (
 
 #: Neighbours on each side that tell of a job's length; all of history counts as a third of a one.
 LIKE_MAX = 8
-PRIOR_MILLI = 333
+LIKE_WEIGHT = 3
 #: One job in so many may wait without end for the sake of the others, until it is overdue; how far back it stands, in
 #: 1/1000 of a doubling.
 LONG_ONE_IN = 100
@@ -79,6 +80,18 @@ def learn(S: State, j: int, duration_ms: int) -> None:
     if job.key2 > 0 and job.key2 != job.key1:
         S.hist[job.key2, b] += 1
         S.hist[job.key2, NUM_BUCKETS] += 1
+
+
+@kernel
+def join_likes(S: State, j: int) -> None:
+    """Put a job that comes for the first time behind the last of its user (or member) and size."""
+    job = S.job[j]
+    if job.like_prev != NOT_CHAINED:
+        return
+    job.like_prev = S.hist[job.key1, NEWEST] - 1
+    if job.like_prev >= 0:
+        S.job[job.like_prev].like_next = j
+    S.hist[job.key1, NEWEST] = j + 1
 
 
 @kernel
@@ -172,20 +185,18 @@ def expected_rest_ms(S: State, j: int, done: int) -> int:
     lengths some of which are not known yet (those still to end count with what they have run). History counts as
     a third of a neighbour that ended after its index.
     """
-    spent_s = PRIOR_MILLI * (index_rest_ms(S, j, done) // 1000)
-    ended = np.int64(PRIOR_MILLI)
+    spent_s = index_rest_ms(S, j, done) // 1000
+    ended = np.int64(1)
     for side in range(2):
         k = S.job[j].like_prev if side == 0 else S.job[j].like_next
-        for i in range(LIKE_MAX):
-            if k < 0 or S.job[k].state == NEW:
+        for _ in range(LIKE_MAX):
+            if k < 0:
                 break
             beyond = attained_ms(S, k) - done
             if beyond > 0:
-                # The nearer in the order of submission, the more alike.
-                weight = 10000 // (13 + 3 * i)
-                spent_s += weight * (beyond // 1000)
+                spent_s += LIKE_WEIGHT * (beyond // 1000)
                 if S.job[k].state == ENDED:
-                    ended += weight
+                    ended += LIKE_WEIGHT
             k = S.job[k].like_prev if side == 0 else S.job[k].like_next
     rest_s: int = spent_s // ended
     return max(rest_s, 1) * 1000
