@@ -373,6 +373,8 @@ def expect(S: State, W: World) -> None:
         job.done_ms = banked
         if is_running:
             retime(S, W, j)
+    # What the true run times had set would still wake the policy.
+    drop_stale(S, W)
 
 
 @kernel
