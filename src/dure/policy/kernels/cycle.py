@@ -205,17 +205,27 @@ def decay(S: State) -> None:
             level += 1
         project.level = level
     if g.order == DURE:
-        is_rerank = g.now_ms >= g.next_rerank_ms
-        if is_rerank:
-            g.next_rerank_ms = g.now_ms + g.rerank_ms
-            measure_waits(S)
-            rerank_running(S)
-        for m in range(S.member.shape[0]):
-            c = S.member[m].head
-            while c >= 0:
-                after = S.cls[c].next
-                order_anew(S, c, is_rerank)
-                c = after
+        order_waiting(S, False)
+
+
+@kernel
+def order_waiting(S: State, is_rerank: bool) -> None:
+    """Order the waiting jobs of all members anew, where something has changed."""
+    for m in range(S.member.shape[0]):
+        c = S.member[m].head
+        while c >= 0:
+            after = S.cls[c].next
+            order_anew(S, c, is_rerank)
+            c = after
+
+
+@kernel
+def rerank(S: State) -> None:
+    """Work out the ranks of all jobs that run or wait anew."""
+    S.g[0].next_rerank_ms = S.g[0].now_ms + S.g[0].rerank_ms
+    measure_waits(S)
+    rerank_running(S)
+    order_waiting(S, True)
 
 
 @kernel
@@ -513,6 +523,10 @@ def cycle(S: State) -> None:
         decay(S)
         sort_members(S)
         g.next_epoch_ms = g.now_ms + g.epoch_ms
+    # Not at a wake without news, such as the void end of a job that was stopped: its moment tells the true run time.
+    has_news = g.num_ready > 0 or g.num_dirty > 0 or g.num_came > 0
+    if g.order == DURE and has_news and g.now_ms >= g.next_rerank_ms:
+        rerank(S)
     rounds, num_dec = 0, g.num_dec
     while g.num_ready > 0 or g.num_dirty > 0 or g.num_came > 0:
         start_ready(S)
