@@ -64,7 +64,7 @@ class Policy:
     is_preemptive: bool = True
     rank_step_ms: int = 3000 * HOUR_MS
     rerank_ms: int = HOUR_MS
-    margin_ms: int = 4000 * HOUR_MS
+    margin_ms: int = 3000 * HOUR_MS
     min_run_ms: int = 0
     preempt_node_ms: int = 50
     hold_after_ms: int = 90 * DAY_MS

@@ -51,9 +51,9 @@ def is_victim(S: State, v: int, kind: int, claimant: int) -> bool:
     if kind == HOLD_RANK:
         g = S.g[0]
         head = S.job[claimant]
-        if S.cls[job.cls].member != S.cls[head.cls].member:
+        if S.cls[job.cls].member != S.cls[head.cls].member or job.cause == claimant:
             return False
-        if head.rank_claim_ms >= 0 and job.vacate_ms >= head.rank_claim_ms:
+        if g.order == DURE and head.rank_claim_ms >= 0 and job.vacate_ms >= head.rank_claim_ms:
             # It was stopped since the claimant first made others leave, for it or for another; never twice for one claim.
             return False
         if S.cls[job.cls].priority > S.cls[head.cls].priority or g.now_ms - job.start_ms < g.min_run_ms:
