@@ -121,6 +121,7 @@ def build_state(fleet: Fleet, terms: Terms | None, trace: Trace, policy: Policy)
 
     g = np.zeros(1, k.G)
     policy.fill(g[0])
+    g["next_rerank_ms"] = policy.rerank_ms
     # A claim is late only beyond the time that its victims need to write their checkpoints.
     g["breach_slack_ms"] = policy.save_ms
     g["free_seg"] = -1
@@ -208,7 +209,8 @@ def build_state(fleet: Fleet, terms: Terms | None, trace: Trace, policy: Policy)
         "bits": make_bits(k.NUM_ROWS, num_nodes), "rack_bits": make_bits(k.RACK_ROWS, len(rack)),
         "block_bits": make_bits(k.BLOCK_ROWS, len(block)), "hold": hold,
         "dec": np.zeros(max(1 << 16, 2 * fleet.num_gpus + 2 * num_nodes), k.DECISION),
-        "hist": np.zeros((1, k.NUM_BUCKETS + 1), np.int32), "site": site, "project": np.zeros(0, k.PROJECT),
+        "hist": np.zeros((1, k.NEWEST + 1), np.int32), "waits": np.zeros((num_members, k.NUM_WAITS), np.int32),
+        "site": site, "project": np.zeros(0, k.PROJECT),
         "speed": speed, "pick": np.zeros((num_nodes + 2, 2), np.int64), "dirty": np.zeros(num_pools + 1, np.int64),
         "ready": np.zeros(num_nodes + 2, np.int64), "cost": np.zeros(num_nodes, np.int64),
         "lend": np.zeros((num_members, num_members, 3), np.int64), "shape": np.zeros(0, k.SHAPE),

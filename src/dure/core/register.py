@@ -30,7 +30,7 @@ _CLASS_KEYS = (
 )  # fmt: skip
 _JOB_NONE = (
     "first_start_ms", "claim_ms", "claim_from_ms", "end_ms", "seg", "hold", "pool", "child", "sibling",
-    "over_prev", "over_next", "cause",
+    "over_prev", "over_next", "cause", "like_next", "rank_claim_ms",
 )  # fmt: skip
 #: Tables that grow with what comes; all others are as large as the fleet and the terms make them.
 GROWING = frozenset({"job", "cls", "cls_pool", "need", "came", "shape", "score", "hist", "project", "seg"})
@@ -85,6 +85,7 @@ class Register:
         for name in _JOB_NONE:
             job[name] = -1
         self._histories(trace, job)
+        job["like_prev"] = k.NOT_CHAINED
         self._segments(jobs)
         self._arrays["g"]["num_jobs"] = self._len["job"]
         self.state = State(**self._arrays)

@@ -314,7 +314,14 @@ def preempt_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
     waited_ms = g.now_ms - S.job[cls.root].queued_ms
     cls.preempt_at_ms = g.now_ms + min(max(every_ms, waited_ms // 8), 100 * every_ms)
     num = plan(S, c, p, cls.num_gpus, HOLD_RANK, cls.root)
-    return num > 0 and hold_for(S, c, p, num, HOLD_RANK, cls.num_gpus) >= 0
+    j = cls.root
+    if num == 0 or not has_power(S, p, num, is_borrowed):
+        return False
+    if hold_for(S, c, p, num, HOLD_RANK, cls.num_gpus) < 0:
+        return False
+    if S.job[j].rank_claim_ms < 0:
+        S.job[j].rank_claim_ms = g.now_ms
+    return True
 
 
 @kernel

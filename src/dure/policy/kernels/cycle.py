@@ -24,21 +24,34 @@ from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.expected import is_scored, score_on
 from dure.policy.kernels.layout import (
     BACKFILL_NONE,
+    CANCELLED,
     DURE,
+    ENDED,
     FAIR,
     GAIN_ALL,
     HOLD_RECLAIM,
     LAS,
     NEED_NEVER,
     NEVER_MS,
+    PENDING,
     RESERVED,
+    REVOKING,
     RUNNING,
     State,
 )
-from dure.policy.kernels.leases import drop_hold, grow, mark_ready, note_rank, progress_ms, requeue, start_job
+from dure.policy.kernels.leases import drop_hold, grow, mark_ready, note_rank, requeue, start_job
 from dure.policy.kernels.nodes import fits, gpu_milli_on, recount_tenants
 from dure.policy.kernels.place import is_waited_for, place
-from dure.policy.kernels.queue import class_before, level_of, mark_overdue, rank_of
+from dure.policy.kernels.queue import (
+    class_before,
+    level_of,
+    long_wait_of,
+    order_anew,
+    progress_ms,
+    rank_of,
+    wait_bucket,
+    waited_ms,
+)
 from dure.policy.kernels.quota import is_within_share, mark_dirty, may_borrow, may_use, settle, settle_project
 from dure.policy.kernels.reclaim import reclaim_power
 
@@ -197,13 +210,63 @@ def decay(S: State) -> None:
             use >>= 1
             level += 1
         project.level = level
-    if S.g[0].order == DURE:
-        for m in range(S.member.shape[0]):
-            c = S.member[m].head
-            while c >= 0:
-                after = S.cls[c].next
-                mark_overdue(S, c)
-                c = after
+    if g.order == DURE:
+        order_waiting(S, False)
+
+
+@kernel
+def order_waiting(S: State, is_rerank: bool) -> None:
+    """Order the waiting jobs of all members anew, where something has changed."""
+    for m in range(S.member.shape[0]):
+        c = S.member[m].head
+        while c >= 0:
+            after = S.cls[c].next
+            order_anew(S, c, is_rerank)
+            c = after
+
+
+@kernel
+def rerank(S: State) -> None:
+    """Work out the ranks of all jobs that run or wait anew."""
+    S.g[0].next_rerank_ms = S.g[0].now_ms + S.g[0].rerank_ms
+    measure_waits(S)
+    rerank_running(S)
+    order_waiting(S, True)
+
+
+@kernel
+def measure_waits(S: State) -> None:
+    """Find each member's long wait, from the jobs that ended and what those that run or wait have waited until now."""
+    g = S.g[0]
+    while g.first_live < g.end_live and S.job[g.first_live].state in (ENDED, CANCELLED):
+        g.first_live += 1
+    waits = S.waits.copy()
+    for j in range(g.first_live, g.end_live):
+        state = S.job[j].state
+        if state == PENDING or state == RUNNING or state == REVOKING:
+            waits[S.cls[S.job[j].cls].member, wait_bucket(waited_ms(S, j))] += 1
+    for m in range(S.member.shape[0]):
+        S.member[m].long_wait_ms = long_wait_of(waits[m])
+
+
+@kernel
+def rerank_running(S: State) -> None:
+    """Work out the ranks of all running jobs anew, and have the pools looked at for those who wait."""
+    for n in range(S.node.shape[0]):
+        s = S.node[n].seg
+        while s >= 0:
+            j = S.seg[s].job
+            if S.job[j].seg == s:
+                S.job[j].run_rank = rank_of(S, j, S.job[j].done_ms + progress_ms(S, j))
+                note_rank(S, j)
+            s = S.seg[s].node_next
+    for n in range(S.node.shape[0]):
+        if S.node[n].seg >= 0:
+            recount_tenants(S, n)
+    if S.g[0].queue_jobs > 0:
+        for p in range(S.pool.shape[0]):
+            if S.g[0].now_ms >= S.pool[p].preempt_at_ms:
+                mark_dirty(S, p)
 
 
 @kernel
@@ -468,6 +531,10 @@ def cycle(S: State) -> None:
         decay(S)
         sort_members(S)
         g.next_epoch_ms = g.now_ms + g.epoch_ms
+    # Not at a wake without news, such as the void end of a job that was stopped: its moment tells the true run time.
+    has_news = g.num_ready > 0 or g.num_dirty > 0 or g.num_came > 0
+    if g.order == DURE and has_news and g.now_ms >= g.next_rerank_ms:
+        rerank(S)
     rounds, num_dec = 0, g.num_dec
     while g.num_ready > 0 or g.num_dirty > 0 or g.num_came > 0:
         start_ready(S)

@@ -47,6 +47,12 @@ RACK_ROWS, BLOCK_ROWS = 33, 129
 #: `State.first_fit`: classes of room, by powers of two from a quarter of a GPU, the last for 4096 GPUs and more.
 ROOM_CLASSES, ROOM_MILLI = 16, 125
 NUM_BUCKETS = 48
+#: Columns of a history: its buckets, their sum, and the job that came last (its index plus one; 0: none).
+NEWEST = NUM_BUCKETS + 1
+#: `JOB.like_prev` of a job that has not come yet.
+NOT_CHAINED = -2
+#: Buckets of a member's waits, eight for each doubling of their seconds.
+NUM_WAITS = 256
 
 G = np.dtype(
     [
@@ -80,10 +86,14 @@ G = np.dtype(
             "hold_after_ms",
             "reserve_lead_ms",
             "notice_max_ms",
+            "rerank_ms",
             # running state
             "now_ms",
             "num_dec",
             "next_epoch_ms",
+            "next_rerank_ms",
+            "first_live",
+            "end_live",
             "free_seg",
             "free_hold",
             "num_dirty",
@@ -159,6 +169,8 @@ JOB = np.dtype(
         ("claim_from_ms", i8),
         ("key1", i8),
         ("key2", i8),
+        ("like_prev", i8),
+        ("like_next", i8),
         ("seg", i8),
         ("hold", i8),
         ("attempt", i8),
@@ -167,6 +179,7 @@ JOB = np.dtype(
         ("over_prev", i8),
         ("over_next", i8),
         ("claim_no", i8),
+        ("rank_claim_ms", i8),
         ("preemptions", i8),
         ("failures", i8),
     ],
@@ -222,6 +235,7 @@ MEMBER = np.dtype(
         ("pending", i8),
         ("queued_milli", i8),
         ("head", i8),
+        ("long_wait_ms", i8),
     ],
     align=True,
 )
@@ -438,6 +452,7 @@ class State(ArrayBundle):
     hold: NDArray[Any]
     dec: NDArray[Any]
     hist: NDArray[Any]
+    waits: NDArray[Any]
     site: NDArray[Any]
     project: NDArray[Any]
     speed: NDArray[Any]
@@ -478,6 +493,7 @@ class State(ArrayBundle):
         "hold": (HOLD_REC, 1),
         "dec": (DECISION, 1),
         "hist": (np.int32, 2),
+        "waits": (np.int32, 2),
         "site": (SITE, 1),
         "project": (PROJECT, 1),
         "speed": (i8, 2),

@@ -41,7 +41,17 @@ from dure.policy.kernels.nodes import (
     unlink_segment,
 )
 from dure.policy.kernels.place import is_waited_for
-from dure.policy.kernels.queue import drop_ended, learn, milli_of, predict_rest_ms, push, rank_of
+from dure.policy.kernels.queue import (
+    drop_ended,
+    join_likes,
+    learn,
+    learn_wait,
+    milli_of,
+    predict_rest_ms,
+    progress_ms,
+    push,
+    rank_of,
+)
 from dure.policy.kernels.quota import (
     charge,
     leaving_on_nodes,
@@ -147,6 +157,7 @@ def start_job(S: State, j: int, p: int, num: int, gpus: int, is_borrowed: int) -
     g.starts += 1
     job.is_restart = 0
     job.claim_no += 1
+    job.rank_claim_ms = -1
     if job.claim_ms >= 0:
         if g.now_ms > job.claim_ms:
             g.breaches += 1
@@ -163,13 +174,6 @@ def note_rank(S: State, j: int) -> None:
     cell = S.mp[S.cls[job.cls].member, job.pool]
     if job.ckpt_ms > 0 and job.run_rank > cell.last_rank:
         cell.last_rank = job.run_rank
-
-
-@kernel
-def progress_ms(S: State, j: int) -> int:
-    """Work done in the present run, at the reference speed, since the last change of rate."""
-    job = S.job[j]
-    return (S.g[0].now_ms - job.since_ms) * job.rate_milli // 1000
 
 
 @kernel
@@ -242,6 +246,8 @@ def queue_in(S: State, j: int) -> None:
     job = S.job[j]
     job.state = PENDING
     job.queued_ms = g.now_ms
+    g.first_live, g.end_live = min(g.first_live, j), max(g.end_live, j + 1)
+    join_likes(S, j)
     job.rank = rank_of(S, j, job.done_ms)
     job.claim_ms = -1
     job.is_backfill = job.is_overdue = 0
@@ -393,6 +399,7 @@ def on_end(S: State, j: int) -> None:
     job.state = ENDED
     job.end_ms = S.g[0].now_ms
     learn(S, j, job.done_ms)
+    learn_wait(S, j)
 
 
 @kernel
@@ -478,6 +485,7 @@ def on_node_down(S: State, n: int, is_failure: int) -> None:
         # The promise falls with the node; the next claim is a new one. A reserved job is seen to when it is due.
         S.job[j].claim_ms = -1
         S.job[j].claim_no += 1
+        S.job[j].rank_claim_ms = -1
         if S.job[j].state != RESERVED:
             requeue(S, j)
     lost = 0

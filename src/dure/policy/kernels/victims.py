@@ -7,9 +7,9 @@ import numpy as np
 from dure.policy.kernels.bits import gpus_in
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import DURE, HOLD_RANK, HOLD_RECLAIM, NEVER_MS, REVOKING, RUNNING, State
-from dure.policy.kernels.leases import progress_ms, unsaved_ms
+from dure.policy.kernels.leases import unsaved_ms
 from dure.policy.kernels.nodes import cpu_for, fits_with, gpu_milli_on, mem_for, net_for, seg_gpus
-from dure.policy.kernels.queue import rank_of
+from dure.policy.kernels.queue import progress_ms, rank_of
 
 NO_COST = np.int64(-1)
 #: All GPUs of a node, and what stands there without one.
@@ -52,6 +52,9 @@ def is_victim(S: State, v: int, kind: int, claimant: int) -> bool:
         g = S.g[0]
         head = S.job[claimant]
         if S.cls[job.cls].member != S.cls[head.cls].member or job.cause == claimant:
+            return False
+        if g.order == DURE and head.rank_claim_ms >= 0 and job.vacate_ms >= head.rank_claim_ms:
+            # It was stopped since the claimant first made others leave, for it or for another; never twice for one claim.
             return False
         if S.cls[job.cls].priority > S.cls[head.cls].priority or g.now_ms - job.start_ms < g.min_run_ms:
             return False
