@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
     BACKFILL_NONE,
@@ -18,7 +20,7 @@ from dure.policy.kernels.leases import close_hold, drop_hold, look_behind, open_
 from dure.policy.kernels.nodes import gpu_milli_on
 from dure.policy.kernels.place import place, place_on_holds, power_needed_w, shape_on
 from dure.policy.kernels.queue import class_before, drop_ended, pop, predict_rest_ms, push
-from dure.policy.kernels.quota import is_within_share, mark_dirty, may_use
+from dure.policy.kernels.quota import is_within_share, mark_dirty, may_use, room_milli
 from dure.policy.kernels.reclaim import hold_pick, plan
 from dure.policy.kernels.victims import last_rank_of
 
@@ -297,6 +299,15 @@ def preempt_every_ms(S: State, p: int) -> int:
 
 
 @kernel
+def free_on_pick_milli(S: State, num: int) -> int:
+    """What is free already of the picked nodes' GPUs."""
+    free = np.int64(0)
+    for i in range(num):
+        free += min(S.node[S.pick[i, 0]].free, S.pick[i, 1]) * 1000
+    return free
+
+
+@kernel
 def preempt_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
     """Rule 3 with 6: stop the member's own later-ranked jobs for the head of a class."""
     cls = S.cls[c]
@@ -305,22 +316,25 @@ def preempt_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
     if not has_own_behind(S, c, p) or S.job[cls.root].rank + g.margin_ms >= last_rank_of(S, cls.member, p):
         return False
     own_milli = S.mp[cls.member, p].use_g + S.mp[cls.member, p].use_b
-    # With no room under its share or agreement the head takes what its own jobs give back, and nothing that is free.
-    g.is_swapping = 0 if may_use(S, cls.member, p, milli, is_borrowed) else 1
-    if g.is_swapping and own_milli < milli:
+    is_at_limit = not may_use(S, cls.member, p, milli, is_borrowed)
+    if is_at_limit and (own_milli < milli or room_milli(S, cls.member, p, is_borrowed) < 0):
         return False
     # Less often in large pools, where much is looked at, and while nothing is found: up to a hundred times the least.
     every_ms = preempt_every_ms(S, p)
     waited_ms = g.now_ms - S.job[cls.root].queued_ms
     cls.preempt_at_ms = g.now_ms + min(max(every_ms, waited_ms // 8), 100 * every_ms)
     num = plan(S, c, p, cls.num_gpus, HOLD_RANK, cls.root)
-    j = cls.root
+    if num > 0 and is_at_limit and free_on_pick_milli(S, num) > room_milli(S, cls.member, p, is_borrowed):
+        # With no room for more the head takes what its own jobs give back, and nothing that is free.
+        g.is_swapping = 1
+        num = plan(S, c, p, cls.num_gpus, HOLD_RANK, cls.root)
+        g.is_swapping = 0
     if num == 0 or not has_power(S, p, num, is_borrowed):
         return False
     if hold_for(S, c, p, num, HOLD_RANK, cls.num_gpus) < 0:
         return False
-    if S.job[j].rank_claim_ms < 0:
-        S.job[j].rank_claim_ms = g.now_ms
+    if S.job[cls.root].rank_claim_ms < 0:
+        S.job[cls.root].rank_claim_ms = g.now_ms
     return True
 
 

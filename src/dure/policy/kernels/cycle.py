@@ -554,10 +554,10 @@ def cycle(S: State) -> None:
 
 @kernel
 def next_rerank_ms(S: State, j: int) -> int:
-    """When a running job's rank changes next, if it goes on as now; NEVER_MS where ranks stand still."""
+    """When a running job's rank changes next, if it goes on as now; NEVER_MS where it does not, or rank may not stop it."""
     g = S.g[0]
     job = S.job[j]
-    if not g.preemptive or job.rate_milli <= 0:
+    if not g.preemptive or job.rate_milli <= 0 or job.ckpt_ms <= 0:
         return NEVER_MS
     done = job.done_ms + progress_ms(S, j)
     if g.order == LAS:
@@ -582,12 +582,11 @@ def on_rerank(S: State, j: int) -> None:
     old = job.run_rank
     job.run_rank = rank_of(S, j, job.done_ms + progress_ms(S, j))
     note_rank(S, j)
-    s = job.seg if job.run_rank != old else -1
+    s = job.seg if job.run_rank != old and job.ckpt_ms > 0 else -1
     while s >= 0:
         n = S.seg[s].node
         node = S.node[n]
-        if job.ckpt_ms > 0:
-            node.last_rank = max(node.last_rank, job.run_rank)
+        node.last_rank = max(node.last_rank, job.run_rank)
         if node.first_rank >= min(old, job.run_rank) or (job.run_rank < old and node.last_rank <= old):
             recount_tenants(S, n)
         s = S.seg[s].next

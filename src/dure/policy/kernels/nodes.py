@@ -231,20 +231,20 @@ def lowest_gpus(mask: int, count: int) -> int:
 def count_tenant(S: State, n: int, j: int) -> None:
     """Count a job in what a node keeps of its jobs.
 
-    When the last ends; the first rank, and the last of those who write checkpoints, which rank may stop; whose they
-    are, if one member's, and a set of the members, of which two may share a bit.
+    When the last ends; the first rank and the last, of those that rank may stop: one without checkpoints stands before
+    all others; whose they are, if one member's, and a set of the members, of which two may share a bit.
     """
     node = S.node[n]
     job = S.job[j]
     m = S.cls[job.cls].member
     if node.free_at_ms == 0:
-        node.first_rank, node.last_rank = job.run_rank, -NEVER_MS
+        node.first_rank, node.last_rank = NEVER_MS, -NEVER_MS
         node.owner, node.tenants = m, 0
     elif node.owner != m:
         node.owner = -1
-    node.first_rank = min(node.first_rank, job.run_rank)
-    if job.ckpt_ms > 0:
-        node.last_rank = max(node.last_rank, job.run_rank)
+    rank = job.run_rank if job.ckpt_ms > 0 else -NEVER_MS
+    node.first_rank = min(node.first_rank, rank)
+    node.last_rank = max(node.last_rank, rank)
     node.tenants |= np.int64(1) << (m & 63)
     node.free_at_ms = max(node.free_at_ms, job.pred_end_ms, 1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from dure.policy.kernels.bits import gpus_in
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import GAIN_ALL, NEVER_MS, ROOM_CLASSES, ROOM_MILLI, RUNNING, State
@@ -86,6 +88,18 @@ def may_borrow(S: State, m: int, p: int, milli: int) -> bool:
 def may_use(S: State, m: int, p: int, milli: int, is_borrowed: int) -> bool:
     """Whether a member may use `milli` more GPUs of a pool, as borrowed or within its guarantee."""
     return may_borrow(S, m, p, milli) if is_borrowed else is_within_share(S, m, p, milli)
+
+
+@kernel
+def room_milli(S: State, m: int, p: int, is_borrowed: int) -> int:
+    """How much more of a pool a member may use, as borrowed or within its guarantee; -1: no agreement in force lends it."""
+    cell = S.mp[m, p]
+    if not is_borrowed:
+        return cell.guarantee - cell.use_g
+    state = loan_state(S, m, p, 1)
+    if state == LOAN_NONE or state == LOAN_NOT_IN_FORCE:
+        return np.int64(-1)
+    return np.int64(NEVER_MS) if cell.agreement < 0 else S.ag[cell.agreement].limit - S.ag[cell.agreement].used
 
 
 @kernel
