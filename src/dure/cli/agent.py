@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +17,12 @@ from dure.model.errors import InputError
 
 if TYPE_CHECKING:
     from dure.agent.agent import Agent
+    from dure.ports.executor import Executor
 
 
 @click.command()
 @click.option("--site", required=True, help="The site that this agent serves.")
-@click.option("--executor", type=click.Choice(["local"]), default="local", show_default=True, help="What runs the jobs.")
+@click.option("--executor", type=click.Choice(["local", "slurm"]), default="local", show_default=True, help="What runs the jobs.")
 @click.option("--gpus", type=click.IntRange(0), help="Slots that stand for GPUs, on each node; default: the GPUs found.")
 @click.option("--gpu-type", default="", help="Default: that of the GPUs found.")
 @click.option("--node-names", default="", help="Comma-separated; several: stand-ins for nodes. Default: the host's name.")
@@ -29,32 +32,67 @@ if TYPE_CHECKING:
 @click.option("--keep-days", default=30, type=click.IntRange(1), show_default=True,
               help="So long the working folder of a job that does not run here is kept.")
 @click.option("--data-dir", default="dure-agent", show_default=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--partition", default="", help="slurm: whose nodes are offered. Default: Slurm's.")
+@click.option("--account", default="", help="slurm: whom Slurm bills. Default: Slurm's.")
+@click.option(
+    "--shared-dir", type=click.Path(file_okay=False, path_type=Path),
+    help="slurm: for logs, checkpoints and outputs, under the same path on every node. Default: --data-dir.",
+)  # fmt: skip
 def agent(
     site: str, executor: str, gpus: int | None, gpu_type: str, node_names: str, url: str, token: str, log_mib: int,
-    keep_days: int, data_dir: Path,
+    keep_days: int, data_dir: Path, partition: str, account: str, shared_dir: Path | None,
 ) -> None:  # fmt: skip
-    """Run the leases of a site on this machine.
+    """Run the leases of a site, on this machine or as jobs of a Slurm cluster.
 
     Connects to the service, never the other way. Jobs go on when the agent is stopped or killed; the next one takes
     them up from the same --data-dir.
     """
-    import structlog
-
     from dure.agent.agent import Agent, AgentConfig
     from dure.agent.folders import Folders
     from dure.client.settings import Settings
-    from dure.executors.local import LocalExecutor
-    from dure.executors.local_nodes import find_nodes
 
     for address in Settings(url).urls or [url]:
         if not address.startswith(("http://", "https://")):
             raise InputError(f"not an address: {address!r}; write http://host:port or https://host:port", field="DURE_URL")
     _log_as_json()
+    state_dir = Folders(data_dir.resolve()).state
+    runner: Executor
+    if executor == "slurm":
+        _refuse_other({"--gpus": gpus, "--gpu-type": gpu_type, "--node-names": node_names}, executor)
+        data_dir = shared_dir or data_dir
+        runner = _on_slurm(state_dir, data_dir, partition, account)
+    else:
+        _refuse_other({"--partition": partition, "--account": account, "--shared-dir": shared_dir}, executor)
+        runner = _on_this_machine(state_dir, node_names, gpus, gpu_type, log_mib)
+    asyncio.run(_run(Agent(AgentConfig(site, url, token, data_dir, keep_days), runner)))
+
+
+def _refuse_other(options: Mapping[str, object], executor: str) -> None:
+    for name, value in options.items():
+        if value not in (None, ""):
+            raise InputError(f"it means nothing with --executor {executor}", field=name)
+
+
+def _on_slurm(state_dir: Path, shared_dir: Path, partition: str, account: str) -> Executor:
+    from dure.executors.ranks import inherited_env
+    from dure.executors.slurm.commands import SlurmCommands
+    from dure.executors.slurm.executor import SlurmExecutor
+
+    # SLURM_CONF says which cluster it is; whatever else Slurm reads from the environment is not the jobs'.
+    env = inherited_env() | {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
+    return SlurmExecutor(state_dir, shared_dir, SlurmCommands(env, account), partition=partition)
+
+
+def _on_this_machine(state_dir: Path, node_names: str, gpus: int | None, gpu_type: str, log_mib: int) -> Executor:
+    import structlog
+
+    from dure.executors.local import LocalExecutor
+    from dure.executors.local_nodes import find_nodes
+
     nodes = find_nodes([name for name in node_names.split(",") if name], gpus, gpu_type)
     if not any(info.gpus for info in nodes.infos):
         structlog.get_logger(__name__).warning("no gpus", detail="none were found; --gpus N offers slots that stand for them")
-    runner = LocalExecutor(Folders(data_dir.resolve()).state, nodes, log_max_bytes=log_mib << 20)
-    asyncio.run(_run(Agent(AgentConfig(site, url, token, data_dir, keep_days), runner)))
+    return LocalExecutor(state_dir, nodes, log_max_bytes=log_mib << 20)
 
 
 async def _run(agent: Agent) -> None:

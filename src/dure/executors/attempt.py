@@ -146,7 +146,7 @@ class Attempt:
         """All that a later process needs to take it up, as JSON."""
         return json.dumps(
             {
-                "launch": {**asdict(self.launch), "placements": [asdict(part) for part in self.launch.placements]},
+                "launch": launch_form(self.launch),
                 "visible": dict(self.visible),
                 "master_port": self.master_port,
                 "energy_start_mj": dict(self.energy_start_mj),
@@ -161,14 +161,24 @@ class Attempt:
 def attempt_from(intent: str, stop: str | None, folder: Path) -> Attempt:
     """The inverse of `Attempt.intent`, with the stop order that was written since."""
     data: dict[str, Any] = json.loads(intent)
-    launch = data.pop("launch")
-    placements = tuple(Placement(part["node"], tuple(part["gpus"]), part["gpu_milli"]) for part in launch["placements"])
+    launch = launch_from(data.pop("launch"))
     cgroup = data.pop("cgroup")
     visible = {node: tuple(devices) for node, devices in data.pop("visible").items()}
     return Attempt(
-        **data, launch=Launch(**{**launch, "placements": placements}), folder=folder, visible=visible,
+        **data, launch=launch, folder=folder, visible=visible,
         cgroup=Cgroup(Path(cgroup)) if cgroup else None, stop=None if stop is None else order_from_json(stop),
     )  # fmt: skip
+
+
+def launch_form(launch: Launch) -> dict[str, Any]:
+    """A launch as plain values, for JSON."""
+    return {**asdict(launch), "placements": [asdict(part) for part in launch.placements]}
+
+
+def launch_from(form: Mapping[str, Any]) -> Launch:
+    """The inverse of `launch_form`."""
+    placements = tuple(Placement(part["node"], tuple(part["gpus"]), part["gpu_milli"]) for part in form["placements"])
+    return Launch(**{**form, "argv": tuple(form["argv"]), "placements": placements})
 
 
 def order_to_json(order: StopOrder) -> str:

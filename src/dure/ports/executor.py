@@ -17,7 +17,15 @@ class LaunchError(DureError):
 
 @dataclass(frozen=True)
 class NodeInfo:
-    """A node as the executor finds it. ``gpu_uuids``: one a GPU; of stand-ins, made up."""
+    """A node as the executor finds it.
+
+    Attributes
+    ----------
+    gpu_uuids : tuple of str
+        One a GPU; of stand-ins, made up.
+    is_open : bool
+        Whether it takes new work; on one that does not, what runs goes on.
+    """
 
     name: str
     gpus: int
@@ -25,6 +33,7 @@ class NodeInfo:
     gpu_uuids: tuple[str, ...]
     cpu_milli: int
     mem_mib: int
+    is_open: bool = True
 
 
 @dataclass(frozen=True)

@@ -359,9 +359,12 @@ def take_sync(site: str, sync: Sync) -> Command:
             if node.gpus < int(state.node[n]["num"]):
                 raise invalid(f"node {node.name!r} has {int(state.node[n]['num'])} GPUs in the alliance, not {node.gpus}", "nodes")
             offered.add(node.name)
-            is_out = int(state.node[n]["state"]) in (k.DOWN, k.OFFLINE, k.UNKNOWN)
-            if is_out and not alliance.is_left_alone(node.name, now):
+            at = int(state.node[n]["state"])
+            if node.is_open and at in (k.DOWN, k.OFFLINE, k.UNKNOWN) and not alliance.is_left_alone(node.name, now):
                 stimuli.append(NodeUp(node.name))
+            elif not node.is_open and at == k.UP:
+                # Its jobs go on: what is silent takes no new work.
+                stimuli.append(NodeSilent(node.name))
         before = writer.offered.get(site, set())
         stimuli += [NodeDown(name, is_failure=False) for name in sorted(before - offered)]
         for run in sync.runs:

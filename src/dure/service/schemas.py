@@ -384,6 +384,7 @@ class AgentNode(Request):
     gpu_uuids: list[Annotated[str, Field(max_length=100)]] = Field(default=[], max_length=112)
     cpu_milli: Annotated[int, Field(ge=0, le=10**9)] = 0
     mem_mib: Annotated[int, Field(ge=0, le=10**9)] = 0
+    is_open: bool = Field(default=True, description="Whether it takes new work; on one that does not, what runs goes on.")
 
 
 class AgentRun(Request):

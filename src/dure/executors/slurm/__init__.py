@@ -1,0 +1,1 @@
+"""The `slurm` executor: attempts as jobs of an existing Slurm cluster."""

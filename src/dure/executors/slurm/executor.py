@@ -1,0 +1,598 @@
+"""The `slurm` executor: attempts as jobs of a Slurm cluster, which outlive their agent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import assert_never
+from urllib.parse import quote
+
+import structlog
+
+from dure.executors.clock import Clock
+from dure.executors.lease_book import BookUnwritableError, LeaseBook
+from dure.executors.process import boot_id, signal_number
+from dure.executors.slurm import folder as folders
+from dure.executors.slurm import script
+from dure.executors.slurm.attempt import KILL_AGAIN_MS, Now, SlurmAttempt, attempt_from, order_to_json
+from dure.executors.slurm.engine import (
+    Cluster,
+    Engine,
+    Phase,
+    SlurmJob,
+    SlurmNode,
+    SlurmRefusalError,
+    SlurmSilentError,
+)
+from dure.executors.slurm.nodes import cluster_from_json, cluster_to_json, nodes_of, offer, partition_of, shape_of
+from dure.executors.state_lock import take_lock
+from dure.model.errors import DureError
+from dure.ports.executor import Launch, LaunchError, NodeInfo, Run, RunState
+
+#: Between two looks at the jobs: while some start or leave, otherwise; the looking itself takes at most one part in so many.
+_LOOK_SOON_MS, _LOOK_MS, _LOOK_REST = 400, 1_000, 4
+_SURVEY_MS = 5_000
+_PAUSE_MIN_MS = 50
+#: A job that Slurm does not start for so long, although its GPUs should be free, is given up, and its nodes take no new
+#: work for a while; longer where Slurm has not said why.
+_PATIENCE_MS, _PENDING_LONG_MS, _SHUNNED_MS = 60_000, 600_000, 300_000
+_UNTOLD_REASONS = ("None", "Priority")
+#: The exits of a job's ranks may come so long after Slurm says that it has ended: storage that is shared is slow to tell.
+_ENDS_WAIT_MS = 5_000
+#: Shells of nodes that do not heed the last word for so long are ended by Slurm.
+_CANCEL_AFTER_MS = 10_000
+#: Launches within this time are handed in together; so many tasks has an array at most, and so many go in at once.
+_GATHER_S = 0.005
+_ARRAY_MAX = 500
+_SUBMITS_AT_ONCE = 4
+_RETRY_S = 2.0
+
+_log = structlog.get_logger(__name__)
+
+
+class SlurmExecutor:
+    """See `dure.ports.executor.Executor`.
+
+    Parameters
+    ----------
+    state_dir : Path
+        What must outlive the agent, on a disk of this machine; for one executor at a time.
+    shared_dir : Path
+        On storage that this machine and every node see under the same path: scripts and ends of attempts.
+    engine : Engine
+        The cluster.
+    partition : str
+        Whose nodes are offered; empty: the default one.
+    log_max_bytes : int
+        A task's log is cut there.
+    patience_ms : int
+        How long Slurm may take to start what should have its GPUs at once, and to end what it has forgotten.
+    """
+
+    def __init__(
+        self, state_dir: Path, shared_dir: Path, engine: Engine, *, partition: str = "", clock: Clock | None = None,
+        log_max_bytes: int = 256 << 20, patience_ms: int = _PATIENCE_MS,
+    ) -> None:  # fmt: skip
+        self._dir = state_dir.resolve()
+        self._shared = shared_dir.resolve()
+        self._engine = engine
+        self._partition_name = partition
+        self._clock = clock or Clock()
+        self._log_max_bytes = log_max_bytes
+        self._patience_ms = patience_ms
+        self._boot = boot_id()
+        self._attempts: dict[str, SlurmAttempt] = {}
+        self._waiting: list[tuple[SlurmAttempt, asyncio.Future[None]]] = []
+        self._has_waiting = asyncio.Event()
+        self._submits = asyncio.Semaphore(_SUBMITS_AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._nodes: dict[str, SlurmNode] = {}
+        self._offered: list[NodeInfo] = []
+        self._shunned: dict[str, int] = {}
+        self._is_silent = False
+        self._look_at_ms = self._survey_at_ms = 0
+
+    async def open(self) -> None:
+        """Take up what an earlier process has left running.
+
+        Raises
+        ------
+        StateInUseError
+            That process still lives.
+        InputError
+            There is no such partition.
+        SlurmSilentError, SlurmRefusalError
+            The cluster does not answer, and never has.
+        """
+        self._dir.mkdir(parents=True, exist_ok=True)
+        self._lock = await take_lock(self._dir / "lock")
+        try:
+            await self._survey_first()
+        except BaseException:
+            self._lock.close()
+            raise
+        self._book = LeaseBook(self._dir / "leases.sqlite")
+        self._root = self._shared / f"slurm-{self._tag()}"
+        for name in (script.LEASES, script.CLAIMS):
+            (self._root / name).mkdir(parents=True, exist_ok=True)
+        now = self._now()
+        for lease_id, intent, stop in self._book.live():
+            attempt = attempt_from(intent, stop, self._folder(lease_id), now)
+            attempt.signalled = folders.read_told(attempt.folder)
+            self._attempts[lease_id] = attempt
+        await asyncio.to_thread(self._remove_strays)
+        await self._try(self._look())
+        self._start(self._hand_in_all())
+        self._start(self._watch())
+
+    def _tag(self) -> str:
+        """Sets the jobs of this state apart from those of every other."""
+        path = self._dir / "tag"
+        if not path.exists():
+            path.with_suffix(".new").write_text(secrets.token_hex(4))
+            path.with_suffix(".new").rename(path)
+        return path.read_text()
+
+    def _remove_strays(self) -> None:
+        """Folders of launches that were never written down: nothing has run there."""
+        known = {self._folder(lease_id).name for lease_id in self._attempts}
+        for folder in (self._root / script.LEASES).iterdir():
+            if folder.name not in known:
+                folders.remove(folder)
+
+    def _folder(self, lease_id: str) -> Path:
+        return self._root / script.LEASES / quote(lease_id, safe="").replace(".", "%2E")
+
+    def _now(self) -> Now:
+        return Now(self._clock.boot_ms(), self._clock.wall_ms(), self._boot)
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("slurm jobs are not looked after any more", exc_info=task.exception())
+
+    # --- nodes
+
+    async def nodes(self) -> list[NodeInfo]:
+        """The nodes that it can launch on."""
+        return list(self._offered)
+
+    async def _survey_first(self) -> None:
+        """The nodes; where the cluster is silent, as they were last: that it does not answer ends nothing."""
+        path = self._dir / "cluster.json"
+        try:
+            await self._survey()
+        except SlurmSilentError as error:
+            if not path.exists():
+                raise
+            _log.warning("slurm is silent", error=str(error))
+            self._is_silent = True
+            self._take_cluster(cluster_from_json(path.read_text()), ())
+
+    async def _survey(self) -> None:
+        before = set(self._living())
+        cluster = await self._engine.cluster()
+        self._take_cluster(cluster, before)
+        path = self._dir / "cluster.json"
+        with contextlib.suppress(OSError):
+            path.with_suffix(".new").write_text(cluster_to_json(cluster))
+            path.with_suffix(".new").rename(path)
+
+    def _take_cluster(self, cluster: Cluster, before: Iterable[str]) -> None:
+        now_ms = self._clock.boot_ms()
+        self._partition = partition_of(cluster, self._partition_name)
+        self._nodes = nodes_of(cluster, self._partition)
+        ours: dict[str, int] = {}
+        for lease_id in {*before, *self._living()}:
+            if lease_id in self._attempts:
+                shape = self._attempts[lease_id].shape
+                for node in shape.nodes:
+                    ours[node] = ours.get(node, 0) + shape.gpus
+        self._shunned = {node: until for node, until in self._shunned.items() if until > now_ms}
+        offered = offer(self._nodes, ours, self._shunned)
+        if offered != self._offered:
+            self._offered = offered
+            self._changed.set()
+
+    # --- launching
+
+    async def launch(self, launch: Launch) -> None:
+        """Start an attempt, unless its lease was ever launched here; it is handed in as soon as it is written down."""
+        if launch.lease_id in self._attempts:
+            return
+        shape = shape_of(launch, self._nodes, self._partition)
+        attempt = SlurmAttempt(launch, self._folder(launch.lease_id), shape)
+        self._attempts[launch.lease_id] = attempt
+        addresses = {node: self._nodes[node].address for node in shape.nodes}
+        try:
+            await asyncio.to_thread(folders.write, attempt.folder, launch, addresses, self._log_max_bytes)
+        except OSError as error:
+            await self._drop(attempt)
+            raise LaunchError(f"{launch.lease_id}: {error}") from error
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((attempt, written))
+        self._has_waiting.set()
+        await written
+
+    async def _drop(self, attempt: SlurmAttempt) -> None:
+        """Keep nothing of what was not started."""
+        self._attempts.pop(attempt.launch.lease_id, None)
+        await asyncio.to_thread(folders.remove, attempt.folder)
+
+    async def _hand_in_all(self) -> None:
+        """What was launched at one moment goes in together: in arrays, where it has the same shape on the same node."""
+        while True:
+            await self._has_waiting.wait()
+            await asyncio.sleep(_GATHER_S)
+            self._has_waiting.clear()
+            waiting, self._waiting = self._waiting, []
+            for batch in _batches([attempt for attempt, _ in waiting]):
+                first = quote(batch[0].launch.lease_id, safe="")
+                for idx, attempt in enumerate(batch):
+                    attempt.name, attempt.task = f"dure-{first}-{self._tag()}", idx
+            is_new = await asyncio.gather(*(self._intend(attempt, written) for attempt, written in waiting))
+            new = [attempt for (attempt, _), is_so in zip(waiting, is_new, strict=True) if is_so]
+            for batch in _batches(new):
+                self._start(self._hand_in(batch))
+
+    async def _intend(self, attempt: SlurmAttempt, written: asyncio.Future[None]) -> bool:
+        launch = attempt.launch
+        try:
+            is_new = await self._book.intend(launch.lease_id, launch.fence, attempt.intent())
+        except BookUnwritableError as error:
+            await self._drop(attempt)
+            if not written.done():
+                written.set_exception(LaunchError(f"{launch.lease_id}: {error}"))
+            return False
+        if not is_new:
+            await self._drop(attempt)
+        if not written.done():
+            written.set_result(None)
+        return is_new
+
+    async def _hand_in(self, batch: Sequence[SlurmAttempt]) -> None:
+        """Submit some attempts as one job; whether that has worked where no answer came, the next look tells."""
+        batch = [attempt for attempt in batch if not attempt.is_over]
+        if not batch:
+            return
+        first = batch[0]
+        tasks = max(attempt.task for attempt in batch) + 1
+        names = {attempt.task: attempt.folder.name for attempt in batch}
+        text = script.batch_script(self._root, names, first.shape, max(attempt.world for attempt in batch))
+        until_ms = self._clock.boot_ms() + self._patience_ms
+        async with self._submits:
+            while True:
+                try:
+                    job = await self._engine.submit(
+                        first.shape, text, name=first.name, comment=f"fence={first.launch.fence}", tasks=tasks
+                    )
+                except SlurmSilentError as error:
+                    _log.warning("no answer to a job", lease=first.launch.lease_id, error=str(error))
+                    if not error.is_sent and self._clock.boot_ms() < until_ms:
+                        await asyncio.sleep(_RETRY_S)
+                        continue
+                except SlurmRefusalError as error:
+                    self._on_refusal(batch, str(error))
+                else:
+                    for attempt in batch:
+                        attempt.job = f"{job}_{attempt.task}" if tasks > 1 else str(job)
+                break
+        for attempt in batch:
+            attempt.is_handed_in = True
+        self._look_at_ms = min(self._look_at_ms, self._clock.boot_ms() + _LOOK_SOON_MS)
+        self._wake.set()
+
+    def _on_refusal(self, batch: Sequence[SlurmAttempt], why: str) -> None:
+        _log.error("slurm refuses a job", lease=batch[0].launch.lease_id, num=len(batch), error=why)
+        for attempt in batch:
+            if not attempt.is_over and folders.revoke(attempt.folder):
+                folders.write_note(attempt.launch, f"Slurm refuses it: {why}")
+                self._finish(attempt, RunState.LOST)
+
+    # --- looking
+
+    def _living(self) -> dict[str, SlurmAttempt]:
+        return {lease_id: attempt for lease_id, attempt in self._attempts.items() if not attempt.is_over}
+
+    async def _watch(self) -> None:
+        while True:
+            now_ms = self._clock.boot_ms()
+            if now_ms >= self._survey_at_ms:
+                await self._try(self._survey())
+                self._survey_at_ms = self._clock.boot_ms() + _SURVEY_MS
+            if now_ms >= self._look_at_ms and self._living():
+                await self._try(self._look())
+                took_ms = self._clock.boot_ms() - now_ms
+                self._look_at_ms = self._clock.boot_ms() + max(self._look_every_ms(), took_ms * _LOOK_REST)
+            await self._try(self._act())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._pause_ms() / 1000)
+            self._wake.clear()
+
+    def _look_every_ms(self) -> int:
+        is_soon = any(attempt.state is not RunState.RUNNING for attempt in self._living().values())
+        return _LOOK_SOON_MS if is_soon else _LOOK_MS
+
+    def _pause_ms(self) -> int:
+        dues = [self._survey_at_ms]
+        living = self._living().values()
+        if living:
+            dues += [self._look_at_ms, *(due for attempt in living if (due := attempt.due_at()) is not None)]
+        return max(min(dues) - self._clock.boot_ms(), _PAUSE_MIN_MS)
+
+    async def _try(self, work: Awaitable[None]) -> None:
+        """What Slurm does not answer is tried again, and nothing is concluded."""
+        try:
+            await work
+        except (DureError, OSError) as error:
+            if not self._is_silent:
+                _log.warning("slurm is silent", error=str(error))
+            self._is_silent = True
+        else:
+            if self._is_silent:
+                _log.info("slurm answers")
+            self._is_silent = False
+
+    async def _look(self) -> None:
+        """One list of jobs, and what it says of each attempt that was handed in before."""
+        known = [attempt for attempt in self._living().values() if attempt.is_handed_in]
+        if not known:
+            return
+        jobs: dict[tuple[str, int], SlurmJob] = {}
+        for job in sorted(await self._engine.jobs(), key=lambda job: -job.job_id):
+            jobs[job.name, max(job.task, 0)] = job
+        self._see_begun()
+        strangers = []
+        for attempt in known:
+            if attempt.is_over:
+                continue
+            found = jobs.get((attempt.name, attempt.task))
+            if found is None:
+                self._on_absent(attempt)
+            elif self._on_job(attempt, found):
+                strangers.append(attempt.job)
+        if strangers:
+            await self._engine.cancel(strangers)
+
+    def _see_begun(self) -> None:
+        starting = {attempt.folder.name: attempt for attempt in self._living().values() if attempt.started_boot_ms is None}
+        if not starting:
+            return
+        now = self._now()
+        for name, started_ms in folders.begun(self._root, starting).items():
+            starting[name].see_begun(started_ms, now)
+            self._changed.set()
+
+    def _on_absent(self, attempt: SlurmAttempt) -> None:
+        """Slurm does not know of it: it never came there, or has ended so long ago that Slurm has forgotten it."""
+        code = attempt.code_of(folders.read_ends(attempt.folder))
+        if code is not None:
+            self._finish(attempt, RunState.EXITED, code)
+        elif folders.revoke(attempt.folder):
+            self._finish_unbegun(attempt, "it did not reach Slurm")
+        else:
+            # A controller that has lost its state ends such jobs when their nodes have told it of them.
+            now_ms = self._clock.boot_ms()
+            if attempt.absent_boot_ms is None:
+                attempt.absent_boot_ms = now_ms
+            if now_ms >= attempt.absent_boot_ms + self._patience_ms:
+                self._finish_traceless(attempt, "Slurm does not know of it any more")
+
+    def _on_job(self, attempt: SlurmAttempt, job: SlurmJob) -> bool:
+        """Take in what Slurm says of a job; True: the job is not wanted any more."""
+        now = self._now()
+        attempt.job, attempt.absent_boot_ms = job.word, None
+        match job.phase:
+            case Phase.PENDING | Phase.STARTING | Phase.RUNNING:
+                return attempt.started_boot_ms is None and self._on_not_begun(attempt, job, now)
+            case Phase.ENDED:
+                self._on_ended(attempt, job, now)
+                return False
+            case Phase.TAKEN:
+                self._on_taken(attempt, job)
+                return attempt.is_over and bool(job.restarts)
+        assert_never(job.phase)
+
+    def _on_not_begun(self, attempt: SlurmAttempt, job: SlurmJob, now: Now) -> bool:
+        """Its GPUs should be free: who waits for long has lost them to somebody, or the node to its operator.
+
+        One that runs without having begun cannot reach the shared folder.
+        """
+        if attempt.pending_boot_ms is None:
+            attempt.pending_boot_ms = now.boot_ms
+        waited_ms = now.boot_ms - attempt.pending_boot_ms
+        is_untold = job.phase is Phase.STARTING or (job.phase is Phase.PENDING and job.reason in _UNTOLD_REASONS)
+        if waited_ms < (_PENDING_LONG_MS if is_untold else self._patience_ms):
+            return False
+        if not folders.revoke(attempt.folder):
+            return False
+        self._shunned.update(dict.fromkeys(attempt.shape.nodes, now.boot_ms + _SHUNNED_MS))
+        self._survey_at_ms = 0
+        self._finish_unbegun(attempt, f"Slurm has not started it: {job.state} {job.reason}")
+        return True
+
+    def _on_ended(self, attempt: SlurmAttempt, job: SlurmJob, now: Now) -> None:
+        ends = folders.read_ends(attempt.folder)
+        code = attempt.code_of(ends)
+        if code is None:
+            if attempt.ended_boot_ms is None:
+                attempt.ended_boot_ms = now.boot_ms
+            if now.boot_ms < attempt.ended_boot_ms + _ENDS_WAIT_MS and not attempt.is_kill_due(now.boot_ms):
+                return
+        if code is not None:
+            attempt.ended_ms = max(end.at_ns for end in ends.values()) // 1_000_000
+            self._finish(attempt, RunState.EXITED, code)
+        elif attempt.stop is not None:
+            self._finish(attempt, RunState.EXITED, attempt.code_of_stop(now.boot_ms))
+        elif job.exit_code is None or job.exit_code == script.NOT_CLAIMED:
+            self._finish_traceless(attempt, "its tasks have left no trace")
+        else:
+            self._finish(attempt, RunState.EXITED, job.exit_code)
+
+    def _on_taken(self, attempt: SlurmAttempt, job: SlurmJob) -> None:
+        """Slurm or its operator has ended it: that is no end of its own, whatever code its tasks have left."""
+        if attempt.stop is not None or (job.state == "TIMEOUT" and attempt.launch.limit_ms >= 0):
+            code = attempt.code_of(folders.read_ends(attempt.folder))
+            stop_code = 128 + signal_number("KILL") if attempt.stop is None else attempt.code_of_stop(self._clock.boot_ms())
+            self._finish(attempt, RunState.EXITED, stop_code if code is None else code)
+            return
+        folders.revoke(attempt.folder)
+        _log.warning("lost", lease=attempt.launch.lease_id, job=attempt.job, why=f"{job.state} {job.reason}")
+        folders.write_note(attempt.launch, f"Slurm has ended it: {job.state}")
+        self._finish(attempt, RunState.LOST)
+
+    def _finish_unbegun(self, attempt: SlurmAttempt, why: str) -> None:
+        """It has not begun, and never will."""
+        if attempt.stop is not None:
+            self._finish(attempt, RunState.EXITED, 128 + signal_number(attempt.stop.signals[-1]))
+            return
+        _log.warning("lost", lease=attempt.launch.lease_id, job=attempt.job, why=why)
+        folders.write_note(attempt.launch, why)
+        self._finish(attempt, RunState.LOST)
+
+    def _finish_traceless(self, attempt: SlurmAttempt, why: str) -> None:
+        """It has begun and left no end: killed by us, if its time was over."""
+        now_ms = self._clock.boot_ms()
+        if attempt.is_kill_due(now_ms):
+            self._finish(attempt, RunState.EXITED, attempt.code_of_stop(now_ms))
+            return
+        _log.warning("lost", lease=attempt.launch.lease_id, job=attempt.job, why=why)
+        self._finish(attempt, RunState.LOST)
+
+    def _finish(self, attempt: SlurmAttempt, state: RunState, code: int = -1) -> None:
+        attempt.state, attempt.exit_code = state, code
+        now_ms = self._clock.wall_ms()
+        if state is RunState.EXITED and attempt.started_ms < 0:
+            attempt.started_ms = now_ms
+        attempt.ended_ms = max(attempt.ended_ms if attempt.ended_ms >= 0 else now_ms, attempt.started_ms)
+        self._changed.set()
+
+    # --- acting
+
+    async def _act(self) -> None:
+        """Whatever is due: peers of ranks that have failed, limits, first and last words."""
+        now_ms = self._clock.boot_ms()
+        unwanted: list[str] = []
+        killed: list[SlurmAttempt] = []
+        told: dict[tuple[str, bool], list[SlurmAttempt]] = {}
+        for attempt in self._living().values():
+            await self._order_what_is_due(attempt)
+            if attempt.stop is None:
+                continue
+            if folders.revoke(attempt.folder):
+                unwanted.append(attempt.job)
+                self._finish_unbegun(attempt, "")
+            elif attempt.job and attempt.is_kill_due(now_ms):
+                killed.append(attempt)
+            elif attempt.job:
+                for name in attempt.stop.signals[attempt.signalled :]:
+                    folders.note_stop(attempt.folder, name)
+                    told.setdefault((name, attempt.is_gang), []).append(attempt)
+        for (name, is_gang), attempts in told.items():
+            await self._engine.signal([attempt.job for attempt in attempts], name, is_gang=is_gang)
+            for attempt in attempts:
+                attempt.signalled += 1
+                folders.note_told(attempt.folder, attempt.signalled)
+        await self._kill(killed)
+        if any(unwanted):
+            await self._engine.cancel([job for job in unwanted if job])
+
+    async def _order_what_is_due(self, attempt: SlurmAttempt) -> None:
+        now = self._now()
+        if attempt.world > 1 and attempt.failed_boot_ms is None and attempt.state is RunState.RUNNING:
+            attempt.see_ends(folders.read_ends(attempt.folder), now)
+        due = attempt.due_order(now.boot_ms)
+        if due is not None:
+            await self._order(attempt, *due)
+
+    async def _kill(self, attempts: Sequence[SlurmAttempt]) -> None:
+        now_ms = self._clock.boot_ms()
+        for is_gang in (False, True):
+            due = []
+            for attempt in attempts:
+                if attempt.is_gang is is_gang and now_ms >= (attempt.killed_boot_ms or 0) + KILL_AGAIN_MS:
+                    folders.note_stop(attempt.folder, "KILL")
+                    attempt.killed_boot_ms = now_ms
+                    due.append(attempt)
+            if due:
+                await self._engine.signal([attempt.job for attempt in due], script.KILL_WORD, is_gang=is_gang)
+            assert all(attempt.stop is not None for attempt in due)
+            deaf = [
+                attempt.job for attempt in due
+                if attempt.stop is not None and now_ms >= attempt.stop.kill_at_boot_ms + _CANCEL_AFTER_MS
+            ]  # fmt: skip
+            if deaf:
+                await self._engine.cancel(deaf)
+
+    async def stop(self, lease_id: str, *, signal: str, grace_ms: int) -> None:
+        """Ask an attempt to leave: signal, after the grace SIGKILL, to every process of it."""
+        attempt = self._attempts.get(lease_id)
+        if attempt is not None and not attempt.is_over:
+            await self._order(attempt, signal, grace_ms)
+
+    async def _order(self, attempt: SlurmAttempt, signal: str, grace_ms: int) -> None:
+        signal_number(signal)
+        if not attempt.order(signal, self._clock.boot_ms() + grace_ms):
+            return
+        self._changed.set()
+        self._wake.set()
+        assert attempt.stop is not None
+        try:
+            await self._book.order_stop(attempt.launch.lease_id, order_to_json(attempt.stop, self._now()))
+        except BookUnwritableError as error:
+            _log.warning("a stop is not remembered", lease=attempt.launch.lease_id, error=str(error))
+
+    # --- the rest of the port
+
+    async def runs(self) -> list[Run]:
+        """Every attempt not yet forgotten."""
+        with contextlib.suppress(OSError):
+            self._see_begun()
+        self._changed.clear()
+        return [attempt.run() for attempt in self._attempts.values()]
+
+    async def changed(self) -> None:
+        """Return once some attempt is in another state than when `runs` was last called, or the nodes are others."""
+        await self._changed.wait()
+
+    async def forget(self, lease_id: str) -> None:
+        """Drop an attempt that is over; its name stays, so that it is not launched again."""
+        attempt = self._attempts.get(lease_id)
+        if attempt is None or not attempt.is_over:
+            return
+        try:
+            await self._book.forget(lease_id)
+        except BookUnwritableError as error:
+            _log.warning("not forgotten yet", lease=lease_id, error=str(error))
+            return
+        await self._drop(attempt)
+
+    async def close(self) -> None:
+        """Let go without stopping anything."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._book.close()
+        self._lock.close()
+
+
+def _batches(attempts: Sequence[SlurmAttempt]) -> list[list[SlurmAttempt]]:
+    """What is handed in as one job: gangs alone, others by shape."""
+    found = [[attempt] for attempt in attempts if attempt.is_gang]
+    single = sorted((attempt for attempt in attempts if not attempt.is_gang), key=lambda attempt: repr(attempt.shape))
+    for _, group in groupby(single, key=lambda attempt: attempt.shape):
+        alike = list(group)
+        found += [alike[idx : idx + _ARRAY_MAX] for idx in range(0, len(alike), _ARRAY_MAX)]
+    return found

@@ -1,0 +1,127 @@
+"""From the nodes of a cluster to what is offered to Dure, and from a launch to what is asked of Slurm (no I/O)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from dure.executors.slurm.engine import Cluster, Shape, SlurmNode, SlurmPartition
+from dure.model.errors import InputError
+from dure.ports.executor import Launch, LaunchError, NodeInfo
+
+#: Base states of nodes that can run something; a node in any other is gone.
+_UP = {"IDLE", "ALLOCATED", "MIXED", "COMPLETING"}
+_GONE = {"DOWN", "FAIL", "FAILING", "ERROR", "FUTURE", "POWERED_DOWN_FAIL"}
+#: Flags of nodes that take nothing new while what runs there goes on.
+_CLOSED = {"DRAIN", "DRAINED", "DRAINING", "MAINT", "RESERVED", "REBOOT", "REBOOT_REQUESTED", "REBOOT_ISSUED",
+           "INVALID_REG", "NOT_RESPONDING", "NO_RESPOND", "*", "@", "^", "$"}  # fmt: skip
+#: Slurm's own limit comes so long after Dure's, for an agent that is not there to keep it.
+_BACKSTOP_MIN = 5
+
+
+def partition_of(cluster: Cluster, name: str) -> SlurmPartition:
+    """The partition of a name, or for none the default one.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    for found in cluster.partitions:
+        if found.name == name or (not name and found.is_default):
+            return found
+    names = ", ".join(sorted(part.name for part in cluster.partitions))
+    raise InputError(f"no partition {name!r}; there are {names}" if name else f"no default partition; there are {names}",
+                     field="--partition")  # fmt: skip
+
+
+def nodes_of(cluster: Cluster, partition: SlurmPartition) -> dict[str, SlurmNode]:
+    """The nodes of a partition that are there, by name."""
+    return {
+        node.name: node for node in sorted(cluster.nodes, key=lambda node: node.name)
+        if partition.name in node.partitions and node.states & _UP and not node.states & _GONE and len(node.gpu_types) < 2
+    }  # fmt: skip
+
+
+def offer(nodes: Mapping[str, SlurmNode], ours: Mapping[str, int], shunned: Collection[str]) -> list[NodeInfo]:
+    """What is offered to Dure.
+
+    Parameters
+    ----------
+    ours : mapping
+        Node → GPUs that Dure's own attempts may have there. Where more are in use, somebody else has some; since Slurm
+        says how many are free and not which, such a node takes no new work.
+    shunned : collection of str
+        Nodes where an attempt has waited in vain.
+    """
+    return [
+        NodeInfo(
+            node.name, node.gpus, next(iter(node.gpu_types), "") or "gpu",
+            tuple(f"SLURM-{node.name}-{idx}" for idx in range(node.gpus)), node.cpus * 1000, node.mem_mib,
+            is_open=not node.states & _CLOSED and node.gpus_used <= ours.get(node.name, 0) and node.name not in shunned,
+        )
+        for node in nodes.values()
+    ]  # fmt: skip
+
+
+def shape_of(launch: Launch, nodes: Mapping[str, SlurmNode], partition: SlurmPartition) -> Shape:
+    """What to ask of Slurm for a launch.
+
+    Raises
+    ------
+    LaunchError
+        It cannot run here: a node that is not there, parts of GPUs, or not as many GPUs on each node.
+    """
+    gpus: dict[str, int] = {}
+    for part in launch.placements:
+        if part.node not in nodes:
+            raise LaunchError(f"{launch.lease_id}: there is no node {part.node!r} here")
+        if part.gpus and part.gpu_milli != 1000:
+            raise LaunchError(f"{launch.lease_id}: parts of GPUs are not for Slurm sites, which lend whole ones")
+        gpus[part.node] = gpus.get(part.node, 0) + len(part.gpus)
+    counts, types = set(gpus.values()), {nodes[name].gpu_types for name in gpus}
+    if len(counts) > 1 or (len(types) > 1 and counts != {0}):
+        raise LaunchError(
+            f"{launch.lease_id}: on a Slurm site a gang has as many GPUs of one type on each of its nodes, not "
+            + ", ".join(f"{num} on {name}" for name, num in gpus.items())
+        )
+    (num_gpus,) = counts
+    own = [nodes[name] for name in gpus]
+    cpus = -(-launch.cpu_milli // 1000 // len(own)) or min(node.cpus * num_gpus // max(node.gpus, 1) for node in own)
+    cpus = max(cpus, 1)
+    mem_mib = -(-launch.mem_mib // len(own)) or min(_share_mib(node, num_gpus, cpus) for node in own)
+    return Shape(
+        partition.name, tuple(gpus), num_gpus, next(iter(own[0].gpu_types), "") if num_gpus else "", cpus, max(mem_mib, 1),
+        _time_min(launch, partition),
+    )  # fmt: skip
+
+
+def _share_mib(node: SlurmNode, gpus: int, cpus: int) -> int:
+    return node.mem_mib * gpus // node.gpus if gpus else node.mem_mib * cpus // max(node.cpus, 1)
+
+
+def _time_min(launch: Launch, partition: SlurmPartition) -> int | None:
+    if launch.limit_ms < 0:
+        return partition.time_max_min
+    wanted = -(-(launch.limit_ms + launch.grace_ms) // 60_000) + _BACKSTOP_MIN
+    return wanted if partition.time_max_min is None else min(wanted, partition.time_max_min)
+
+
+def cluster_to_json(cluster: Cluster) -> str:
+    """For an agent that finds its cluster silent."""
+    nodes = [{**asdict(node), "states": sorted(node.states), "partitions": sorted(node.partitions)} for node in cluster.nodes]
+    return json.dumps({"nodes": nodes, "partitions": [asdict(part) for part in cluster.partitions]})
+
+
+def cluster_from_json(text: str) -> Cluster:
+    """The inverse of `cluster_to_json`."""
+    data: dict[str, list[dict[str, Any]]] = json.loads(text)
+    for node in data["nodes"]:
+        for name in ("states", "partitions"):
+            node[name] = frozenset(node[name])
+        node["gpu_types"] = tuple(node["gpu_types"])
+    return Cluster(
+        tuple(SlurmNode(**node) for node in data["nodes"]), tuple(SlurmPartition(**part) for part in data["partitions"])
+    )

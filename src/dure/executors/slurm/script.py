@@ -1,0 +1,221 @@
+"""The shell scripts of an attempt: what Slurm runs, and what runs on each node of it (no I/O).
+
+The batch script claims the attempt by making a folder, which only one process can do, whatever was submitted twice or
+put back in the queue; an agent that wants an attempt never to run makes that folder itself. On each node a shell then
+starts the tasks, passes nothing on (signals reach the whole group), and notes how each task has ended. URG, which
+programs do not heed, tells it to kill every process of the attempt on its node: those that have DURE_LEASE_ID and
+DURE_NODE in their environment, wherever they have gone to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from shlex import quote
+
+from dure.executors.ranks import Rank, ranks_of
+from dure.executors.slurm.engine import Shape
+from dure.ports.executor import Launch
+
+#: Exit code of a batch script that found its attempt claimed: nothing of it has run.
+NOT_CLAIMED = 125
+#: Below the root: a folder for each attempt, and one that is made by whoever claims it.
+LEASES, CLAIMS = "leases", "claims"
+STOP = "stop"
+#: To the shell of each node: kill all that is left of the attempt there.
+KILL_WORD = "URG"
+
+_PORTS_FROM, _NUM_PORTS = 10_000, 20_000
+
+_BATCH = """\
+#!/bin/sh
+case ${{SLURM_ARRAY_TASK_ID:-0}} in
+{names}
+*) exit {not_claimed} ;;
+esac
+dure_dir={root}/{leases}/$dure_name
+mkdir {root}/{claims}/"$dure_name" || exit {not_claimed}
+exec >> "$dure_dir/batch.log" 2>&1 < /dev/null
+DURE_MASTER_PORT=$(({ports_from} + SLURM_JOB_ID % {num_ports}))
+{find_port}\
+export DURE_MASTER_PORT
+exec {run}/bin/sh "$dure_dir/attempt.sh"
+"""
+
+# The batch script runs on the first node of Slurm's order, which as a rule is that of rank 0.
+_FIND_PORT = """\
+while grep -qi ":$(printf %04X $DURE_MASTER_PORT) " /proc/net/tcp /proc/net/tcp6; do
+    DURE_MASTER_PORT=$((DURE_MASTER_PORT + 1))
+done
+"""
+
+_ATTEMPT = """\
+#!/bin/sh
+if [ "$1" = task ]; then
+    set --
+    cd {cwd} || exit 126
+{setup}\
+    exec {argv}
+fi
+dure_dir={folder}
+case $SLURMD_NODENAME in
+{nodes}
+*) echo "dure: this attempt has no task on $SLURMD_NODENAME"; exit {not_claimed} ;;
+esac
+# A shell's background processes ignore these two; the job's should not.
+dure_with=
+if env --default-signal=INT,QUIT true 2> /dev/null; then dure_with="env --default-signal=INT,QUIT"; fi
+
+dure_marked() {{
+    set -- $(grep -lszxF DURE_LEASE_ID={lease_id} /proc/[0-9]*/environ)
+    [ $# = 0 ] || grep -lszxF "DURE_NODE=$SLURMD_NODENAME" "$@" | cut -d/ -f3
+}}
+
+dure_kill() {{
+    dure_tries=0
+    while [ $dure_tries -lt 40 ]; do
+        dure_pids=$(dure_marked)
+        [ -n "$dure_pids" ] || return 0
+        kill -KILL $dure_pids 2> /dev/null
+        dure_tries=$((dure_tries + 1))
+        sleep 0.02
+    done
+}}
+
+dure_all_ended() {{
+    dure_idx=$dure_first
+    while [ $dure_idx -lt $((dure_first + dure_tasks)) ]; do
+        [ $dure_tasks = 1 ] || [ -s "$dure_dir/$dure_idx.exit" ] || return 1
+        dure_idx=$((dure_idx + 1))
+    done
+}}
+
+dure_env() {{
+    command export MASTER_ADDR={master_addr} MASTER_PORT="$DURE_MASTER_PORT"
+    unset DURE_MASTER_PORT
+{env}
+    command export RANK=$1 LOCAL_RANK=$2 NODE_RANK=$dure_node LOCAL_WORLD_SIZE=$dure_tasks WORLD_SIZE={world}
+    command export DURE_NODE="$SLURMD_NODENAME" CUDA_DEVICE_ORDER=PCI_BUS_ID{no_gpus}
+}}
+
+dure_task() {{
+    trap : HUP INT QUIT TERM USR1 USR2 URG
+    {{
+        trap : HUP INT QUIT TERM USR1 USR2 URG
+        if [ -e "$dure_dir/{stop}" ]; then
+            read -r dure_code < "$dure_dir/{stop}"
+        else
+            (
+                trap - HUP INT QUIT TERM USR1 USR2 URG
+                dure_env $1 $2
+                exec $dure_with /bin/sh {folder}/attempt.sh task
+            ) 2>&1
+            dure_code=$?
+        fi
+        echo $dure_code > "$dure_dir/$1.exit"
+        # What is left would keep the log open.
+        if dure_all_ended; then dure_kill; fi
+    }} 2> /dev/null | {{
+        trap "" HUP INT QUIT TERM USR1 USR2 XFSZ
+        (
+            ulimit -f {log_max_blocks}
+            exec tee -a {log_dir}/$1.log > /dev/null 2>&1
+        ) || echo "
+dure: the rest of this output was dropped: no room on the disk, or longer than a log may be" >> {log_dir}/$1.log
+    }}
+}}
+
+trap : HUP INT QUIT TERM USR1 USR2
+trap dure_kill URG
+dure_shells=
+dure_idx=0
+while [ $dure_idx -lt $dure_tasks ]; do
+    dure_task $((dure_first + dure_idx)) $dure_idx &
+    dure_shells="$dure_shells $!"
+    dure_idx=$((dure_idx + 1))
+done
+for dure_shell in $dure_shells; do
+    while kill -0 $dure_shell 2> /dev/null; do wait $dure_shell; done
+done
+dure_idx=$dure_first
+while [ $dure_idx -lt $((dure_first + dure_tasks)) ]; do
+    read -r dure_code < "$dure_dir/$dure_idx.exit" || exit 1
+    [ $dure_code = 0 ] || exit $dure_code
+    dure_idx=$((dure_idx + 1))
+done
+"""
+
+_SETUP = """\
+    . {path}
+    dure_code=$?
+    [ $dure_code = 0 ] || exit $dure_code
+"""
+
+
+def batch_script(root: PurePath, names: Mapping[int, str], shape: Shape, world: int) -> str:
+    """What Slurm runs: one attempt, or as an array's task the one of its index.
+
+    Parameters
+    ----------
+    root : PurePath
+        Where the folders of `LEASES` and `CLAIMS` are.
+    names : mapping
+        Index → name of the attempt's folder.
+    world : int
+        Tasks of an attempt: several need a port to meet at.
+    """
+    run = ""
+    if len(shape.nodes) > 1:
+        num = len(shape.nodes)
+        run = (
+            f"srun --nodes={num} --ntasks={num} --ntasks-per-node=1 --cpus-per-task={shape.cpus} --mpi=none "
+            "--kill-on-bad-exit=0 --wait=0 --export=ALL "
+        )
+    return _BATCH.format(
+        names="\n".join(f"{idx}) dure_name={quote(name)} ;;" for idx, name in names.items()),
+        root=quote(str(root)), leases=LEASES, claims=CLAIMS, not_claimed=NOT_CLAIMED, ports_from=_PORTS_FROM, num_ports=_NUM_PORTS, run=run,
+        find_port=_FIND_PORT if world > 1 else "",
+    )  # fmt: skip
+
+
+def attempt_script(launch: Launch, folder: PurePath, addresses: Mapping[str, str], log_max_bytes: int) -> str:
+    """What runs on each node of an attempt.
+
+    Parameters
+    ----------
+    folder : PurePath
+        The attempt's, where ``setup.sh`` is, if it has one.
+    addresses : mapping
+        Node → where the others reach it.
+    log_max_bytes : int
+        A task's log is cut there.
+    """
+    ranks = ranks_of(launch)
+    has_gpus = any(part.gpus for part in launch.placements)
+    env = {
+        # Which GPUs it has, Slurm decides and says.
+        **{name: value for name, value in launch.env.items() if name != "CUDA_VISIBLE_DEVICES"},
+        "DURE_JOB_ID": launch.job_id,
+        "DURE_ATTEMPT": str(launch.attempt),
+        "DURE_LEASE_ID": launch.lease_id,
+        "DURE_FENCE": str(launch.fence),
+        "DURE_CHECKPOINT_DIR": launch.checkpoint_dir,
+    }
+    return _ATTEMPT.format(
+        cwd=quote(launch.cwd or launch.log_dir),
+        setup=_SETUP.format(path=quote(str(folder / "setup.sh"))) if launch.setup else "",
+        argv=" ".join(quote(word) for word in launch.argv),
+        folder=quote(str(folder)), nodes=_cases(ranks), not_claimed=NOT_CLAIMED, lease_id=quote(launch.lease_id),
+        master_addr=quote(addresses[ranks[0].node]), world=len(ranks), stop=STOP,
+        env="\n".join(f"    command export {name}={quote(value)}" for name, value in env.items()),
+        no_gpus="" if has_gpus else " CUDA_VISIBLE_DEVICES=",
+        log_dir=quote(launch.log_dir), log_max_blocks=max(log_max_bytes // 512, 1),
+    )  # fmt: skip
+
+
+def _cases(ranks: Sequence[Rank]) -> str:
+    first = [rank for rank in ranks if rank.local_rank == 0]
+    return "\n".join(
+        f"{quote(rank.node)}) dure_node={rank.node_rank} dure_first={rank.rank} dure_tasks={rank.local_world} ;;"
+        for rank in first
+    )
