@@ -35,7 +35,7 @@ SlurmdParameters=config_overrides
 ReturnToService=0
 MessageTimeout=5
 KillWait=2
-MinJobAge={min_job_age}
+MinJobAge=300
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/%n
@@ -43,13 +43,13 @@ SlurmctldPidFile={folder}/controller.pid
 SlurmdPidFile={folder}/%n.pid
 SlurmctldLogFile={folder}/controller.log
 SlurmdLogFile={folder}/%n.log
-NodeName=n[0-{last}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first_port}-{last_port}] CPUs=64 RealMemory=512000 Gres=gpu:h100:{gpus}
+NodeName={prefix}[0-{last}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first_port}-{last_port}] CPUs=64 RealMemory=512000 Gres=gpu:h100:{gpus}
 PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
-PartitionName=short Nodes=n0 MaxTime=30 State=UP
+PartitionName=short Nodes={prefix}0 MaxTime=30 State=UP
 """
 _GRES = """\
 AutoDetect=off
-NodeName=n[0-{last}] Name=gpu Type=h100 File={folder}/gpu[0-{last_gpu}]
+NodeName={prefix}[0-{last}] Name=gpu Type=h100 File={folder}/gpu[0-{last_gpu}]
 """
 
 
@@ -59,11 +59,11 @@ def is_installed() -> bool:
 
 
 class SlurmCluster:
-    """Nodes n0, n1… of 64 CPUs and some GPUs each. ``min_job_age_s``: how long Slurm remembers what has ended."""
+    """Nodes n0, n1… (or with another prefix) of 64 CPUs and some GPUs each."""
 
-    def __init__(self, num_nodes: int = 2, gpus: int = 4, *, min_job_age_s: int = 300) -> None:
+    def __init__(self, num_nodes: int = 2, gpus: int = 4, prefix: str = "n") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dure-slurm-"))
-        self.names = [f"n{idx}" for idx in range(num_nodes)]
+        self.names = [f"{prefix}{idx}" for idx in range(num_nodes)]
         (self.folder / "state").mkdir()
         for idx in range(gpus):
             # Slurm wants device files.
@@ -72,7 +72,7 @@ class SlurmCluster:
         values = {
             "host": socket.gethostname(), "user": getpass.getuser(), "port": first_port + num_nodes, "folder": self.folder,
             "last": num_nodes - 1, "first_port": first_port, "last_port": first_port + num_nodes - 1, "gpus": gpus,
-            "last_gpu": gpus - 1, "min_job_age": min_job_age_s,
+            "last_gpu": gpus - 1, "prefix": prefix,
         }  # fmt: skip
         (self.folder / "slurm.conf").write_text(_CONF.format(**values))
         (self.folder / "gres.conf").write_text(_GRES.format(**values))

@@ -134,7 +134,9 @@ class TestOnlySlurm(OnSlurm):
 
     def test_launches_of_a_moment_are_one_array_and_each_its_own(self, tmp_path):
         async def scene():
-            async with self.opened(tmp_path) as executor:
+            executor = self.make(tmp_path, arrays_from=2)
+            await executor.open()
+            try:
                 script = "touch up-$DURE_JOB_ID; trap 'exit 5' USR1; while [ ! -e go ]; do sleep 0.02; done; echo $DURE_LEASE_ID; exit $CODE"
                 await asyncio.gather(
                     *(executor.launch(self.launch(tmp_path, script, f"j{idx}.1", env={"CODE": str(idx)}, fence=idx)) for idx in range(4))
@@ -152,6 +154,8 @@ class TestOnlySlurm(OnSlurm):
                 for idx in (1, 2):
                     assert (await self.ended(executor, f"j{idx}.1")).exit_code == idx
                     assert self.log(tmp_path, f"j{idx}.1") == f"j{idx}.1\n"
+            finally:
+                await executor.close()
 
         asyncio.run(scene())
 
@@ -251,6 +255,7 @@ class TestOnlySlurm(OnSlurm):
 
         asyncio.run(scene())
 
+    @pytest.mark.slow
     def test_a_controller_that_is_gone_for_a_while_ends_nothing(self, tmp_path):
         async def scene():
             async with self.opened(tmp_path) as executor:
@@ -279,6 +284,7 @@ class TestOnlySlurm(OnSlurm):
 
         asyncio.run(scene())
 
+    @pytest.mark.slow
     def test_a_launch_while_the_controller_is_gone_is_handed_in_later(self, tmp_path):
         async def scene():
             async with self.opened(tmp_path) as executor:

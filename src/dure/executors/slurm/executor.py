@@ -45,8 +45,10 @@ _UNTOLD_REASONS = ("None", "Priority")
 _ENDS_WAIT_MS = 5_000
 #: Shells of nodes that do not heed the last word for so long are ended by Slurm.
 _CANCEL_AFTER_MS = 10_000
-#: Launches within this time are handed in together; so many tasks has an array at most, and so many go in at once.
+#: Launches within this time are handed in together. Slurm tries to start a single job when it comes, the tasks of an array
+#: in its next round: only from so many launches on are arrays faster. So many tasks has one at most; so many go in at once.
 _GATHER_S = 0.005
+_ARRAYS_FROM = 64
 _ARRAY_MAX = 500
 _SUBMITS_AT_ONCE = 4
 _RETRY_S = 2.0
@@ -71,11 +73,13 @@ class SlurmExecutor:
         A task's log is cut there.
     patience_ms : int
         How long Slurm may take to start what should have its GPUs at once, and to end what it has forgotten.
+    arrays_from : int
+        From so many launches at one moment on, those of one shape on one node go in as an array.
     """
 
     def __init__(
         self, state_dir: Path, shared_dir: Path, engine: Engine, *, partition: str = "", clock: Clock | None = None,
-        log_max_bytes: int = 256 << 20, patience_ms: int = _PATIENCE_MS,
+        log_max_bytes: int = 256 << 20, patience_ms: int = _PATIENCE_MS, arrays_from: int = _ARRAYS_FROM,
     ) -> None:  # fmt: skip
         self._dir = state_dir.resolve()
         self._shared = shared_dir.resolve()
@@ -84,6 +88,7 @@ class SlurmExecutor:
         self._clock = clock or Clock()
         self._log_max_bytes = log_max_bytes
         self._patience_ms = patience_ms
+        self._arrays_from = arrays_from
         self._boot = boot_id()
         self._attempts: dict[str, SlurmAttempt] = {}
         self._waiting: list[tuple[SlurmAttempt, asyncio.Future[None]]] = []
@@ -231,19 +236,20 @@ class SlurmExecutor:
         await asyncio.to_thread(folders.remove, attempt.folder)
 
     async def _hand_in_all(self) -> None:
-        """What was launched at one moment goes in together: in arrays, where it has the same shape on the same node."""
+        """What was launched at one moment goes in together; where it is much, in arrays of one shape on one node."""
         while True:
             await self._has_waiting.wait()
             await asyncio.sleep(_GATHER_S)
             self._has_waiting.clear()
             waiting, self._waiting = self._waiting, []
-            for batch in _batches([attempt for attempt, _ in waiting]):
+            has_arrays = len(waiting) >= self._arrays_from
+            for batch in _batches([attempt for attempt, _ in waiting], has_arrays):
                 first = quote(batch[0].launch.lease_id, safe="")
                 for idx, attempt in enumerate(batch):
                     attempt.name, attempt.task = f"dure-{first}-{self._tag()}", idx
             is_new = await asyncio.gather(*(self._intend(attempt, written) for attempt, written in waiting))
             new = [attempt for (attempt, _), is_so in zip(waiting, is_new, strict=True) if is_so]
-            for batch in _batches(new):
+            for batch in _batches(new, has_arrays):
                 self._start(self._hand_in(batch))
 
     async def _intend(self, attempt: SlurmAttempt, written: asyncio.Future[None]) -> bool:
@@ -588,8 +594,10 @@ class SlurmExecutor:
         self._lock.close()
 
 
-def _batches(attempts: Sequence[SlurmAttempt]) -> list[list[SlurmAttempt]]:
+def _batches(attempts: Sequence[SlurmAttempt], has_arrays: bool) -> list[list[SlurmAttempt]]:
     """What is handed in as one job: gangs alone, others by shape."""
+    if not has_arrays:
+        return [[attempt] for attempt in attempts]
     found = [[attempt] for attempt in attempts if attempt.is_gang]
     single = sorted((attempt for attempt in attempts if not attempt.is_gang), key=lambda attempt: repr(attempt.shape))
     for _, group in groupby(single, key=lambda attempt: attempt.shape):
