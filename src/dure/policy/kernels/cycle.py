@@ -59,6 +59,10 @@ from dure.policy.kernels.reclaim import reclaim_power
 CAME_MAX = 32
 
 
+#: Ranks that one arrival or end pays for, those that need no pay, and rows of ended jobs that cost as much as one.
+RANKS_PER_NEWS, RANKS_FREE, RANKS_PER_LOOK = 8, 20_000, 64
+
+
 @kernel
 def best_class(S: State, m: int, p: int, fill: int, gain: int, is_claiming: bool, is_preempting: bool) -> int:
     """The member's class that goes next in pool p, not yet tried in this fill; -1: none.
@@ -226,9 +230,23 @@ def order_waiting(S: State, is_rerank: bool) -> None:
 
 
 @kernel
+def is_rerank_due(S: State) -> bool:
+    """Whether all ranks are to be worked out anew: after `rerank_ms`, and once enough has come and ended.
+
+    So a job's coming and end pay for a fixed number of ranks each, however long the queue is.
+    """
+    g = S.g[0]
+    if g.order != DURE or g.now_ms < g.next_rerank_ms:
+        return False
+    num = g.queue_jobs + S.node.shape[0] + (g.end_live - g.first_live) // RANKS_PER_LOOK
+    return num <= RANKS_FREE or g.num_news * RANKS_PER_NEWS >= num
+
+
+@kernel
 def rerank(S: State) -> None:
     """Work out the ranks of all jobs that run or wait anew."""
     S.g[0].next_rerank_ms = S.g[0].now_ms + S.g[0].rerank_ms
+    S.g[0].num_news = 0
     measure_waits(S)
     rerank_running(S)
     order_waiting(S, True)
@@ -533,7 +551,7 @@ def cycle(S: State) -> None:
         g.next_epoch_ms = g.now_ms + g.epoch_ms
     # Not at a wake without news, such as the void end of a job that was stopped: its moment tells the true run time.
     has_news = g.num_ready > 0 or g.num_dirty > 0 or g.num_came > 0
-    if g.order == DURE and has_news and g.now_ms >= g.next_rerank_ms:
+    if has_news and is_rerank_due(S):
         rerank(S)
     rounds, num_dec = 0, g.num_dec
     while g.num_ready > 0 or g.num_dirty > 0 or g.num_came > 0:

@@ -92,6 +92,7 @@ G = np.dtype(
             "num_dec",
             "next_epoch_ms",
             "next_rerank_ms",
+            "num_news",
             "first_live",
             "end_live",
             "free_seg",

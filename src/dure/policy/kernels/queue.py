@@ -92,12 +92,14 @@ def join_likes(S: State, j: int) -> None:
     if job.like_prev >= 0:
         S.job[job.like_prev].like_next = j
     S.hist[job.key1, NEWEST] = j + 1
+    S.g[0].num_news += 1
 
 
 @kernel
 def learn_wait(S: State, j: int) -> None:
     """Count the wait of an ended job among its member's."""
     S.waits[S.cls[S.job[j].cls].member, wait_bucket(waited_ms(S, j))] += 1
+    S.g[0].num_news += 1
 
 
 @kernel
