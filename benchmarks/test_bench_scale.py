@@ -49,12 +49,12 @@ def test_nodes(benchmark, once, num_nodes):
 @pytest.mark.parametrize("policy", ["fifo", "dure"])
 @pytest.mark.parametrize("num_jobs", [10_000, 100_000, 1_000_000])
 def test_waiting(benchmark, once, num_jobs, policy):
-    """All jobs come in one hour and wait: 1,000 nodes work the queue off."""
+    """All jobs, of three hours on average, come in one hour and wait: 1,000 nodes work the queue off."""
     fleet = uniform_fleet(8_000, 8)
     rng = np.random.Generator(np.random.Philox(key=7))
     jobs = make_jobs(num_jobs)
     jobs["submit_ms"] = np.sort(rng.integers(0, 3_600_000, num_jobs))
-    jobs["duration_ms"] = rng.lognormal(14.5, 1.2, num_jobs).astype(np.int64) + 60_000
+    jobs["duration_ms"] = rng.lognormal(15.5, 1.2, num_jobs).astype(np.int64) + 60_000
     jobs["num_gpus"] = 1 << rng.choice(7, num_jobs, p=[0.5, 0.1, 0.1, 0.2, 0.05, 0.03, 0.02])
     jobs["min_gpus"] = jobs["max_gpus"] = jobs["num_gpus"]
     jobs["checkpoint_ms"] = 600_000

@@ -1,5 +1,6 @@
 """An agent's parts by themselves: contact, state, progress, folders."""
 
+import os
 import random
 import subprocess
 from types import SimpleNamespace
@@ -154,3 +155,23 @@ def test_the_command_needs_an_address(tmp_path):
     )
     assert done.returncode == 2
     assert "DURE_URL: not an address" in done.stderr
+
+
+def test_working_folders_go_when_nobody_has_used_them_for_long(tmp_path):
+    folders = Folders(tmp_path)
+    for job_id in ("old", "running", "young", "back"):
+        for folder in (folders.work(job_id), folders.checkpoint(job_id), folders.outputs(job_id)):
+            folder.mkdir(parents=True)
+            (folder / "file").write_text("x")
+    for job_id in ("old", "running", "back"):
+        os.utime(folders.work(job_id), (1_000, 1_000))
+    folders.note_use("back")
+    assert folders.put_away({"running"}, 2_000) == 1
+    assert not folders.work("old").exists()
+    folders.empty_bin()
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"running", "young", "back"}
+    assert not (tmp_path / "bin").exists()
+    # What it has saved and made is its own.
+    assert (folders.checkpoint("old") / "file").exists()
+    assert (folders.outputs("old") / "file").exists()
+    assert folders.put_away({"running"}, 2_000) == 0

@@ -142,6 +142,21 @@ class Breaking:
         self.thread.join()
 
 
+class Following(Breaking):
+    """A port that answers as a service does that does not lead."""
+
+    def serve(self):
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return
+            self.count += 1
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 503 x\r\nDure-Leader: \r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            connection.close()
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_a_broken_connection_is_tried_again_only_where_that_does_no_harm(is_async):
     async def ask(port, call):
@@ -157,6 +172,36 @@ def test_a_broken_connection_is_tried_again_only_where_that_does_no_harm(is_asyn
             with pytest.raises(UnreachableError, match=r"no answer from http://127" if is_repeated else "may have taken"):
                 asyncio.run(ask(port, call)) if is_async else ask_blocking(port, call)
             assert (port.count > 1) == is_repeated, call.path
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_of_several_addresses_the_one_that_leads_is_found_also_for_a_submission(service, is_async):
+    """One is nobody's, one follows, one leads: what was surely not taken goes to the next, and what may have been does not."""
+    leader = load_settings()
+
+    async def submit(urls):
+        async with AsyncClient(urls, leader.token, retry_s=5) as dure:
+            return [(await dure.submit(spec("true"))).job_id, (await dure.whoami()).user]
+
+    def submit_blocking(urls):
+        with Client(urls, leader.token, retry_s=5) as dure:
+            return [dure.submit(spec("true")).job_id, dure.whoami().user]
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with Following() as follower:
+        urls = f"{nobody}, {follower.url}/,{leader.url}"
+        job_id, user = asyncio.run(submit(urls)) if is_async else submit_blocking(urls)
+        assert follower.count == 1
+    assert (user, list(service.jobs)) == ("alice", [job_id])
+    with Breaking() as port, Client(f"{port.url},{leader.url}", leader.token, retry_s=5) as dure:
+        with pytest.raises(UnreachableError, match="may have taken"):
+            dure.submit(spec("true"))
+        assert port.count == 1
+        assert len(service.jobs) == 1
+        # The next call does not start with the one that broke off.
+        assert dure.whoami().user == "alice"
+        assert port.count == 1
 
 
 def test_nobody_there():

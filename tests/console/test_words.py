@@ -65,7 +65,7 @@ def test_every_word_of_the_service_has_a_text():
     assert set(MEMBER_KINDS) == set(get_args(MemberKind))
     assert set(NODE_STATES) == set(get_args(NodeView.model_fields["state"].annotation))
     assert set(AGENT_STATES) == {"", *get_args(AgentView.model_fields["state"].annotation)}
-    assert set(REASONS) == set(SENTENCES) == {*map(str, Reason), "dependency", "array_limit", "begin_time"}
+    assert set(REASONS) == set(SENTENCES) == {*map(str, Reason), "dependency", "array_limit", "begin_time", "refused"}
     assert set(RULE) == set(Reason)
 
 

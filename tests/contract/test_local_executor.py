@@ -91,6 +91,22 @@ class TestOnlyLocal(ExecutorScenes):
 
         asyncio.run(scene())
 
+    def test_another_agent_s_lease_of_the_same_name_is_not_ended_with_ours(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(cgroup, "open_root", lambda name: None)
+
+        async def scene():
+            (tmp_path / "one").mkdir()
+            (tmp_path / "two").mkdir()
+            async with self.opened(tmp_path / "one") as one, self.opened(tmp_path / "two") as two:
+                await two.launch(self.launch(tmp_path / "two", f"touch {tmp_path}/up; while [ ! -e {tmp_path}/go ]; do sleep 0.02; done; exit 7"))
+                await self.until_file(tmp_path / "up")
+                await one.launch(self.launch(tmp_path / "one", "exit 3"))
+                assert (await self.ended(one)).exit_code == 3
+                (tmp_path / "go").touch()
+                assert (await self.ended(two)).exit_code == 7
+
+        asyncio.run(scene())
+
     def test_after_a_reboot_what_ran_is_lost_and_what_ended_is_known(self, tmp_path, monkeypatch):
         async def scene():
             async with self.opened(tmp_path) as executor:
@@ -174,8 +190,9 @@ class TestOnlyLocal(ExecutorScenes):
             before = _children()
             async with self.opened(tmp_path) as executor:
                 for idx in range(20):
-                    await executor.launch(self.launch(tmp_path, "sleep 0.3", f"j{idx}.1"))
+                    await executor.launch(self.launch(tmp_path, "while [ ! -e go ]; do sleep 0.1; done", f"j{idx}.1"))
                 assert len(_children() - before) >= 20
+                (tmp_path / "go").touch()
                 for idx in range(20):
                     await self.ended(executor, f"j{idx}.1")
                 assert _children() <= before

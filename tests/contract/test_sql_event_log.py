@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 from sqlalchemy import event
@@ -107,6 +108,37 @@ class TestPostgres(EventLogContract):
             if begun.lead():
                 return
         raise AssertionError("the dead leads on")
+
+    def test_a_leader_that_hangs_loses_the_lead_and_one_that_is_idle_does_not(self, begun):
+        begun.resign()
+        hasty = Store(self.url, hung_s=2.5)
+        hasty.open()
+        process = holder_of_lead(self.url)
+        try:
+            for _ in range(40):
+                assert not hasty.lead()
+                time.sleep(0.1)
+            process.send_signal(signal.SIGSTOP)
+            until = time.monotonic() + 30
+            while not hasty.lead():
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            hasty.append(self.following(hasty).step)
+        finally:
+            process.kill()
+            process.communicate()
+            hasty.close()
+
+    def test_a_lead_that_was_lost_and_is_free_is_not_taken_again_unawares(self, begun, other):
+        assert begun.still_leads()
+        self.cut()
+        assert not begun.still_leads()
+        assert not begun.still_leads()
+        assert other.lead()
+        other.append(self.following(other).step)
+        other.resign()
+        assert not begun.still_leads()
+        assert begun.lead()
 
     def test_who_lost_its_connection_leads_no_longer_and_writes_no_more(self, begun, other):
         step = self.following(begun).step

@@ -17,8 +17,10 @@ import time
 from pathlib import Path
 
 import httpx
-from tests.service.world import DOCUMENT
+from tests.service.world import document_of_today
 
+from dure.client import ApiError, Client, UnreachableError
+from dure.model.job_file import JobSpec, Resources
 from dure.service import commands
 from dure.service.app import Service, Settings
 from dure.service.identity import Grant, Principal
@@ -77,16 +79,19 @@ class Nursery:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One that stays free while nobody listens: none of those that connections take for their own end."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def begin(folder: Path, database: str) -> tuple[str, str]:
     """A log with its projects; the operator's and the agent's token."""
     service = Service(Settings(database, folder))
     service.store.open()
-    service.store.begin(DOCUMENT)
+    service.store.begin(document_of_today())
     service.open()
     root = Principal("root", (Grant("operator"),))
 
@@ -102,8 +107,11 @@ def begin(folder: Path, database: str) -> tuple[str, str]:
 
 
 def kill(pid: int) -> None:
+    """Kill a process and wait until it is gone."""
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        while True:
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(0.002)
 
 
 class AgentProcess:
@@ -125,67 +133,21 @@ class AgentProcess:
         self._process.wait()
 
 
-class Balancer:
-    """A port behind which is whichever service is ready: what stands before two services in earnest."""
-
-    def __init__(self, ports: list[int]) -> None:
-        self._ports, self._is_over = ports, False
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
-
-    def ready(self) -> int | None:
-        """The port of the service that leads."""
-        for port in self._ports:
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code == 200:
-                    return port
-        return None
-
-    def _accept(self) -> None:
-        while not self._is_over:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._join, args=(near,), daemon=True).start()
-
-    def _join(self, near: socket.socket) -> None:
-        port = self.ready()
-        try:
-            far = socket.create_connection(("127.0.0.1", port or 1), timeout=5)
-        except OSError:
-            near.close()
-            return
-        far.settimeout(None)
-        back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
-        back.start()
-        self._pump(near, far)
-        back.join()
-        near.close()
-        far.close()
-
-    @staticmethod
-    def _pump(one: socket.socket, other: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := one.recv(65536):
-                other.sendall(data)
-        for end in (one, other):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._is_over = True
-        self._listener.close()
+def leader_of(ports: list[int]) -> int | None:
+    """The port of the service that leads."""
+    for port in ports:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=2).status_code == 200:
+                return port
+    return None
 
 
 class Customer(threading.Thread):
-    """Submits and cancels until told to stop, whatever happens to the service."""
+    """Submits and cancels until told to stop, whatever happens to the service; `url`: of several one leads."""
 
     def __init__(self, url: str, token: str, out: Path, seed: int) -> None:
         super().__init__(daemon=True)
-        self._client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=10)
+        self._client = Client(url, token, timeout_s=10, retry_s=1)
         self._out, self._chance, self._seed = out, random.Random(seed), seed
         self.acknowledged: list[str] = []
         self.unheard: set[str] = set()
@@ -202,27 +164,23 @@ class Customer(threading.Thread):
                 if self.acknowledged and self._chance.random() < 0.1:
                     job_id = self._chance.choice(self.acknowledged)
                     self.cancelled.add(job_id)
-                    self._note(self._client.post(f"/api/v1/jobs/{job_id}/cancel"), 200)
-                    continue
-                answer = self._client.post("/api/v1/jobs", json=self._job(name))
-            except httpx.HTTPError:
+                    self._client.cancel(job_id)
+                else:
+                    self.acknowledged += self._client.submit(self._job(name)).job_ids
+            except UnreachableError:
                 self.unheard.add(name)
-                continue
-            if self._note(answer, 201):
-                self.acknowledged += answer.json()["job_ids"]
+            except ApiError as error:
+                if error.status != 503:
+                    self.errors.append(f"{error.status} {error}")
         self._client.close()
 
-    def _job(self, name: str) -> dict[str, object]:
+    def _job(self, name: str) -> JobSpec:
         pause = self._chance.choice((0, 0, 0.05, 0.3))
         # One write of a short line is whole, also beside others'.
         script = f'echo "$DURE_LEASE_ID" >> {self._out}; sleep {pause}'
         member = self._chance.choice(("owner", "guest", "other"))
-        return {"name": name, "project": f"{member}/main", "command": ["sh", "-c", script], "resources": {"gpus": self._chance.choice((1, 2))}}
-
-    def _note(self, answer: httpx.Response, good: int) -> bool:
-        if answer.status_code not in (good, 503):
-            self.errors.append(f"{answer.status_code} {answer.text}")
-        return answer.status_code == good
+        gpus = self._chance.choice((1, 2))
+        return JobSpec(name=name, project=f"{member}/main", command=("sh", "-c", script), resources=Resources(gpus=gpus))
 
 
 def until(is_so, wait_s: float = 60.0):

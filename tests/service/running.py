@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import uvicorn
-from tests.service.world import DOCUMENT
+from tests.service.world import document_of_today
 
 from dure.service import commands
 from dure.service.app import Service, Settings, create_app
@@ -59,7 +59,7 @@ class Running:
     def __init__(self, folder: Path, database: str = "") -> None:
         self.service = Service(Settings(database or f"sqlite:///{folder / 'dure.db'}", folder))
         self.service.store.open()
-        self.service.store.begin(DOCUMENT)
+        self.service.store.begin(document_of_today())
         self.service.open()
         for name in ("owner/main", "guest/main", "guest/side", "other/main"):
             member, _, project = name.partition("/")
@@ -72,7 +72,7 @@ class Running:
         self._clients: dict[str, httpx.Client] = {}
 
     def do(self, command: Any) -> Any:
-        return self.service.writer.do(command, "service").result(30)
+        return self.service.writer.do(command, "service").result(120)
 
     def token(self, **form: Any) -> str:
         found: str = self.do(commands.make_token(NewToken(**form), None))[1]

@@ -10,12 +10,13 @@ MOMENTS = ("before", "within", "after", "refused", "unheard")
 
 def live_through(world: World, num_turns: int) -> None:
     """Turns of work, in a third of which something goes wrong."""
+    world.agent.refusing = 0.1
     for _ in range(num_turns):
         chance = world.chance
         world.store.moment = chance.choice(MOMENTS) if chance.random() < 0.35 else ""
         turn = chance.choices(
-            ("sync", "submit", "finish", "cancel", "time", "back", "watch", "token", "restart", "nodes", "full"),
-            (8, 4, 4, 1, 3, 0.5, 1, 0.5, 0.5, 0.3, 0.5),
+            ("sync", "submit", "finish", "cancel", "time", "back", "watch", "token", "restart", "nodes", "full", "snapshot"),
+            (8, 4, 4, 1, 3, 0.5, 1, 0.5, 0.5, 0.3, 0.5, 0.5),
         )[0]
         match turn:
             case "sync":
@@ -38,6 +39,8 @@ def live_through(world: World, num_turns: int) -> None:
                 world.agent.restart()
             case "nodes":
                 world.agent.offered = {"hall-0"} if len(world.agent.offered) == 2 else {"hall-0", "hall-1"}
+            case "snapshot":
+                world.writer.keep_snapshot()
             case "full":
                 world.store.moment = "refused"
                 world.submit(2)

@@ -6,6 +6,7 @@ import json
 import random
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,14 @@ agreements:
 """
 T0 = 1_800_000_000_000
 DOCUMENT = {"alliance": ALLIANCE, "path": "small.yaml", "policy": "dure", "at": "2027-01-15", "start_ms": T0, "format": 1}
+
+
+def document_of_today() -> dict[str, Any]:
+    """The same alliance for services that run by the real clock."""
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return DOCUMENT | {"at": midnight.date().isoformat(), "start_ms": int(midnight.timestamp() * 1000)}
+
+
 OPERATOR = Principal("root", (Grant("operator"),))
 NODES = ("hall-0", "hall-1")
 TTL_MS, SILENT_MS, MARGIN_MS = 600_000, 60_000, 60_000
@@ -111,6 +120,8 @@ class SmallAgent:
         self.exit_code: dict[str, int] = {}
         self.boot, self.seq = 0, 0
         self.offered = set(NODES)
+        #: Part of the launches that it refuses.
+        self.refusing = 0.0
 
     def restart(self) -> None:
         self.boot += 1
@@ -120,7 +131,7 @@ class SmallAgent:
         self.seq += 1
         runs = [
             {"lease_id": r.lease_id, "fence": r.fence, "state": r.state.value, "exit_code": r.exit_code,
-             "started_ms": wall.wall if r.state is not RunState.LOST else -1}
+             "started_ms": wall.wall if r.state is not RunState.LOST else -1, "refused": r.refused}
             for r in self.runs.values()
         ]  # fmt: skip
         return Sync.model_validate(
@@ -149,6 +160,10 @@ class SmallAgent:
         assert lease.lease_id not in self.launched, f"{lease.lease_id} is launched twice"
         living = [r.lease_id for r in self.runs.values() if r.state is RunState.RUNNING]
         assert lease.job_id not in {name.rpartition(".")[0] for name in living}, f"{lease.job_id} runs twice"
+        if self.chance.random() < self.refusing:
+            self.seen[lease.job_id] = Seen(lease.fence, lease.lease_id)
+            self.runs[lease.lease_id] = Run(lease.lease_id, lease.fence, RunState.LOST, refused="no space left")
+            return
         self.launched.append(lease.lease_id)
         self.seen[lease.job_id] = Seen(lease.fence, lease.lease_id)
         self.runs[lease.lease_id] = Run(lease.lease_id, lease.fence, RunState.RUNNING)
@@ -262,7 +277,7 @@ class World:
     def settle(self) -> None:
         """No more faults: until all work is done."""
         self.store.moment = ""
-        self.agent.offered = set(NODES)
+        self.agent.offered, self.agent.refusing = set(NODES), 0.0
         for _ in range(4 * len(self.acknowledged) + 50):
             self.sync()
             self.agent.finish(16, (0,))

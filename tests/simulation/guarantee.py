@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from recount import Recount
+from decisions import notice_ms
+from recount import Ground, Recount
 
 from dure.policy.kernels import layout as k
 
@@ -25,8 +26,8 @@ class GuaranteeWatch:
     promised.
     """
 
-    def __init__(self, ground, policy) -> None:
-        self.ground, self.policy = ground, policy
+    def __init__(self, ground: Ground) -> None:
+        self.ground, self.policy = ground, ground.policy
         #: By job and pool: since when it could be served, and the latest start promised.
         self.since: dict[tuple[int, int], tuple[int, int]] = {}
         #: Those sent away for a job since it began to wait: nobody is stopped twice for the same claim (rule 6).
@@ -91,6 +92,5 @@ class GuaranteeWatch:
             if r.pool[v] == p and r.state[v] == k.REVOKING:
                 out = max(out, self.leaves_ms[v] - r.now_ms)
             elif r.pool[v] == p and r.is_borrowed[v]:
-                a = int(self.ground.terms.agreement[self.ground.member[v], p])
-                out = max(out, self.policy.own_notice_ms if a < 0 else self.ground.terms.agreements[a].notice_ms)
+                out = max(out, notice_ms(r, v))
         return out

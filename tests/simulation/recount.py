@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
+from dure.core.step import Core
 from dure.model.fleet import Fleet
 from dure.model.jobs import Trace
 from dure.model.terms import Terms
+from dure.policy.config import Policy
 from dure.policy.kernels import layout as k
 
 BESIDE = ("cpu_milli", "mem_mib", "net_mbps")
@@ -23,10 +25,11 @@ def nobody(_job: int) -> bool:
 
 
 class Ground:
-    """What does not change while a scene runs: nodes, terms, and what each job asks for."""
+    """A scene with the core that decides in it, and what does not change while it runs: nodes, terms, what jobs ask for."""
 
-    def __init__(self, core, fleet: Fleet, terms: Terms, trace: Trace) -> None:
-        self.core, self.fleet, self.terms, self.trace = core, fleet, terms, trace
+    def __init__(self, fleet: Fleet, terms: Terms, trace: Trace, policy: Policy) -> None:
+        self.fleet, self.terms, self.trace, self.policy = fleet, terms, trace, policy
+        core = self.core = Core(fleet, terms, trace, policy)
         self.is_shares, self.is_sleep = (bool(core.state.g[0][name]) for name in ("is_shares", "is_sleep"))
         self.jobs = [dict(zip(trace.jobs.dtype.names, row.tolist(), strict=True)) for row in trace.jobs]
         self.nodes = [dict(zip(fleet.nodes.dtype.names, row.tolist(), strict=True)) for row in fleet.nodes]
@@ -55,6 +58,18 @@ class Ground:
             return milli
         assert slices == 7
         return next(size for part, size in PROFILES if milli * 7 <= part * 1000)
+
+    def rate_milli(self, j: int, p: int, gpus: int) -> int:
+        """How fast a job runs on so many GPUs of a pool, in 1/1000 of the speed that its run time is given for."""
+        asked, kind, profile = self.jobs[j], self.kind[p], self.jobs[j]["profile"]
+        if asked["num_gpus"] == 0:
+            return 1000
+        speed = kind.speed_milli
+        if profile >= 0:
+            speed = self.trace.profiles[profile].speed_milli.get(kind.name, speed)
+        elif not self.is_shares and len(self.fleet.gpu_types) == 1 and not self.trace.profiles:
+            speed = 1000
+        return speed * gpus // asked["num_gpus"]
 
     def sizes(self, j: int) -> list[int]:
         """GPUs with which a job may start: its own number and its least."""

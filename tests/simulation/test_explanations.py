@@ -128,9 +128,8 @@ def check_moment(ground):
 @given(seed=st.integers(0, 1 << 32))
 def test_every_waiting_job_is_explained_by_what_is_true(name, seed):
     fleet, terms, trace, faults = scene(seed)
-    core = Core(fleet, terms, trace, named_policy(name))
-    ground = Ground(core, fleet, terms, trace)
-    world = World(core, fleet, trace, faults)
+    ground = Ground(fleet, terms, trace, named_policy(name))
+    world = World(ground, faults)
     moments = 0
     while world.advance() and moments < 150:
         check_moment(ground)

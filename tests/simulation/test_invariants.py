@@ -91,10 +91,8 @@ class Deaf(World):
 def test_the_checks_can_fail():
     """Each checker sees what it is there for: a wrong account, a share that comes late, GPUs that nobody gives out."""
     fleet, terms, trace, _ = scene(27)
-    policy = named_policy("dure")
-    core = Core(fleet, terms, trace, policy)
-    ground = Ground(core, fleet, terms, trace)
-    world, watch = Deaf(core, fleet, trace), GuaranteeWatch(ground, policy)
+    ground = Ground(fleet, terms, trace, named_policy("dure"))
+    world, watch = Deaf(ground), GuaranteeWatch(ground)
 
     def to_the_end():
         while world.advance():
@@ -102,12 +100,11 @@ def test_the_checks_can_fail():
 
     with pytest.raises(LateError):
         to_the_end()
-    core.state.mp[0, 0]["use_g"] += 1000
+    ground.core.state.mp[0, 0]["use_g"] += 1000
     with pytest.raises(Invariant, match="accounts"):
         check(ground)
-    core = Core(fleet, terms, trace, named_policy("fifo"))
-    ground = Ground(core, fleet, terms, trace)
-    world, found = World(core, fleet, trace), 0
+    ground = Ground(fleet, terms, trace, named_policy("fifo"))
+    core, world, found = ground.core, World(ground), 0
     while world.advance():
         # First come, first served, judged as if it let the jobs behind a blocked one start.
         core.state.g[0]["backfill"] = k.BACKFILL_EASY
@@ -133,8 +130,8 @@ def test_every_job_ends(name, seed):
     """
     fleet, terms, trace, _ = scene(seed)
     terms = replace(terms, agreements=[replace(a, start_ms=0, end_ms=1 << 60) for a in terms.agreements])
-    core = Core(fleet, terms, trace, named_policy(name))
-    world = World(core, fleet, trace)
+    ground = Ground(fleet, terms, trace, named_policy(name))
+    core, world = ground.core, World(ground)
     while world.advance():
         pass
     states = core.state.job["state"][: len(trace.jobs)]
@@ -153,8 +150,8 @@ class Adversary(RuleBasedStateMachine):
     )
     def begin(self, seed, name, changes):
         self.fleet, self.terms, self.trace, _ = scene(seed)
-        self.core = Core(self.fleet, self.terms, self.trace, replace(policy_for(name, seed), **changes))
-        self.ground = Ground(self.core, self.fleet, self.terms, self.trace)
+        self.ground = Ground(self.fleet, self.terms, self.trace, replace(policy_for(name, seed), **changes))
+        self.core = self.ground.core
         self.now, self.next_job = 0, 0
         self.in_force = self.agreements_in_force()
 

@@ -1,9 +1,12 @@
 """The smallest scenes of what random search has found, by hand: when the job in question must start."""
 
+from dataclasses import replace
+
 import pytest
 from promises import keep
 from scenes import HOUR, MINUTE, small
 
+from dure.core.step import Cancelled, Core, DecisionKind, Submitted
 from dure.policy.config import named_policy
 
 LONG = 50 * HOUR
@@ -96,6 +99,36 @@ def test_a_gang_that_holds_a_busy_node_starts_on_another_that_comes_free_first()
     rows = [(0, 0, 4, LONG, {"limit_ms": HOUR}), (0, 0, 4, 2 * HOUR, {"limit_ms": 40 * HOUR}), (1, 0, 4, HOUR)]
     world = keep(*small([8], rows, nodes=2), named_policy("easy"))
     assert world.starts[2] == [2 * HOUR]
+
+
+def test_a_reservation_takes_other_nodes_that_came_free_while_its_own_are_busy():
+    """The work on the reserved node has overrun its limit; the other node is free a minute ahead, and is not given away."""
+    rows = [
+        (0, 0, 4, LONG, {"limit_ms": 10 * HOUR}), (0, 0, 4, 29 * HOUR, {"limit_ms": 40 * HOUR}),
+        (1, 0, 4, HOUR, {"begin_ms": 30 * HOUR}), (30 * HOUR - 30_000, 0, 4, LONG),
+    ]  # fmt: skip
+    world = keep(*small([8], rows, nodes=2), named_policy("dure"))
+    assert world.starts[2] == [30 * HOUR]
+
+
+def test_a_blocked_head_that_is_cancelled_frees_the_way():
+    """First come, first served: the small job behind the gang starts when its user takes the gang back."""
+    fleet, terms, trace, _ = small([4], [(0, 0, 3, LONG), (1, 0, 4, LONG), (2, 0, 1, LONG)])
+    core = Core(fleet, terms, trace, named_policy("fifo"))
+    for j in range(3):
+        decided = core.step(j, [Submitted(j)])
+    assert decided == []
+    assert [d.job for d in core.step(HOUR, [Cancelled(1)]) if d.kind == DecisionKind.START] == [2]
+
+
+def test_a_member_at_its_limit_stops_its_own_job_and_holds_nothing_that_is_free():
+    """The agreement lends four GPUs, of eight that are free: the earlier job takes the later one's, a checkpoint later."""
+    rows = [(0, 1, 4, LONG, {"checkpoint_ms": 10 * MINUTE}), (10 * HOUR, 1, 4, HOUR, {"limit_ms": HOUR})]
+    fleet, terms, trace, faults = small([8], rows, nodes=2)
+    terms = replace(terms, agreements=[replace(terms.agreements[0], limit_gpus=4)])
+    policy = replace(named_policy("dure"), margin_ms=0, rank_step_ms=100 * HOUR)
+    world = keep(fleet, terms, trace, faults, policy)
+    assert world.starts[1] == [10 * HOUR + policy.save_ms]
 
 
 def test_power_is_taken_back_from_those_who_draw_it():

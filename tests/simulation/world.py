@@ -13,7 +13,6 @@ import numpy as np
 from recount import BESIDE, LEVEL, Ground, Recount
 
 from dure.core.step import (
-    Core,
     Decision,
     DecisionKind,
     Ended,
@@ -86,6 +85,10 @@ def check(ground: Ground) -> Recount:
             raise Invariant(f"site {i} draws {r.power_w[i]} W, counted {s.site[i]['power_w']}")
         if 0 < site.power_cap_w < r.power_w[i] and any(ground.site[r.pool[j]] == i for j in r.running):
             raise Invariant(f"site {i}: {r.power_w[i]} W over its cap of {site.power_cap_w} W")
+    for j in r.running:
+        m, p = ground.member[j], r.pool[j]
+        if r.state[j] == k.RUNNING and r.is_borrowed[j] and r.is_own(m, p, r.alloc[j] * ground.part_milli(j, p)):
+            raise Invariant(f"job {j} borrows what its member's guarantee has room for")
     for n in range(len(s.node)):
         node = s.node[n]
         free = r.taken(n).count(0)
@@ -95,10 +98,12 @@ def check(ground: Ground) -> Recount:
 
 
 class World:
-    """Truth about run times and faults; carries out what the core decides."""
+    """Truth about run times, progress and faults; carries out what the core decides."""
 
-    def __init__(self, core: Core, fleet, trace, faults=()) -> None:
-        self.core, self.trace = core, trace
+    def __init__(self, ground: Ground, faults=()) -> None:
+        self.ground = ground
+        self.core, self.trace = ground.core, ground.trace
+        fleet, core = ground.fleet, ground.core
         self.heap: list[tuple[int, int, int, int]] = []
         found = [(int(f["at_ms"]), int(f["node"]), int(f["kind"])) for f in faults]
         late = np.flatnonzero(fleet.nodes["online_ms"] > 0)
@@ -113,15 +118,40 @@ class World:
         self.stops: dict[tuple[int, int, int], int] = defaultdict(int)
         #: Claims of each job that are over: it started, or a node that was held for it failed (rule 6).
         self.claims: dict[int, int] = defaultdict(int)
+        #: Work that each job has done and kept, in ms at the reference speed; of those that run: (start, since, rate).
+        self.done_ms: dict[int, int] = defaultdict(int)
+        self.runs: dict[int, tuple[int, int, int]] = {}
         #: What was decided at the last moment, and which nodes failed then.
         self.decided: list[Decision] = []
         self.failed: list[int] = []
 
     def end_at(self, j: int) -> int:
-        job = self.core.state.job[j]
-        left = max(int(self.trace.jobs["duration_ms"][j]) - int(job["done_ms"]), 0)
-        rate = int(job["rate_milli"])
-        return int(job["since_ms"]) + (left * 1000 + rate - 1) // rate
+        """When a running job ends if nothing changes."""
+        _, since, rate = self.runs[j]
+        left = max(self.ground.jobs[j]["duration_ms"] - self.done_ms[j], 0)
+        return since + (left * 1000 + rate - 1) // rate
+
+    def bank(self, t: int, j: int) -> None:
+        """Count what a running job has done up to now."""
+        start, since, rate = self.runs[j]
+        self.done_ms[j] += (t - since) * rate // 1000
+        self.runs[j] = start, t, rate
+
+    def vacate(self, t: int, j: int) -> None:
+        """A job has left: who writes checkpoints has written one, the others begin anew (rule 6)."""
+        self.bank(t, j)
+        if self.ground.jobs[j]["checkpoint_ms"] == 0:
+            self.done_ms[j] = 0
+        del self.runs[j]
+
+    def fail(self, t: int, j: int) -> None:
+        """A job has lost a node: it keeps what its last checkpoint in this run holds (rule 7)."""
+        start, _, rate = self.runs[j]
+        self.bank(t, j)
+        every = self.ground.jobs[j]["checkpoint_ms"]
+        lost = (t - start) % every * rate // 1000 if every > 0 else self.done_ms[j]
+        self.done_ms[j] = max(self.done_ms[j] - lost, 0)
+        del self.runs[j]
 
     def next_at(self) -> int | None:
         times = [t for t, *_ in self.heap[:1]]
@@ -147,8 +177,10 @@ class World:
             if job["version"] != version:
                 continue
             if kind == 0 and job["state"] in (k.RUNNING, k.REVOKING):
+                del self.runs[who]
                 self._take(t, Ended(who))
             elif kind == 1 and job["state"] == k.REVOKING:
+                self.vacate(t, who)
                 self._take(t, Vacated(who))
             elif kind == 2 and job["state"] == k.RUNNING:
                 self._take(t, RankDue(who))
@@ -162,6 +194,8 @@ class World:
             _, n, kind = self.faults.pop(0)
             if kind == 0:
                 self.failed.append(n)
+                for j in [j for j in self.runs if n in {node for node, _, _ in self.core.leases(j)}]:
+                    self.fail(t, j)
                 if (h := int(state.node[n]["hold"])) >= 0:
                     self.claims[int(state.hold[h]["job"])] += 1
                 self._take(t, NodeDown(n))
@@ -183,6 +217,7 @@ class World:
                 if t < self.trace.jobs["begin_ms"][d.job]:
                     raise Invariant(f"job {d.job} starts at {t}, before it is reserved for")
                 self.starts[d.job].append(t)
+                self.runs[d.job] = t, t, self.ground.rate_milli(d.job, d.pool, int(state.job[d.job]["alloc"]))
                 self.claims[d.job] += 1
                 heapq.heappush(self.heap, (self.end_at(d.job), 0, d.job, version))
                 at = self.core.next_rank_ms(d.job)
@@ -192,9 +227,15 @@ class World:
                 self.stops[d.job, d.cause, self.claims[d.cause]] += 1
                 heapq.heappush(self.heap, (d.at_ms, 1, d.job, version))
             elif d.kind in (DecisionKind.SHRINK, DecisionKind.GROW):
+                self.bank(t, d.job)
+                gpus = int(state.job[d.job]["alloc"])
+                self.runs[d.job] = self.runs[d.job][0], t, self.ground.rate_milli(d.job, d.pool, gpus)
                 heapq.heappush(self.heap, (self.end_at(d.job), 0, d.job, version))
             elif d.kind == DecisionKind.QUARANTINE:
                 heapq.heappush(self.heap, (d.at_ms, 3, d.node, 0))
+        for j in range(self.next_job):
+            if state.job[j]["state"] == k.PENDING and state.job[j]["done_ms"] != self.done_ms[j]:
+                raise Invariant(f"job {j} has done {self.done_ms[j]} ms, counted {state.job[j]['done_ms']}")
         return True
 
     def _push_due(self, j: int) -> None:

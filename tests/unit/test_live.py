@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import pickle
 import random
 
 import pytest
 
+from dure.core.explain import Explainer, NotWaitingError
 from dure.core.live import Alliance, UnknownJobError
+from dure.core.snapshot import SnapshotError, expand, pack, squeeze, unpack
 from dure.model.alliance import load_alliance
 from dure.model.alliance_build import build_fleet
 from dure.model.events import (
@@ -19,6 +21,7 @@ from dure.model.events import (
     LeaseLost,
     NodeDown,
     NodeUp,
+    Quarantined,
     Released,
     Start,
     Stop,
@@ -103,6 +106,93 @@ def test_lent_gpus_are_reclaimed_with_a_checkpoint_and_the_job_goes_on() -> None
     assert [s.job_id for s in of(effects, Start)] == ["mine"]
     effects = a.apply(T0 + 200_000, [Exited("mine", 1, 0)])
     assert [(s.job_id, s.attempt) for s in of(effects, Start)] == [(leave.job_id, 2)]
+
+
+def test_a_refused_start_is_tried_again_later_and_later() -> None:
+    a = make()
+    up(a)
+    at, pauses = T0, []
+    (start,) = of(a.apply(at, [Submit(job("j"))]), Start)
+    for number in range(1, 12):
+        effects = a.apply(at + 5, [LeaseLost("j", number, "no space left")])
+        assert of(effects, Released) == [Released("j", number, 5, 0, "refused")]
+        assert of(effects, Changed)[-1] == Changed("j", "PENDING", number)
+        assert not of(effects, Start)
+        assert (a.jobs["j"].refusals, a.jobs["j"].refused_why) == (number, "no space left")
+        due = T0 + a.jobs["j"].retry_ms
+        assert T0 < (a.next_due_ms() or 0) <= due
+        assert not of(a.apply(due - 1, [Tick()]), Start)
+        (start,) = of(a.apply(due, [Tick()]), Start)
+        assert (start.attempt, start.fence) == (number + 1, number + 1)
+        pauses.append(due - at - 5)
+        at = due
+    assert pauses == [*(1000 * 2**n for n in range(9)), 300_000, 300_000]
+    # One job alone is not its node's fault; and one that has run begins anew.
+    assert not a.is_left_alone(a.node_name(0), at)
+    a.apply(at + 10, [Exited("j", 12, 0)])
+    assert (a.jobs["j"].outcome, a.jobs["j"].refusals) == ("succeeded", 0)
+
+
+def test_a_refused_job_can_be_taken_back_while_it_waits_and_while_it_is_refused() -> None:
+    a = make()
+    up(a)
+    a.apply(T0, [Submit(job("one")), Submit(job("two"))])
+    a.apply(T0 + 1, [LeaseLost("one", 1, "full")])
+    assert of(a.apply(T0 + 2, [Cancel("one")]), Changed) == [Changed("one", "ENDED", 1, "cancelled")]
+    a.apply(T0 + 3, [Cancel("two")])
+    assert of(a.apply(T0 + 4, [LeaseLost("two", 1, "full")]), Changed) == [Changed("two", "ENDED", 1, "cancelled")]
+    assert not a.apply(T0 + 10_000, [Tick()])
+
+
+def test_a_node_that_refuses_several_jobs_is_left_alone_for_a_while_and_what_runs_there_goes_on() -> None:
+    a = make()
+    a.apply(T0, [NodeUp(a.node_name(0))])
+    jobs = [Submit(job(f"j{i}", gpus=2)) for i in range(4)]
+    assert len(of(a.apply(T0, jobs), Start)) == 4
+    lost = [LeaseLost(f"j{i}", 1, "full") for i in range(3)]
+    effects = a.apply(T0 + 1_000, lost)
+    assert of(effects, Quarantined) == [Quarantined(a.node_name(0), T0 + 61_000)]
+    assert a.is_left_alone(a.node_name(0), T0 + 60_999)
+    # An agent that goes on offering it changes nothing; the fourth job runs to its end.
+    assert not of(a.apply(T0 + 30_000, [NodeUp(a.node_name(0))]), Start)
+    assert of(a.apply(T0 + 31_000, [Exited("j3", 1, 0)]), Changed)[-1].outcome == "succeeded"
+    assert a.is_left_alone(a.node_name(0), T0 + 60_999)
+    assert len(of(a.apply(T0 + 61_000, [NodeUp(a.node_name(0))]), Start)) == 3
+    # It refuses again: once is enough now, and it is left alone for twice as long.
+    effects = a.apply(T0 + 62_000, [LeaseLost("j0", 2, "full")])
+    assert of(effects, Quarantined) == [Quarantined(a.node_name(0), T0 + 182_000)]
+    a.apply(T0 + 182_000, [NodeUp(a.node_name(0))])
+    a.apply(T0 + 183_000, [Exited("j1", 2, 0)])
+    # All is well again: one refusal more is nothing.
+    assert not of(a.apply(T0 + 184_000, [LeaseLost("j2", 2, "full")]), Quarantined)
+
+
+def test_who_waits_is_told_of_pools_that_are_up() -> None:
+    """A pool none of whose nodes an agent has offered is as free of jobs as can be, and no help."""
+    text = YAML.replace("agreements:", """  - name: barn
+    clusters:
+      - {name: barn, owner: owner, gpu_type: H200, gpus: 16, gpus_per_node: 8, nodes_per_rack: 2}
+agreements:""")
+    spec = load_alliance(text, "two.yaml")
+    for site in ("hall", "barn"):
+        a = Alliance(*build_fleet(spec, spec.start), named_policy("dure"), T0)
+        a.apply(T0, [NodeUp(name) for name in a.nodes_of_site(site)])
+        assert len(of(a.apply(T0, [Submit(job(f"j{i}", gpus=8)) for i in range(3)]), Start)) == 2
+        found = Explainer(a.policy_core.built).explain(a.jobs["j2"].row)
+        assert found.nearest is not None
+        assert found.nearest.pool.startswith(site)
+        assert found.nearest.holders == (("owner", 16_000, 0),)
+        assert found.reason is Explainer(a.policy_core.built).reason(a.jobs["j2"].row) is found.nearest.reason
+
+
+def test_of_a_gang_it_is_not_known_which_node_refused() -> None:
+    a = make()
+    up(a)
+    at = T0
+    for i in range(4):
+        assert of(a.apply(at, [Submit(job(f"g{i}", gpus=16))]), Start)
+        assert not of(a.apply(at + 1, [LeaseLost(f"g{i}", 1, "full"), Cancel(f"g{i}")]), Quarantined)
+        at += 10
 
 
 def test_retries_limits_and_losses() -> None:
@@ -214,7 +304,7 @@ def history(seed: int) -> tuple[list, list, Alliance]:
                 batch.append(Cancel(f"j{rng.randint(1, num)}"))
             elif what < 0.88 and alive:
                 name = rng.choice(sorted(alive))
-                batch.append(LeaseLost(name, alive[name]))
+                batch.append(LeaseLost(name, alive[name], rng.choice(["", "full"])))
             elif what < 0.95:
                 batch.append(NodeUp(a.node_name(rng.randint(0, 1))))
             else:
@@ -239,14 +329,57 @@ def test_a_log_replays_to_the_same_answers_also_from_a_snapshot(seed: int) -> No
     kept = b""
     for i, (at, stimuli) in enumerate(log):
         if i == 100:
-            kept = pickle.dumps(again)
+            kept = pack(again)
         effects = again.apply(at, [stimulus_from_json(json.loads(s)) for s in stimuli])
         assert [json.dumps(to_json(e)) for e in effects] == answers[i], i
         assert [effect_from_json(json.loads(e)) for e in answers[i]] == effects
-    later = pickle.loads(kept)
+    later = make()
+    unpack(later, expand(squeeze(kept)))
+    assert pack(later) == kept
     for i, (at, stimuli) in list(enumerate(log))[100:]:
         effects = later.apply(at, [stimulus_from_json(json.loads(s)) for s in stimuli])
         assert [json.dumps(to_json(e)) for e in effects] == answers[i], i
+    assert pack(later) == pack(again)
+
+
+def test_the_bytes_of_a_state_are_the_same_by_whatever_way_it_was_come_to() -> None:
+    """Also where somebody has asked why jobs wait, and where what was refused or waits for others is in them."""
+    one, other = make(), make()
+    for a in (one, other):
+        up(a)
+        a.apply(T0, [Submit(job(f"j{i}", gpus=16, array_id="a", array_limit=2)) for i in range(4)])
+        a.apply(T0 + 5, [LeaseLost("j0", 1, "full"), Submit(job("after", depends_on=(("j1", "afterok"),)))])
+        a.apply(T0 + 6, [Submit(job("later", begin_ms=T0 + 90_000)), Submit(job("small", "guest", gpus=1, gpu_milli=500))])
+        for row in range(int(a.policy_core.state.g[0]["num_jobs"]) if a is one else 0):
+            with contextlib.suppress(NotWaitingError):
+                Explainer(a.policy_core.built).explain(row)
+    assert pack(one) == pack(other)
+    third = make()
+    unpack(third, pack(one))
+    for at in range(T0 + 1_000, T0 + 200_000, 7_000):
+        answers = [a.apply(at, [Tick()]) for a in (one, other, third)]
+        assert answers[0] == answers[1] == answers[2]
+    assert third.jobs == one.jobs
+    assert pack(third) == pack(one)
+
+
+def test_bytes_that_are_no_snapshot_of_this_alliance_are_refused() -> None:
+    a = make()
+    up(a)
+    good = pack(a)
+    text = YAML.replace("gpus: 16, gpus_per_node: 8", "gpus: 32, gpus_per_node: 8")
+    spec = load_alliance(text, "larger.yaml")
+    larger = Alliance(*build_fleet(spec, spec.start), named_policy("dure"), T0)
+    up(larger)
+    bad = [b"", good[:7], good[:100], good[:-1], good + b"x", good.replace(b'"format":1', b'"format":2'),
+           good.replace(b'["state",', b'["stute",'), good.replace(b'"timers"', b'"tamers"'), pack(larger)]  # fmt: skip
+    for body in bad:
+        with pytest.raises(SnapshotError):
+            unpack(make(), body)
+    for kept in (b"", b"x", squeeze(good)[:-4]):
+        with pytest.raises(SnapshotError):
+            expand(kept)
+
 
 
 @pytest.mark.parametrize("seed", range(12, 20))

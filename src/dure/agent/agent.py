@@ -22,6 +22,7 @@ from dure.agent.logs import LogShipper
 from dure.agent.progress import ProgressReader
 from dure.agent.service import NoAnswerError, Service
 from dure.agent.state import AgentState, StateUnwritableError
+from dure.client.settings import Settings
 from dure.executors.clock import Clock
 from dure.executors.process import boot_id
 from dure.model.events import Placement
@@ -39,18 +40,29 @@ _NOT_RUNNABLE = 126
 _GATHER_S = 0.01
 _PROGRESS_EVERY_S = 1.0
 _NOTE_CONTACT_EVERY_MS = 1_000
+_REFUSED_CHARS = 500
+_TIDY_EVERY_S = 3600.0
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """Who the agent is, and where the service is."""
+    """Who the agent is, and where the service is.
+
+    Attributes
+    ----------
+    url : str
+        Several addresses, of which one leads: parted by commas.
+    keep_days : int
+        So long the working folder of a job that has no lease here is kept after it was used last.
+    """
 
     site: str
     url: str
     token: str
     data_dir: Path
+    keep_days: int = 30
 
 
 class Agent:
@@ -97,15 +109,16 @@ class Agent:
         self._folders.logs.mkdir(parents=True, exist_ok=True)
         await self._executor.open()
         self._state = AgentState(self._folders.root / "agent.sqlite")
-        self._service = Service(self._config.url, self._config.token, self._config.site)
+        self._service = Service(Settings(self._config.url).urls, self._config.token, self._config.site)
         self._shipper = LogShipper(self._folders, self._service.post_log, self._clock, Backoff(self._chance))
         now_ms = self._clock.boot_ms()
         self._contact = Contact(*(self._state.last_contact(self._machine_boot) or (now_ms,)))
         self._noted_ms: int | None = None
-        _log.info("agent up", site=self._config.site, agent=self._state.agent_id, runs=len(await self._take_up()))
+        self._runs = await self._take_up()
+        _log.info("agent up", site=self._config.site, agent=self._state.agent_id, runs=len(self._runs))
         try:
             async with asyncio.TaskGroup() as group:
-                beside = [group.create_task(work) for work in (self._shipper.run(), self._guard(), self._follow_progress())]
+                beside = [group.create_task(work) for work in (self._shipper.run(), self._guard(), self._follow_progress(), self._tidy())]
                 await self._loop()
                 for task in beside:
                     task.cancel()
@@ -243,7 +256,7 @@ class Agent:
                 case reconcile.Launch():
                     launches.append(action.lease)
                 case reconcile.Refuse():
-                    self._refuse(action.lease, action.why)
+                    self._give_up(action.lease, action.why)
                 case reconcile.Stop():
                     stops.append(action)
                 case reconcile.Forget():
@@ -265,9 +278,14 @@ class Agent:
         return leases
 
     def _refuse(self, lease: wire.LeaseOrder, why: str) -> None:
+        """It cannot be started here now."""
+        self._give_up(lease, why, refused=why[:_REFUSED_CHARS])
+
+    def _give_up(self, lease: wire.LeaseOrder, why: str, refused: str = "") -> None:
+        """It will never run here."""
         _log.warning("lease refused", lease=lease.lease_id, fence=lease.fence, why=why)
         now_ms = self._clock.wall_ms()
-        self._refused[lease.lease_id] = Run(lease.lease_id, lease.fence, RunState.LOST, ended_ms=now_ms)
+        self._refused[lease.lease_id] = Run(lease.lease_id, lease.fence, RunState.LOST, ended_ms=now_ms, refused=refused)
 
     def _fail(self, lease: wire.LeaseOrder, why: str) -> None:
         """It ends before it starts, by its own fault; the user finds the reason in its log."""
@@ -292,7 +310,7 @@ class Agent:
                 _log.info("launched", lease=lease.lease_id, fence=lease.fence)
                 self._follow(lease.lease_id, is_fresh=True)
             elif lease.lease_id not in self._refused:
-                self._refuse(lease, "it was launched and forgotten before")
+                self._give_up(lease, "it was launched and forgotten before")
 
     async def _launch_one(self, lease: wire.LeaseOrder) -> None:
         try:
@@ -348,8 +366,20 @@ class Agent:
             self._progress.pop(lease_id, None)
             self._log_bytes.pop(lease_id, None)
             self._told.pop(lease_id, None)
-            if reconcile.job_of(lease_id) not in in_use:
-                self._folders.remove_empty(reconcile.job_of(lease_id))
+            if (job_id := reconcile.job_of(lease_id)) not in in_use:
+                self._folders.note_use(job_id)
+                self._folders.remove_empty(job_id)
+
+    async def _tidy(self) -> None:
+        """Remove working folders that nobody has used for long; jobs' checkpoints and outputs stay."""
+        while True:
+            in_use = {reconcile.job_of(run.lease_id) for run in self._runs}
+            before_s = self._clock.wall_ms() / 1000 - self._config.keep_days * 86_400
+            num = self._folders.put_away(in_use, before_s)
+            if num:
+                _log.info("working folders removed", num=num)
+            await asyncio.to_thread(self._folders.empty_bin)
+            await asyncio.sleep(_TIDY_EVERY_S)
 
     async def _guard(self) -> None:
         """Stop what runs when the service has not been heard of for too long: it may restart it elsewhere."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -83,6 +86,7 @@ class Folders:
         try:
             for folder in (self.outputs(lease.job_id), self.work(lease.job_id)):
                 folder.mkdir(parents=True, exist_ok=True)
+            self.note_use(lease.job_id)
             for given in lease.launch.inputs:
                 self._link(lease.job_id, given)
         except OSError as error:
@@ -108,11 +112,39 @@ class Folders:
         self.log(lease_id).mkdir(parents=True, exist_ok=True)
         (self.log(lease_id) / "0.log").write_text(f"dure: {why}\n")
 
+    def put_away(self, in_use: Collection[str], before_s: float) -> int:
+        """Take away, for `empty_bin` to remove, what working folders and links to inputs jobs have that are not in use
+        and were last before a moment, epoch s; how many.
+        """
+        kept, num = {_name(job_id) for job_id in in_use}, 0
+        for of in ("work", "inputs"):
+            for folder in _entries(self.root / of):
+                with contextlib.suppress(OSError):
+                    if folder.name not in kept and folder.stat().st_mtime < before_s:
+                        (self.root / "bin").mkdir(exist_ok=True)
+                        folder.rename(self.root / "bin" / f"{of} {folder.name}")
+                        num += 1
+        return num
+
+    def empty_bin(self) -> None:
+        """Remove what was put away; this may take long."""
+        shutil.rmtree(self.root / "bin", ignore_errors=True)
+
+    def note_use(self, job_id: str) -> None:
+        """A lease of the job begins, or is over: its folders are kept from now on for as long as they may be."""
+        for folder in (self.work(job_id), self.inputs(job_id)):
+            with contextlib.suppress(OSError):
+                os.utime(folder)
+
     def remove_empty(self, job_id: str) -> None:
         """The folders of a job that has left nothing in them."""
         for folder in (self.checkpoint(job_id), self.outputs(job_id), self.inputs(job_id), self.work(job_id)):
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def _inside(folder: Path, path: str) -> Path:

@@ -1,7 +1,8 @@
-"""The service as its agent sees it: two calls over HTTP."""
+"""The service as its agent sees it: two calls over HTTP, to whichever of its addresses leads."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -20,10 +21,17 @@ class NoAnswerError(DureError):
 
 
 class Service:
-    """A connection to the service on behalf of a site."""
+    """A connection to the service on behalf of a site.
 
-    def __init__(self, url: str, token: str, site: str) -> None:
-        self._root = f"{url.rstrip('/')}/api/v1/agents/{quote(site, safe='')}"
+    Parameters
+    ----------
+    urls : sequence of str
+        Of the services of which one leads; what one does not take is tried with the next.
+    """
+
+    def __init__(self, urls: Sequence[str], token: str, site: str) -> None:
+        self._roots = [f"{url.rstrip('/')}/api/v1/agents/{quote(site, safe='')}" for url in urls]
+        self._at = 0
         self._http = httpx.AsyncClient(
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=httpx.Timeout(_ANSWER_S, connect=_CONNECT_S),
@@ -39,11 +47,14 @@ class Service:
             There is no answer to this report.
         """
         timeout = httpx.Timeout(_ANSWER_S + report["wait_s"], connect=_CONNECT_S)
+        at = self._at
         try:
-            got = await self._http.post(f"{self._root}/sync", json=report, timeout=timeout)
+            got = await self._http.post(f"{self._roots[at]}/sync", json=report, timeout=timeout)
         except httpx.HTTPError as error:
+            self._leave(at)
             raise NoAnswerError(_said(error)) from error
         if got.status_code != 200:
+            self._leave(at)
             raise NoAnswerError(f"{got.status_code}: {got.text[:300]}")
         try:
             answer = Answer.model_validate_json(got.content)
@@ -55,10 +66,12 @@ class Service:
 
     async def post_log(self, lease_id: str, rank: int, offset: int, piece: bytes) -> int:
         """Hand over a piece of a log; the offset that the service has then."""
-        url = f"{self._root}/logs/{quote(lease_id, safe='')}/{rank}"
+        at = self._at
+        url = f"{self._roots[at]}/logs/{quote(lease_id, safe='')}/{rank}"
         try:
             got = await self._http.post(url, params={"offset": offset}, content=piece)
         except httpx.HTTPError as error:
+            self._leave(at)
             raise NotTakenError(_said(error)) from error
         if got.status_code == 204:
             return offset + len(piece)
@@ -67,6 +80,11 @@ class Service:
         if got.status_code in (404, 410):
             raise UnknownLogError(f"{got.status_code}: {got.text[:300]}")
         raise NotTakenError(f"{got.status_code}: {got.text[:300]}")
+
+    def _leave(self, at: int) -> None:
+        """An address did not do; what asks next asks the one after it."""
+        if at == self._at:
+            self._at = (at + 1) % len(self._roots)
 
     async def close(self) -> None:
         """Close the connections."""

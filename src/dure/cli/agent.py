@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 @click.option("--gpus", type=click.IntRange(0), help="Slots that stand for GPUs, on each node; default: the GPUs found.")
 @click.option("--gpu-type", default="", help="Default: that of the GPUs found.")
 @click.option("--node-names", default="", help="Comma-separated; several: stand-ins for nodes. Default: the host's name.")
-@click.option("--url", envvar="DURE_URL", required=True, help="Address of the service (DURE_URL).")
+@click.option("--url", envvar="DURE_URL", required=True, help="Address of the service (DURE_URL); several of which one leads: with commas.")
 @click.option("--token", envvar="DURE_TOKEN", default="", help="Of role agent (better: DURE_TOKEN).")
+@click.option("--log-mib", default=256, type=click.IntRange(1, 1024), show_default=True, help="A task's log is cut there.")
+@click.option("--keep-days", default=30, type=click.IntRange(1), show_default=True,
+              help="So long the working folder of a job that does not run here is kept.")
 @click.option("--data-dir", default="dure-agent", show_default=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--partition", default="", help="slurm: whose nodes are offered. Default: Slurm's.")
 @click.option("--account", default="", help="slurm: whom Slurm bills. Default: Slurm's.")
@@ -36,8 +39,8 @@ if TYPE_CHECKING:
     help="slurm: for logs, checkpoints and outputs, under the same path on every node. Default: --data-dir.",
 )  # fmt: skip
 def agent(
-    site: str, executor: str, gpus: int | None, gpu_type: str, node_names: str, url: str, token: str, data_dir: Path,
-    partition: str, account: str, shared_dir: Path | None,
+    site: str, executor: str, gpus: int | None, gpu_type: str, node_names: str, url: str, token: str, log_mib: int,
+    keep_days: int, data_dir: Path, partition: str, account: str, shared_dir: Path | None,
 ) -> None:  # fmt: skip
     """Run the leases of a site, on this machine or as jobs of a Slurm cluster.
 
@@ -46,9 +49,11 @@ def agent(
     """
     from dure.agent.agent import Agent, AgentConfig
     from dure.agent.folders import Folders
+    from dure.client.settings import Settings
 
-    if not url.startswith(("http://", "https://")):
-        raise InputError(f"not an address: {url!r}; write http://host:port or https://host:port", field="DURE_URL")
+    for address in Settings(url).urls or [url]:
+        if not address.startswith(("http://", "https://")):
+            raise InputError(f"not an address: {address!r}; write http://host:port or https://host:port", field="DURE_URL")
     _log_as_json()
     state_dir = Folders(data_dir.resolve()).state
     runner: Executor
@@ -58,8 +63,8 @@ def agent(
         runner = _on_slurm(state_dir, data_dir, partition, account)
     else:
         _refuse_other({"--partition": partition, "--account": account, "--shared-dir": shared_dir}, executor)
-        runner = _on_this_machine(state_dir, node_names, gpus, gpu_type)
-    asyncio.run(_run(Agent(AgentConfig(site, url, token, data_dir), runner)))
+        runner = _on_this_machine(state_dir, node_names, gpus, gpu_type, log_mib)
+    asyncio.run(_run(Agent(AgentConfig(site, url, token, data_dir, keep_days), runner)))
 
 
 def _refuse_other(options: Mapping[str, object], executor: str) -> None:
@@ -78,7 +83,7 @@ def _on_slurm(state_dir: Path, shared_dir: Path, partition: str, account: str) -
     return SlurmExecutor(state_dir, shared_dir, SlurmCommands(env, account), partition=partition)
 
 
-def _on_this_machine(state_dir: Path, node_names: str, gpus: int | None, gpu_type: str) -> Executor:
+def _on_this_machine(state_dir: Path, node_names: str, gpus: int | None, gpu_type: str, log_mib: int) -> Executor:
     import structlog
 
     from dure.executors.local import LocalExecutor
@@ -87,7 +92,7 @@ def _on_this_machine(state_dir: Path, node_names: str, gpus: int | None, gpu_typ
     nodes = find_nodes([name for name in node_names.split(",") if name], gpus, gpu_type)
     if not any(info.gpus for info in nodes.infos):
         structlog.get_logger(__name__).warning("no gpus", detail="none were found; --gpus N offers slots that stand for them")
-    return LocalExecutor(state_dir, nodes)
+    return LocalExecutor(state_dir, nodes, log_max_bytes=log_mib << 20)
 
 
 async def _run(agent: Agent) -> None:

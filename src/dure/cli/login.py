@@ -33,7 +33,7 @@ def login(url: str | None, no_browser: bool, is_json: bool) -> None:
         offer = dure.login_offer()
         if not offer.path:
             raise InputError("this service has no provider to sign in with: ask its operator for a token", field=where)
-        address = f"{where}{offer.path}?{urlencode({'challenge': challenge_of(verifier)})}"
+        address = f"{Settings(where).urls[0].rstrip('/')}{offer.path}?{urlencode({'challenge': challenge_of(verifier)})}"
         click.echo(f"Sign in here: {address}", err=True)
         if not no_browser and sys.stdout.isatty():
             webbrowser.open(address)

@@ -107,8 +107,11 @@ def _run(given: _Options, machine: tuple[int, str, str] | None, is_touring: bool
     configure_logging(level=logging.WARNING if is_touring else logging.INFO)
     click.echo("Getting ready (the first time this takes half a minute) …", err=True)
     warm()
+    port, is_everywhere = listener.getsockname()[1], given.host in ("0.0.0.0", "::")
+    url = f"http://{'127.0.0.1' if is_everywhere else given.host}:{port}"
+    told = f"http://{socket.getfqdn()}:{port}" if is_everywhere else url
     database = given.database or f"sqlite:///{folder / 'dure.db'}"
-    service = Service(Settings(database, folder, ttl_ms=given.ttl_s * 1000, oidc=oidc))
+    service = Service(Settings(database, folder, ttl_ms=given.ttl_s * 1000, oidc=oidc, url=told))
     service.store.open()
     is_new = service.store.document() is None
     if is_new:
@@ -116,8 +119,6 @@ def _run(given: _Options, machine: tuple[int, str, str] | None, is_touring: bool
             text = with_machine(text, machine[0], *_owner_and_type(text, source, machine[1], machine[2]))
         begin(service, text, source, given.policy)
     service.open()
-    host = "127.0.0.1" if given.host in ("0.0.0.0", "::") else given.host
-    url = f"http://{host}:{listener.getsockname()[1]}"
     agent_token = _greet(service, folder, url, is_new)
     tour = _tour(url, folder, is_once) if is_touring else None
     return asyncio.run(_serve(service, listener, url, folder if machine is not None else None, agent_token, tour))

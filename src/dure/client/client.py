@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
 
@@ -105,10 +105,13 @@ class _Calls:
 
         Parameters
         ----------
+        url : str
+            Several, of which one leads: parted by commas. What the one in use surely has not taken goes to the next.
         timeout_s : float
             For an answer, beyond what a call waits on purpose.
         retry_s : float
-            For so long an idempotent call is tried again when no connection comes about or the service is changing over.
+            For so long an idempotent call is tried again when no connection comes about or the service is changing over;
+            with several addresses any call that surely was not taken.
 
         Raises
         ------
@@ -117,18 +120,30 @@ class _Calls:
         """
         self.settings = Settings(url, token) if url else load_settings()
         self.timeout_s, self.retry_s = timeout_s, retry_s
-        self._options = _http_options(self.settings)
+        self._bases = [_base_of(address) for address in self.settings.urls or [self.settings.url]]
+        self._at = 0
+        self._options = _http_options(self._bases, self.settings.token)
 
-    def _request(self, call: Call[Any]) -> dict[str, Any]:
+    def _request(self, call: Call[Any], at: int) -> dict[str, Any]:
         return {
-            "method": call.method, "url": call.path, "params": dict(call.params), "content": call.content,
+            "method": call.method, "url": f"{self._bases[at]}{call.path}", "params": dict(call.params), "content": call.content,
             "headers": {"Content-Type": "application/json"} if call.content is not None else {},
             "timeout": httpx.Timeout(self.timeout_s + call.wait_s, connect=self.timeout_s),
         }  # fmt: skip
 
-    def _pauses(self, call: Call[Any]) -> Iterator[float]:
+    def _again(self, call: Call[Any], at: int, got: httpx.Response | httpx.RequestError, pauses: Iterator[float]) -> float | None:
+        """After how many seconds to try again, from then on with another address where there is one; None: not at all."""
+        if isinstance(got, httpx.Response) and got.status_code not in _BUSY:
+            return None
+        if self._at == at:
+            self._at = (at + 1) % len(self._bases)
+        if call.is_idempotent or (len(self._bases) > 1 and _is_surely_not_taken(got)):
+            return next(pauses, None)
+        return None
+
+    def _pauses(self) -> Iterator[float]:
         """Before each further try: a little less than the doubled pause, so that not all come back at one moment."""
-        left_s, pause_s = self.retry_s if call.is_idempotent else 0.0, RETRY_FIRST_S
+        left_s, pause_s = self.retry_s, RETRY_FIRST_S
         while left_s > 0:
             yield min(left_s, pause_s * random.uniform(0.5, 1.0))
             left_s, pause_s = left_s - pause_s, min(2 * pause_s, RETRY_LAST_S)
@@ -141,20 +156,31 @@ class _Calls:
         return UnreachableError(f"no answer from {self.settings.url}: {said}{doubt}")
 
 
-def _http_options(settings: Settings) -> dict[str, Any]:
-    """What httpx is told once: proxies and certificates of the environment hold, but not for this machine itself."""
+def _is_surely_not_taken(got: httpx.Response | httpx.RequestError) -> bool:
+    """Whether nothing was done: nobody was reached, or one that does not lead."""
+    if isinstance(got, httpx.Response):
+        return "Dure-Leader" in got.headers
+    return isinstance(got, httpx.ConnectError | httpx.ConnectTimeout)
+
+
+def _base_of(address: str) -> httpx.URL:
     try:
-        url = httpx.URL(settings.url.rstrip("/") + "/api/v1")
+        url = httpx.URL(address.rstrip("/") + "/api/v1")
     except httpx.InvalidURL as error:
-        raise InputError(f"{settings.url!r} is no address: {error}", field="DURE_URL") from None
+        raise InputError(f"{address!r} is no address: {error}", field="DURE_URL") from None
     if not url.host:
-        raise InputError(f"{settings.url!r} names no host", field="DURE_URL")
-    if not (settings.token.isascii() and settings.token.isprintable()):
+        raise InputError(f"{address!r} names no host", field="DURE_URL")
+    return url
+
+
+def _http_options(bases: Sequence[httpx.URL], token: str) -> dict[str, Any]:
+    """What httpx is told once: proxies and certificates of the environment hold, but not for this machine itself."""
+    if not (token.isascii() and token.isprintable()):
         raise InputError("has characters that no token has", field="DURE_TOKEN")
     headers = {"User-Agent": f"dure/{__version__}"}
-    headers |= {"Authorization": f"Bearer {settings.token}"} if settings.token else {}
+    headers |= {"Authorization": f"Bearer {token}"} if token else {}
     return {
-        "base_url": url, "headers": headers, "trust_env": url.host not in ("127.0.0.1", "::1", "localhost"),
+        "headers": headers, "trust_env": not all(url.host in ("127.0.0.1", "::1", "localhost") for url in bases),
         "limits": httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=IDLE_S),
     }  # fmt: skip
 
@@ -186,16 +212,17 @@ class Client(_Calls):
         UnreachableError
             No answer came.
         """
-        request, pauses = self._request(call), self._pauses(call)
+        pauses = self._pauses()
         while True:
+            at = self._at
             try:
-                response = self._http.request(**request)
+                response = self._http.request(**self._request(call, at))
             except httpx.RequestError as error:
-                pause_s = next(pauses, None)
+                pause_s = self._again(call, at, error, pauses)
                 if pause_s is None:
                     raise self._unreachable(call, error) from None
             else:
-                pause_s = next(pauses, None) if response.status_code in _BUSY else None
+                pause_s = self._again(call, at, response, pauses)
                 if pause_s is None:
                     return _read(call, response)
             time.sleep(pause_s)
@@ -236,16 +263,17 @@ class AsyncClient(_Calls):
 
     async def send(self, call: Call[T]) -> T:
         """Carry out a call; raises as `Client.send` does."""
-        request, pauses = self._request(call), self._pauses(call)
+        pauses = self._pauses()
         while True:
+            at = self._at
             try:
-                response = await self._http.request(**request)
+                response = await self._http.request(**self._request(call, at))
             except httpx.RequestError as error:
-                pause_s = next(pauses, None)
+                pause_s = self._again(call, at, error, pauses)
                 if pause_s is None:
                     raise self._unreachable(call, error) from None
             else:
-                pause_s = next(pauses, None) if response.status_code in _BUSY else None
+                pause_s = self._again(call, at, response, pauses)
                 if pause_s is None:
                     return _read(call, response)
             await asyncio.sleep(pause_s)

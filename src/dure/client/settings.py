@@ -12,10 +12,25 @@ from dure.model.errors import InputError
 
 @dataclass(frozen=True)
 class Settings:
-    """Address of the service and the caller's token (empty: none)."""
+    """Address of the service and the caller's token (empty: none).
+
+    Attributes
+    ----------
+    url : str
+        Several, of which one leads: parted by commas.
+    """
 
     url: str
     token: str = ""
+
+    @property
+    def urls(self) -> list[str]:
+        """The addresses."""
+        return [part.strip() for part in self.url.split(",") if part.strip()]
+
+    def is_same_place(self, other: Settings) -> bool:
+        """Whether both name the same addresses."""
+        return [url.rstrip("/") for url in self.urls] == [url.rstrip("/") for url in other.urls]
 
 
 def settings_path() -> Path:
@@ -35,13 +50,15 @@ def load_settings() -> Settings:
     url, token = os.environ.get("DURE_URL", ""), os.environ.get("DURE_TOKEN", "")
     if not url or not token:
         kept = kept_settings()
-        if kept and (not url or url.rstrip("/") == kept.url.rstrip("/")):
+        if kept and (not url or Settings(url).is_same_place(kept)):
             url, token = kept.url, token or kept.token
     if not url:
         raise InputError(f"no service is named: set DURE_URL, or start one with `dure up`; {settings_path()} is absent")
-    if not url.startswith(("http://", "https://")):
-        raise InputError(f"must start with http:// or https://, not {url!r}", field="DURE_URL")
-    return Settings(url, token)
+    found = Settings(url, token)
+    for address in found.urls or [url]:
+        if not address.startswith(("http://", "https://")):
+            raise InputError(f"must start with http:// or https://, not {address!r}", field="DURE_URL")
+    return found
 
 
 def kept_settings() -> Settings | None:

@@ -22,12 +22,13 @@ OUTCOMES: dict[str, str] = {
 ATTEMPTS: dict[str, str] = {
     "leased": N_("leased"), "running": N_("running"), "vacating": N_("saving and leaving"), "stopping": N_("stopping"),
     "exited": N_("exited"), "vacated": N_("left for another job"), "lost": N_("lost"),
+    "failed": N_("failed"), "refused": N_("not started"),
 }  # fmt: skip
 
 #: What a job's timeline tells.
 HAPPENED: dict[str, str] = {
     "submitted": N_("submitted"), "leased": N_("GPUs leased"), "started": N_("started"), "ended": N_("ended"),
-    **{state: ATTEMPTS[state] for state in ("running", "vacating", "stopping", "exited", "vacated", "lost")},
+    **{state: ATTEMPTS[state] for state in ("running", "vacating", "stopping", "exited", "vacated", "lost", "failed", "refused")},
 }  # fmt: skip
 
 NODE_STATES: dict[str, str] = {
@@ -50,7 +51,7 @@ REASONS: dict[str, str] = {
     Reason.GPUS_BUSY: N_("GPUs busy"), Reason.FRAGMENTED: N_("free GPUs lie apart"),
     Reason.CPU_OR_MEMORY: N_("processors or memory short"), Reason.POWER_CAP: N_("power cap"),
     "dependency": N_("waits for other jobs"), "array_limit": N_("array's limit reached"),
-    "begin_time": N_("its moment has not come"),
+    "begin_time": N_("its moment has not come"), "refused": N_("its start was refused"),
 }  # fmt: skip
 
 #: The same at length, of the facts that a reason rests on.
@@ -71,6 +72,7 @@ SENTENCES: dict[str, str] = {
     "dependency": N_("It waits for other jobs."),
     "array_limit": N_("As many jobs of its array run as may."),
     "begin_time": N_("The moment at which it may begin has not come."),
+    "refused": N_("Its start was refused; it is tried again soon."),
 }  # fmt: skip
 
 CHANGES: dict[str, str] = {

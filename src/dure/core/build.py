@@ -92,6 +92,7 @@ def _pool_table(fleet: Fleet, terms: Terms, policy: Policy, pool: NDArray[Any]) 
         rec["node0"], rec["node1"] = at[0], at[-1] + 1
         rec["rack0"], rec["rack1"] = mine["rack"].min(), mine["rack"].max() + 1
         rec["block0"], rec["block1"] = mine["block"].min(), mine["block"].max() + 1
+        rec["rack_nodes"] = np.bincount(mine["rack"] - mine["rack"].min()).max()
         rec["block_nodes"] = np.bincount(mine["block"] - mine["block"].min()).max()
         rec["per_node"] = mine["num_gpus"].max()
         rec["is_plain"] = int((mine["num_gpus"] == rec["per_node"]).all())
@@ -120,6 +121,7 @@ def build_state(fleet: Fleet, terms: Terms | None, trace: Trace, policy: Policy)
 
     g = np.zeros(1, k.G)
     policy.fill(g[0])
+    g["next_rerank_ms"] = policy.rerank_ms
     # A claim is late only beyond the time that its victims need to write their checkpoints.
     g["breach_slack_ms"] = policy.save_ms
     g["free_seg"] = -1
@@ -127,7 +129,7 @@ def build_state(fleet: Fleet, terms: Terms | None, trace: Trace, policy: Policy)
 
     pool = np.zeros(num_pools, k.POOL)
     _pool_table(fleet, terms, policy, pool)
-    pool["hold"] = pool["gain"] = -1
+    pool["hold"] = pool["hold_last"] = pool["gain"] = -1
     pool["home"] = [p.home for p in terms.pools]
 
     guarantee = terms.guarantee_gpus * 1000 if policy.is_shares else np.zeros((num_members, num_pools), np.int64)
@@ -174,7 +176,7 @@ def build_state(fleet: Fleet, terms: Terms | None, trace: Trace, policy: Policy)
     node["cpu_free"] = node["cpu_all"] = nodes["cpu_milli"]
     node["mem_free"] = node["mem_all"] = nodes["mem_mib"]
     node["net_free"] = node["net_all"] = np.where(nodes["net_mbps"] > 0, nodes["net_mbps"], 1 << 40)
-    node["seg"] = node["hold"] = node["hold_next"] = -1
+    node["seg"] = node["hold"] = node["hold_next"] = node["reserved_for"] = -1
     node["state"] = np.where(nodes["online_ms"] > 0, k.OFFLINE, k.UP)
 
     rack = _domains(nodes, "rack", None)
@@ -200,12 +202,15 @@ def build_state(fleet: Fleet, terms: Terms | None, trace: Trace, policy: Policy)
         "g": g, "job": np.zeros(0, k.JOB), "cls": np.zeros(0, k.CLS), "cls_pool": np.zeros(0, np.int64),
         "need": np.zeros((0, num_pools), np.int8), "came": np.zeros(0, np.int64), "member": member,
         "order": np.arange(num_members, dtype=np.int64), "pool": pool,
-        "guar": np.concatenate([*guar, np.zeros(1, np.int64)]).astype(np.int64), "mp": mp, "ag": ag,
+        "guar": np.concatenate([*guar, np.zeros(1, np.int64)]).astype(np.int64), "mp": mp,
+        "first_fit": np.full((num_members, num_pools, k.ROOM_CLASSES), -1, np.int64), "ag": ag,
         "ag_pool": np.concatenate([*pools_of, np.zeros(1, np.int64)]).astype(np.int64), "node": node,
         "gfree": np.zeros((num_nodes, k.GPUS_MAX), np.int16), "seg": np.zeros(0, k.SEG), "rack": rack, "block": block,
-        "bits": make_bits(k.NUM_ROWS, num_nodes), "rack_bits": make_bits(k.RACK_ROWS, len(rack)), "hold": hold,
+        "bits": make_bits(k.NUM_ROWS, num_nodes), "rack_bits": make_bits(k.RACK_ROWS, len(rack)),
+        "block_bits": make_bits(k.BLOCK_ROWS, len(block)), "hold": hold,
         "dec": np.zeros(max(1 << 16, 2 * fleet.num_gpus + 2 * num_nodes), k.DECISION),
-        "hist": np.zeros((1, k.NUM_BUCKETS + 1), np.int32), "site": site, "project": np.zeros(0, k.PROJECT),
+        "hist": np.zeros((1, k.NEWEST + 1), np.int32), "waits": np.zeros((num_members, k.NUM_WAITS), np.int32),
+        "site": site, "project": np.zeros(0, k.PROJECT),
         "speed": speed, "pick": np.zeros((num_nodes + 2, 2), np.int64), "dirty": np.zeros(num_pools + 1, np.int64),
         "ready": np.zeros(num_nodes + 2, np.int64), "cost": np.zeros(num_nodes, np.int64),
         "lend": np.zeros((num_members, num_members, 3), np.int64), "shape": np.zeros(0, k.SHAPE),

@@ -110,6 +110,8 @@ class Explanation:
         Moment from the run's start at which its held nodes are to be free; -1: none are held.
     pools : tuple of PoolReason
         One for each pool that the job may use, in its order of preference.
+    nearest : PoolReason or None
+        Of these, where it is nearest to a start.
     """
 
     job: int
@@ -119,6 +121,7 @@ class Explanation:
     promised_ms: int
     pools: tuple[PoolReason, ...]
     sooner: tuple[Change, ...]
+    nearest: PoolReason | None = None
 
 
 class Explainer:
@@ -162,15 +165,15 @@ class Explainer:
         if c not in self._sooner_of_class:
             self._sooner_of_class[c] = tuple(self._sooner(c))
         sooner = self._sooner_of_class[c]
-        nearest = min(pools, key=lambda found: NEARNESS.index(found.reason))
+        nearest = self._nearest(c)
         first = int(s.cls[c]["root"])
         if first != job:
             before = f"job {self._called(first)} of the same shape stands before it"
             message = f"{before}; that one waits because {nearest.message}"
-            return Explanation(job, Reason.BEHIND, RULE[Reason.BEHIND], message, -1, pools, sooner)
+            return Explanation(job, Reason.BEHIND, RULE[Reason.BEHIND], message, -1, pools, sooner, nearest)
         where = nearest.pool if len(pools) == 1 else f"{nearest.pool}, nearest of {len(pools)}"
         message = f"{nearest.message} (pool {where})"
-        return Explanation(job, nearest.reason, RULE[nearest.reason], message, -1, pools, sooner)
+        return Explanation(job, nearest.reason, RULE[nearest.reason], message, -1, pools, sooner, nearest)
 
     def reason(self, job: int) -> Reason:
         """The reason alone, which costs a part of what `explain` does.
@@ -187,7 +190,16 @@ class Explainer:
             return self.explain(job).reason
         if int(s.cls[c]["root"]) != job:
             return Reason.BEHIND
-        return min((found.reason for found in self._reasons(c)), key=NEARNESS.index)
+        return self._nearest(c).reason
+
+    def _nearest(self, c: int) -> PoolReason:
+        """Where jobs of a class are nearest to a start; a pool of which no node is up is farther than any other."""
+        pools = zip(map(int, self._pools_of(c)), self._reasons(c), strict=True)
+        return min(pools, key=lambda pair: (not self._is_online(pair[0]), NEARNESS.index(pair[1].reason)))[1]
+
+    def _is_online(self, p: int) -> bool:
+        pool = self._state.pool[p]
+        return bool((self._state.node["state"][int(pool["node0"]) : int(pool["node1"])] == k.UP).any())
 
     def _reasons(self, c: int) -> tuple[PoolReason, ...]:
         """Of each pool that jobs of a class may use."""
@@ -212,7 +224,7 @@ class Explainer:
             message = f"{message}, nodes held for it: {facts['nodes']}"
         p = int(s.hold[h]["pool"]) if h >= 0 else int(self._pools_of(int(s.job[job]["cls"]))[0])
         pools = (PoolReason(self._built.terms.pools[p].name, Reason.RESERVED, message, facts),)
-        return Explanation(job, Reason.RESERVED, RULE[Reason.RESERVED], message, begin, pools, ())
+        return Explanation(job, Reason.RESERVED, RULE[Reason.RESERVED], message, begin, pools, (), pools[0])
 
     def _held(self, job: int, h: int) -> Explanation:
         s = self._state
@@ -230,7 +242,7 @@ class Explainer:
             found = PoolReason(name, reason, f"the nodes held for it are free, but {message}", {**facts, **drawn})
             rule = RULE[reason]
         return Explanation(
-            job, found.reason, rule, f"{found.message} (pool {name})", facts["promised_ms"], (found,), ()
+            job, found.reason, rule, f"{found.message} (pool {name})", facts["promised_ms"], (found,), (), found
         )
 
     def _pick_held(self, hold: Any) -> int:

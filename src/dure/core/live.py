@@ -9,8 +9,11 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import assert_never
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import Any, assert_never
+
+from numpy.typing import NDArray
 
 from dure.core import step as core
 from dure.core.step import Core, DecisionKind
@@ -46,6 +49,11 @@ from dure.policy.kernels import layout as k
 
 PENDING, ADMITTED, COMPLETING, ENDED = "PENDING", "ADMITTED", "COMPLETING", "ENDED"
 _TOPOLOGY = {"any": 0, "node": 1, "rack": 2, "block": 3, "cluster": 4}
+#: A job whose start was refused waits so long before it is tried again, ms: doubled with each refusal, up to the last.
+REFUSED_FIRST_MS, REFUSED_LAST_MS = 1_000, 300_000
+#: A node that has refused so many jobs, one after another, takes no new work for so long, ms: doubled each time that
+#: it goes on refusing, up to the last. What runs there goes on.
+NODE_REFUSALS_MAX, NODE_OUT_FIRST_MS, NODE_OUT_LAST_MS = 3, 60_000, 3_600_000
 #: Timers, in the order in which they are taken at one moment.
 _RANK, _DUE, _TERMS, _RELEASE, _LIMIT, _BEGIN = range(6)
 
@@ -68,6 +76,8 @@ class LiveJob:
         Attempts that failed by themselves.
     banked_ms : (run, borrowed)
         What the policy had counted when the attempt began.
+    refusals, refused_why, retry_ms : int, str, int
+        Attempts, one after another, that an agent did not start; why the last; when it is tried again, from the start.
     """
 
     request: JobRequest
@@ -81,6 +91,18 @@ class LiveJob:
     is_cancelled: bool = False
     banked_ms: tuple[int, int] = (0, 0)
     promised_ms: int = -1
+    refusals: int = 0
+    refused_why: str = ""
+    retry_ms: int = -1
+
+
+@dataclass
+class Refusing:
+    """A node that refuses: which jobs since it last ran one, until when it is left alone, and how often it was."""
+
+    jobs: set[str] = field(default_factory=set)
+    until_ms: int = -1
+    times: int = 0
 
 
 class Alliance:
@@ -111,11 +133,38 @@ class Alliance:
         self._array_run: dict[str, int] = defaultdict(int)
         self._timers: list[tuple[int, int, int, int]] = []
         self._begins: list[str] = []
+        self._refusing: dict[int, Refusing] = {}
         self._fence = 0
         for a in terms.agreements:
             for at in (a.start_ms, a.end_ms):
                 if 0 < at < k.NEVER_MS:
                     heapq.heappush(self._timers, (at, _TERMS, 0, 0))
+
+    def kept(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """All that it holds at rest, for `core.snapshot`: what JSON can say, and the policy's arrays themselves."""
+        register, arrays = self._core.built.register.kept()
+        registers = {
+            "register": register, "jobs": [_job_as_list(job) for job in self.jobs.values()], "by_row": self._by_row,
+            "children": self._children, "arrays": self._arrays, "array_run": self._array_run,
+            "array_wait": {name: list(waiting) for name, waiting in self._array_wait.items()},
+            "timers": self._timers, "begins": self._begins, "fence": self._fence,
+            "refusing": [[node, sorted(r.jobs), r.until_ms, r.times] for node, r in self._refusing.items()],
+        }  # fmt: skip
+        return registers, arrays
+
+    def put_back(self, registers: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+        """The inverse of `kept`, on an alliance to which nothing has happened yet."""
+        self._core.built.register.put_back(registers["register"], arrays)
+        jobs = [_job_from_list(values) for values in registers["jobs"]]
+        self.jobs = {job.request.job_id: job for job in jobs}
+        self._by_row = registers["by_row"]
+        self._children = defaultdict(list, registers["children"])
+        self._arrays = defaultdict(list, registers["arrays"])
+        self._array_run = defaultdict(int, registers["array_run"])
+        self._array_wait = defaultdict(deque, {name: deque(jobs) for name, jobs in registers["array_wait"].items()})
+        self._timers = [tuple(timer) for timer in registers["timers"]]
+        self._begins, self._fence = registers["begins"], registers["fence"]
+        self._refusing = {node: Refusing(set(jobs), until, times) for node, jobs, until, times in registers["refusing"]}
 
     @property
     def policy_core(self) -> Core:
@@ -156,6 +205,11 @@ class Alliance:
         if name in self.jobs:
             return [name]
         return list(self._arrays.get(name, ()))
+
+    def is_left_alone(self, node: str, at_ms: int) -> bool:
+        """Whether a node gets no new work at a moment, epoch ms, because it refused what was to start there."""
+        found = self._refusing.get(self.node_index(node))
+        return found is not None and at_ms - self.start_ms < found.until_ms
 
     def next_due_ms(self) -> int | None:
         """Epoch ms at which the next timer is due, if nothing else happens; None: there is none."""
@@ -218,12 +272,16 @@ class Alliance:
                 self._cancel(job_id)
             case Exited(job_id, attempt, exit_code):
                 self._exited(job_id, attempt, exit_code)
-            case LeaseLost(job_id, attempt):
+            case LeaseLost(job_id, attempt, refused):
                 job = self.jobs[job_id]
                 if job.attempt == attempt and job.state in (ADMITTED, COMPLETING):
-                    self._over(job_id, "lost")
+                    if refused:
+                        self._refused(job, refused)
+                    else:
+                        self._over(job_id, "lost")
             case NodeUp(name):
-                self._tell(core.NodeUp(self._node[name]))
+                if not self.is_left_alone(name, self._now + self.start_ms):
+                    self._tell(core.NodeUp(self._node[name]))
             case NodeDown(name, is_failure):
                 self._node_down(self._node[name], is_failure)
             case NodeSilent(name):
@@ -320,10 +378,40 @@ class Alliance:
             self._tell(core.Cancelled(job.row))
         self._end(job_id, "cancelled")
 
+    def _refused(self, job: LiveJob, why: str) -> None:
+        """An agent did not start it: it leaves the queue for a while, and so does a node that refuses one after another."""
+        job_id, nodes = job.request.job_id, [node for node, _, _ in self._core.leases(job.row)]
+        if job.is_cancelled:
+            self._finish(job_id, "cancelled", "refused")
+            return
+        self._over(job_id, "refused")
+        self._tell(core.Cancelled(job.row))
+        job.row = -1
+        pause = min(REFUSED_FIRST_MS << min(job.refusals, 20), REFUSED_LAST_MS)
+        job.refusals, job.refused_why, job.retry_ms = job.refusals + 1, why, self._now + pause
+        heapq.heappush(self._timers, (job.retry_ms, _BEGIN, len(self._begins), 0))
+        self._begins.append(job_id)
+        # Of a gang's nodes it is not known which one refused.
+        if len(nodes) == 1:
+            self._blame(nodes[0], job_id)
+
+    def _blame(self, node: int, job_id: str) -> None:
+        found = self._refusing.setdefault(node, Refusing())
+        found.jobs.add(job_id)
+        if self._now < found.until_ms or len(found.jobs) < (NODE_REFUSALS_MAX if not found.times else 1):
+            return
+        pause = min(NODE_OUT_FIRST_MS << min(found.times, 20), NODE_OUT_LAST_MS)
+        found.until_ms, found.times = self._now + pause, found.times + 1
+        self._tell(core.NodeSilent(node))
+        self._effects.append(Quarantined(self._names[node], found.until_ms + self.start_ms))
+
     def _exited(self, job_id: str, attempt: int, exit_code: int) -> None:
         job = self.jobs[job_id]
         if job.attempt != attempt or job.state not in (ADMITTED, COMPLETING):
             return
+        job.refusals, job.refused_why, job.retry_ms = 0, "", -1
+        for node, _, _ in self._core.leases(job.row):
+            self._trust(node)
         ran = self._now - job.started_ms
         is_revoked = int(self._core.state.job[job.row]["state"]) == k.REVOKING
         if job.is_cancelled:
@@ -340,10 +428,16 @@ class Alliance:
         else:
             self._finish(job_id, "failed")
 
-    def _finish(self, job_id: str, outcome: str) -> None:
+    def _trust(self, node: int) -> None:
+        """What was started on a node has run: earlier refusals count no more, once it is not left alone."""
+        found = self._refusing.get(node)
+        if found is not None and self._now >= found.until_ms:
+            del self._refusing[node]
+
+    def _finish(self, job_id: str, outcome: str, cause: str = "exited") -> None:
         """An attempt's end is its job's."""
         job = self.jobs[job_id]
-        self._release(job, "exited")
+        self._release(job, cause)
         self._tell(core.Ended(job.row))
         self._end(job_id, outcome)
 
@@ -470,7 +564,7 @@ class Alliance:
         job = self.jobs[job_id]
         built = self._core.built
         rec, pool = built.state.job[row], built.state.pool[p]
-        job.attempt = int(rec["attempt"]) + 1
+        job.attempt += 1
         job.started_ms = self._now
         job.banked_ms = (int(rec["run_ms"]), int(rec["borrowed_ms"]))
         self._fence += 1
@@ -502,6 +596,26 @@ class Alliance:
         at = self._core.next_rank_ms(row)
         if at < k.NEVER_MS:
             heapq.heappush(self._timers, (at, _RANK, row, int(self._core.state.job[row]["version"])))
+
+
+_REQUEST = attrgetter(*(f.name for f in fields(JobRequest)))
+_JOB = attrgetter(*(f.name for f in fields(LiveJob) if f.name != "request"))
+
+
+def _job_as_list(job: LiveJob) -> list[Any]:
+    """A job's fields in order, its request's first."""
+    return [_REQUEST(job.request), [sorted(v) if isinstance(v, set) else v for v in _JOB(job)]]
+
+
+def _job_from_list(values: Sequence[Any]) -> LiveJob:
+    asked: list[Any] = [tuple(map(_as_tuple, value)) if isinstance(value, list) else value for value in values[0]]
+    job = LiveJob(JobRequest(*asked), *values[1])
+    job.unmet, job.banked_ms = set(job.unmet), (job.banked_ms[0], job.banked_ms[1])
+    return job
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _names_of(fleet: Fleet) -> list[str]:

@@ -29,9 +29,11 @@ _CLASS_KEYS = (
     "net_mbps", "type_mask", "site_mask", "priority", "topology", "profile",
 )  # fmt: skip
 _JOB_NONE = (
-    "first_start_ms", "claim_ms", "claim_from_ms", "end_ms", "promise_ms", "seg", "hold", "pool", "child", "sibling",
-    "over_prev", "over_next", "cause",
+    "first_start_ms", "claim_ms", "claim_from_ms", "end_ms", "seg", "hold", "pool", "child", "sibling",
+    "over_prev", "over_next", "cause", "like_next", "rank_claim_ms",
 )  # fmt: skip
+#: Tables that grow with what comes; all others are as large as the fleet and the terms make them.
+GROWING = frozenset({"job", "cls", "cls_pool", "need", "came", "shape", "score", "hist", "project", "seg"})
 #: User of jobs of which no user is known.
 NOBODY = "default"
 #: Any GPU type, as a mask that is exact as a float too.
@@ -83,17 +85,45 @@ class Register:
         for name in _JOB_NONE:
             job[name] = -1
         self._histories(trace, job)
+        job["like_prev"] = k.NOT_CHAINED
         self._segments(jobs)
         self._arrays["g"]["num_jobs"] = self._len["job"]
         self.state = State(**self._arrays)
         return first
 
-    def __getstate__(self) -> dict[str, Any]:
-        """All but the state, which is a table of addresses."""
-        return {name: value for name, value in self.__dict__.items() if name != "state"}
+    def kept(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """All that it holds, for `core.snapshot`: what JSON can say, and the arrays themselves."""
+        registers = {
+            "class": [[key.hex(), row] for key, row in self._class.items()],
+            "shape": [[key.hex(), row] for key, row in self._shape.items()],
+            "history": list(self._history.items()),
+            "who": [[of, name, row] for (of, name), row in self._who.items()],
+            "project": self._project, "len": self._len, "num_small": self._num_small,
+        }  # fmt: skip
+        return registers, self._arrays
 
-    def __setstate__(self, values: dict[str, Any]) -> None:
-        self.__dict__.update(values)
+    def put_back(self, registers: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+        """The inverse of `kept`. Arrays that do not grow are filled where they lie, as others know them there.
+
+        Raises
+        ------
+        ValueError
+            One that does not grow has another size.
+        """
+        for name, array in arrays.items():
+            mine = self._arrays[name]
+            if name in GROWING and mine.shape[1:] == array.shape[1:]:
+                mine = self._arrays[name] = np.zeros(array.shape, array.dtype)
+            if mine.shape != array.shape:
+                raise ValueError(f"table {name!r} has size {array.shape}, not {mine.shape}")
+            # Byte by byte: what lies between fields is kept too.
+            mine.reshape(-1).view(np.uint8)[...] = array.reshape(-1).view(np.uint8)
+        self._class = {bytes.fromhex(key): row for key, row in registers["class"]}
+        self._shape = {bytes.fromhex(key): row for key, row in registers["shape"]}
+        self._history = dict(registers["history"])
+        self._who = {(of, name): row for of, name, row in registers["who"]}
+        self._project, self._len = registers["project"], registers["len"]
+        self._num_small = registers["num_small"]
         self.state = State(**self._arrays)
 
     def num_pools_for(self, trace: Trace) -> NDArray[Any]:

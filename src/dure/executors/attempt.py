@@ -84,6 +84,11 @@ class Attempt:
         ]
 
     @property
+    def mark(self) -> str:
+        """What tells its processes from all others of this machine (`process.LEASE_MARK`)."""
+        return str(self.folder)
+
+    @property
     def is_over(self) -> bool:
         """Whether it has been reported for good."""
         return self.state in (RunState.EXITED, RunState.LOST)

@@ -66,7 +66,7 @@ class CgroupRoot:
             It cannot be made.
         """
         made = Cgroup(self.path / name)
-        made.path.mkdir(parents=True, exist_ok=True)
+        made.path.mkdir(exist_ok=True)
         if mem_mib and "memory" in self.limits:
             (made.path / "memory.max").write_text(str(mem_mib << 20))
             # Of a gang that has lost one process to the limit the rest is of no use.

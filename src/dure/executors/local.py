@@ -178,7 +178,7 @@ class LocalExecutor:
         for task in attempt.tasks:
             env = rank_env(
                 launch, task.place, len(attempt.tasks), attempt.visible[task.place.node], attempt.master_port
-            )
+            ) | {process.LEASE_MARK: attempt.mark}
             try:
                 started = shim.spawn(
                     task.rank_file, task.log_file, launch.argv, env,
@@ -315,7 +315,7 @@ class LocalExecutor:
         if attempt.cgroup is not None:
             attempt.cgroup.kill()
         else:
-            await self._sweeper.sweep(attempt.launch.lease_id, shells)
+            await self._sweeper.sweep(attempt.mark, shells)
         for task in attempt.running:
             if task.pidfd >= 0:
                 with contextlib.suppress(ProcessLookupError):
@@ -326,7 +326,7 @@ class LocalExecutor:
         if attempt.cgroup is not None:
             await _empty(attempt.cgroup)
         if attempt.cgroup is None or any(task.exit_code is None for task in attempt.tasks):
-            await self._sweeper.sweep(attempt.launch.lease_id)
+            await self._sweeper.sweep(attempt.mark)
         for task in attempt.tasks:
             await self._finish_log(task)
         attempt.gpu_energy_mj = self._energy_used(attempt)

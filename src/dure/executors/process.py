@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Every process of an attempt inherits this variable, wherever it has gone to.
-LEASE_MARK = "DURE_LEASE_ID"
+#: Every process of an attempt inherits this variable, wherever it has gone to: the attempt's own folder, because another
+#: agent of this machine may well have a lease of the same name.
+LEASE_MARK = "DURE_LEASE_MARK"
 _TICK_MS = 1000 // os.sysconf("SC_CLK_TCK")
 
 
@@ -71,8 +72,8 @@ def open_pidfd(who: Identity) -> int | None:
     return None
 
 
-def lease_of(pid: int) -> str | None:
-    """The lease that a process was started for; None: none, or not ours to see."""
+def mark_of(pid: int) -> str | None:
+    """The mark of the attempt that a process was started for; None: none, or not ours to see."""
     try:
         environ = b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
@@ -90,20 +91,20 @@ def _session_of(pid: int) -> int:
         return 0
 
 
-def members(leases: Collection[str], sessions: Collection[int] = ()) -> Iterator[int]:
-    """Pids of all processes of some leases or sessions: also those that left their group, session and parent."""
+def members(marks: Collection[str], sessions: Collection[int] = ()) -> Iterator[int]:
+    """Pids of all processes of some attempts or sessions: also those that left their group, session and parent."""
     for name in os.listdir("/proc"):  # noqa: PTH208 - a Path for each of thousands of processes is slow
         if not name.isdigit():
             continue
         pid = int(name)
-        if (sessions and _session_of(pid) in sessions) or lease_of(pid) in leases:
+        if (sessions and _session_of(pid) in sessions) or mark_of(pid) in marks:
             yield pid
 
 
-def kill_members(leases: Collection[str], sessions: Collection[int] = (), spared: Collection[int] = ()) -> int:
+def kill_members(marks: Collection[str], sessions: Collection[int] = (), spared: Collection[int] = ()) -> int:
     """SIGKILL to every process of them but the spared; how many there were."""
     num_killed = 0
-    for pid in members(leases, sessions):
+    for pid in members(marks, sessions):
         if pid in spared or pid == os.getpid():
             continue
         try:

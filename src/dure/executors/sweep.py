@@ -20,10 +20,10 @@ class Sweeper:
         self._waiting: dict[str, tuple[asyncio.Future[None], frozenset[int]]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    async def sweep(self, lease_id: str, shells: Collection[int] = ()) -> None:
+    async def sweep(self, mark: str, shells: Collection[int] = ()) -> None:
         """Return when no process of an attempt is left but its shells (or none of them heeds SIGKILL)."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[lease_id] = done, frozenset(shells)
+        self._waiting[mark] = done, frozenset(shells)
         if self._task is None:
             self._task = asyncio.create_task(self._sweep_all())
         await done

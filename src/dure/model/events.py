@@ -104,10 +104,17 @@ class Exited:
 
 @dataclass(frozen=True)
 class LeaseLost:
-    """An attempt will never report again: its agent has lost it, or its time to live has passed."""
+    """An attempt will never report again: its agent has lost it, or its time to live has passed.
+
+    Attributes
+    ----------
+    refused : str
+        Why its agent did not start it at all (a full disk); empty: it may have run.
+    """
 
     job_id: str
     attempt: int
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -238,7 +245,10 @@ class Changed:
 
 @dataclass(frozen=True)
 class Released:
-    """A lease is over: so long it ran, so much of that beyond the member's share; ``cause``: exited, vacated, lost."""
+    """A lease is over: so long it ran, so much of that beyond the member's share.
+
+    ``cause``: exited, vacated, failed, lost, refused.
+    """
 
     job_id: str
     attempt: int
@@ -249,7 +259,7 @@ class Released:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A node that kept failing stays out until ``until_ms``."""
+    """A node that kept failing, or refusing what was to start there, stays out until ``until_ms``."""
 
     node: str
     until_ms: int

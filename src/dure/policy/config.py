@@ -28,7 +28,9 @@ class Policy:
     is_preemptive : bool
         A member's later-ranked jobs may be stopped for an earlier one.
     rank_step_ms : int
-        Default order: time for each doubling of the GPU-time that a job is expected to want and has had.
+        Default order: step of rank for each doubling of the GPU-time that a job is expected to want still.
+    rerank_ms : int
+        Default order: how often the ranks of all jobs are worked out anew.
     margin_ms, min_run_ms, preempt_node_ms : int
         Rank preemption: least difference of rank, least run of a victim, least time between two tries for each node of
         the pool.
@@ -61,7 +63,8 @@ class Policy:
     holds_max: int = 1
     is_preemptive: bool = True
     rank_step_ms: int = 3000 * HOUR_MS
-    margin_ms: int = 6000 * HOUR_MS
+    rerank_ms: int = HOUR_MS
+    margin_ms: int = 4000 * HOUR_MS
     min_run_ms: int = 0
     preempt_node_ms: int = 50
     hold_after_ms: int = 90 * DAY_MS

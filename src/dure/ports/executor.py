@@ -92,7 +92,10 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True)
 class Run:
-    """An attempt that the executor knows. ``exit_code`` is set once it has EXITED (128 + n: signal n)."""
+    """An attempt that the executor knows. ``exit_code`` is set once it has EXITED (128 + n: signal n).
+
+    ``refused``: why it was not started at all, of one that is LOST; empty: it may have run.
+    """
 
     lease_id: str
     fence: int
@@ -101,6 +104,7 @@ class Run:
     started_ms: int = -1
     ended_ms: int = -1
     gpu_energy_mj: int = -1
+    refused: str = ""
 
 
 class Executor(Protocol):

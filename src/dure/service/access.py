@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from dure.service.app import Service
-from dure.service.errors import Problem, forbidden
+from dure.service.errors import Problem, following, forbidden
 from dure.service.identity import Principal, hash_of, principal_of
 from dure.service.writer import Command
 
@@ -67,4 +67,4 @@ def need(who: Principal, *roles: str) -> None:
 def need_state(service: Service) -> None:
     """Raise 503 while this service has no live state (it follows, or is starting)."""
     if not service.writer.is_leading:
-        raise Problem(503, "Service unavailable", "this service does not lead; ask again", headers={"Retry-After": "1"})
+        raise following(service.writer.leader)

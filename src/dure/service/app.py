@@ -22,6 +22,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
 from dure import __version__
+from dure.ports.event_log import LogConflictError, LogUnwritableError
 from dure.service.commands import expire_silent
 from dure.service.errors import MEDIA_TYPE, Problem, internal, problem_response, unavailable
 from dure.service.front import Front
@@ -50,6 +51,8 @@ class Settings:
         SQLAlchemy's URL.
     data_dir : Path
         Jobs' logs are kept here.
+    url : str
+        Where others reach this service; empty: not known.
     silent_ms, ttl_ms, margin_ms : int
         An agent not heard for so long gets no new work; its leases live so long without contact; and so much longer
         before they are given up.
@@ -63,6 +66,7 @@ class Settings:
     ttl_ms: int = 3_600_000
     margin_ms: int = 60_000
     oidc: OidcConfig | None = None
+    url: str = ""
 
 
 class Service:
@@ -85,8 +89,7 @@ class Service:
     def open(self) -> None:
         """Open the store; lead it, or wait in the background until the leader is gone."""
         self.store.open()
-        if self.store.lead():
-            self.writer.start()
+        self._take_lead()
         self._thread = threading.Thread(target=self._watch, name="dure-watch", daemon=True)
         self._thread.start()
 
@@ -133,14 +136,25 @@ class Service:
             except Exception as error:
                 structlog.get_logger("dure").error("watch failed", error=str(error))
 
+    def _take_lead(self) -> bool:
+        """Begin to lead, where nobody else does; otherwise remember who does."""
+        if not self.store.lead():
+            self.writer.leader = self.store.leader()
+            return False
+        self.writer.start()
+        try:
+            self.store.note_leader(self.settings.url)
+        except (LogConflictError, LogUnwritableError) as error:
+            structlog.get_logger("dure").warning("others are not told who leads", error=str(error))
+        return True
+
     def _look(self) -> None:
         settings, writer = self.settings, self.writer
         if not writer.is_leading:
             writer.stop()
-            if self.store.lead():
-                writer.start()
+            if self._take_lead():
                 structlog.get_logger("dure").info("leading")
-        elif not self.store.lead():
+        elif not self.store.still_leads():
             structlog.get_logger("dure").error("the lead is lost")
             writer.stop()
         else:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dure.core.snapshot import SnapshotError, expand, pack
 from dure.model.errors import DureError
 from dure.model.events import stimulus_from_json, to_json
 from dure.service.writer import alliance_of
@@ -45,23 +47,58 @@ def audit(store: Store) -> AuditResult:
     DureError
         The log has not begun.
     """
-    document = store.document()
-    if document is None:
-        raise DureError("the log has not begun: there is nothing to prove")
-    result = AuditResult()
-    alliance = alliance_of(document)
-    first = hashlib.sha256(canonical(document).encode()).hexdigest()
-    for row, seq, wrong in check_chain(store.entries(), first):
+    return Auditor(store).go_on(store)
+
+
+class Auditor:
+    """Proves a log from its beginning, and later what was added to it since.
+
+    Raises
+    ------
+    DureError
+        The log has not begun.
+    """
+
+    def __init__(self, store: Store) -> None:
+        document = store.document()
+        if document is None:
+            raise DureError("the log has not begun: there is nothing to prove")
+        self.result = AuditResult()
+        self._snapshot = store.snapshot()
+        self._alliance = alliance_of(document)
+        self._seq, self._hash = 0, hashlib.sha256(canonical(document).encode()).hexdigest()
+
+    def go_on(self, store: Store) -> AuditResult:
+        """Prove all entries after those proved before; what was found in all."""
+        for row, seq, wrong in check_chain(store.entries(self._seq), self._hash, self._seq):
+            self._seq, self._hash = seq, row["hash"]
+            self._prove(row, seq, wrong)
+            if self._snapshot is not None and seq == self._snapshot[0]:
+                self._compare(seq, self._snapshot[1])
+        return self.result
+
+    def _compare(self, seq: int, kept: bytes) -> None:
+        """A snapshot must be the state to which the log leads; one of another form is not used, and proves nothing."""
+        mine = pack(self._alliance)
+        try:
+            is_same = expand(kept) == mine
+        except SnapshotError:
+            is_same = False
+        if not is_same:
+            _note(self.result, seq, "the snapshot of the state after it is another state")
+
+    def _prove(self, row: dict[str, Any], seq: int, wrong: Sequence[str]) -> None:
+        result = self.result
         result.events += 1
         for reason in wrong:
             _note(result, seq, reason)
         try:
             body = json.loads(row["body"])
             stimuli = [stimulus_from_json(s) for s in body["stimuli"]]
-            again = [to_json(e) for e in alliance.apply(int(body["at_ms"]), stimuli)] if stimuli else []
+            again = [to_json(e) for e in self._alliance.apply(int(body["at_ms"]), stimuli)] if stimuli else []
         except (KeyError, TypeError, ValueError, DureError) as error:
             _note(result, seq, f"cannot be replayed: {error}")
-            continue
+            return
         logged = body["effects"]
         result.decisions += len(logged)
         for i in range(max(len(logged), len(again))):
@@ -71,7 +108,6 @@ def audit(store: Store) -> AuditResult:
                 result.verified += 1
             else:
                 _note(result, seq, "another decision", logged=theirs, again=mine)
-    return result
 
 
 def _note(result: AuditResult, seq: int, what: str, **more: Any) -> None:

@@ -360,7 +360,7 @@ def take_sync(site: str, sync: Sync) -> Command:
                 raise invalid(f"node {node.name!r} has {int(state.node[n]['num'])} GPUs in the alliance, not {node.gpus}", "nodes")
             offered.add(node.name)
             at = int(state.node[n]["state"])
-            if node.is_open and at in (k.DOWN, k.OFFLINE, k.UNKNOWN):
+            if node.is_open and at in (k.DOWN, k.OFFLINE, k.UNKNOWN) and not alliance.is_left_alone(node.name, now):
                 stimuli.append(NodeUp(node.name))
             elif not node.is_open and at == k.UP:
                 # Its jobs go on: what is silent takes no new work.
@@ -376,7 +376,7 @@ def take_sync(site: str, sync: Sync) -> Command:
             if run.state == "exited":
                 stimuli.append(Exited(lease.job_id, lease.attempt, run.exit_code))
             elif run.state == "lost":
-                stimuli.append(LeaseLost(lease.job_id, lease.attempt))
+                stimuli.append(LeaseLost(lease.job_id, lease.attempt, run.refused))
             elif not lease.is_started and run.started_ms >= 0:
                 desk.put(replace(lease, is_started=True))
                 # An attempt that was told to leave before it was seen to run stays one that leaves.

@@ -77,3 +77,9 @@ def internal() -> Problem:
 def unavailable(detail: str) -> Problem:
     """503: this service cannot write now; the same request may succeed later."""
     return Problem(503, "Service unavailable", detail, headers={"Retry-After": "1"})
+
+
+def following(leader: str) -> Problem:
+    """503: another service leads; nothing was done. `Dure-Leader` says so to programs, and who (empty: not known)."""
+    detail = f"this service follows; {leader or 'another'} leads"
+    return Problem(503, "Service unavailable", detail, headers={"Retry-After": "1", "Dure-Leader": leader})

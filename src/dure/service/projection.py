@@ -12,6 +12,7 @@ from dure.model.events import (
     Effect,
     Exited,
     Held,
+    LeaseLost,
     Placement,
     Quarantined,
     Released,
@@ -25,6 +26,8 @@ from dure.model.job_file import JobSpec
 from dure.store.store import Changes
 
 RUN, VACATE, STOP = "run", "vacate", "stop"
+#: Characters of the cause of an attempt's end that are kept.
+CAUSE_MAX = 80
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ def project_step(
         Job id to its request, for the columns that a usage record keeps.
     """
     exits = {(s.job_id, s.attempt): s.exit_code for s in stimuli if isinstance(s, Exited)}
+    refusals = {(s.job_id, s.attempt): s.refused for s in stimuli if isinstance(s, LeaseLost)}
     for effect in effects:
         match effect:
             case Start():
@@ -137,6 +141,8 @@ def project_step(
                 changes.change("attempt", lease_id, state=cause, ended_ms=at_ms, run_ms=run_ms, borrowed_ms=borrowed_ms,
                                exit_code=code)  # fmt: skip
                 changes.change("job", job_id, exit_code=code)
+                if cause == "refused":
+                    changes.change("attempt", lease_id, cause=refusals[job_id, attempt][:CAUSE_MAX])
             case Changed(job_id, state, attempt, outcome):
                 columns: dict[str, Any] = {"state": state, "attempt": attempt, "outcome": outcome}
                 if state == "ENDED":

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 
 from dure.service.access import Caller, KnownQuery, Running, need, need_state
 from dure.service.app import described
-from dure.service.errors import Problem
+from dure.service.errors import following
 from dure.service.schemas import AgentView, Health, MemberView, NodeView, SiteView, Usage
 
 router = APIRouter(tags=["alliance"], dependencies=[KnownQuery])
@@ -65,9 +65,9 @@ def health(service: Running) -> Health:
 
 @router.get("/readyz", tags=["operation"], responses=described(503))
 def ready(service: Running) -> Health:
-    """The service leads and writes; a follower answers 503."""
+    """The service leads and writes; a follower answers 503 and says who leads."""
     if not service.writer.is_leading:
-        raise Problem(503, "Service unavailable", "this service follows")
+        raise following(service.writer.leader)
     return Health(status="ok", seq=service.writer.seq)
 
 

@@ -401,6 +401,9 @@ class AgentRun(Request):
     log_bytes: list[Annotated[int, Field(ge=0, le=2**53)]] | None = Field(
         default=None, description="Of what is over: final size of each rank's log; null: all of them were sent."
     )
+    refused: Annotated[str, Field(max_length=1000)] = Field(
+        default="", description="Of what is lost: why it was not started at all; empty: it may have run."
+    )
 
 
 class Sync(Request):

@@ -153,6 +153,8 @@ def _before_the_policy(job: LiveJob | None) -> str:
     """Why a job waits that the policy has not seen; empty: it has."""
     if job is None or job.row >= 0:
         return ""
+    if job.refused_why:
+        return "refused"
     if job.unmet:
         return "dependency"
     return "array_limit" if job.request.array_limit else "begin_time"
@@ -272,15 +274,18 @@ class Views:
         if row["promised_ms"]:
             expected = row["promised_ms"]
         if found is None:
-            reason = _before_the_policy(self.writer.alliance.jobs.get(job_id)) if row["state"] == "PENDING" else ""
+            job = self.writer.alliance.jobs.get(job_id)
+            reason = _before_the_policy(job) if row["state"] == "PENDING" else ""
+            again = None if reason != "refused" or job is None else iso(job.retry_ms + self.writer.alliance.start_ms)
             words = {
-                "dependency": "it waits for other jobs: " + ", ".join(sorted(self.writer.alliance.jobs[job_id].unmet)),
+                "dependency": "it waits for other jobs: " + ", ".join(sorted(job.unmet)),
                 "array_limit": "as many jobs of its array run as may", "begin_time": "its moment has not come",
-            } if reason else {}  # fmt: skip
+                "refused": f"its start was refused {job.refusals} times, last because {job.refused_why}; it is tried again at {again}",
+            } if reason and job else {}  # fmt: skip
             message = words.get(reason, f"it does not wait: it is {row['state'].lower()}")
             return ExplanationForm(
                 job_id=job_id, state=row["state"], reason=reason or None, rule=None, message=message, missing={}, held_by=[],
-                expected_start=None, would_start_if=[], pools=[],
+                expected_start=again, would_start_if=[], pools=[],
             )  # fmt: skip
         pools: list[dict[str, Any]] = [
             {"pool": p.pool, "reason": p.reason.value, "message": self._veiled(who, p.message),
@@ -288,7 +293,7 @@ class Views:
              "holders": [{"member": m, "gpus": used / 1000, "borrowed_gpus": borrowed / 1000} for m, used, borrowed in p.holders]}
             for p in found.pools
         ]  # fmt: skip
-        nearest = next((p for p in pools if p["reason"] == found.reason.value), pools[0] if pools else None)
+        nearest = next((pool for pool, of in zip(pools, found.pools, strict=True) if of is found.nearest), None)
         return ExplanationForm(
             job_id=job_id, state=row["state"], reason=found.reason.value, rule=found.rule, message=self._veiled(who, found.message),
             missing={key: value for key, value in (nearest["facts"] if nearest else {}).items() if isinstance(value, int)},
@@ -349,7 +354,7 @@ class Views:
 
     def nodes(self, who: Principal) -> list[NodeView]:
         """Nodes that an agent offers or has offered, with the jobs on them that the caller may see."""
-        alliance = self.writer.alliance
+        alliance, now_ms = self.writer.alliance, self.writer.now_ms()
         offered = [n["name"] for row in self.store.rows("agent") for n in json.loads(row["nodes"])]
         out = []
         with self.writer.lock:
@@ -366,7 +371,7 @@ class Views:
                     NodeView(
                         name=name, site=alliance.fleet.sites[int(pool["site"])].name, pool=built.terms.pools[int(node["pool"])].name,
                         gpu_type=alliance.fleet.gpu_types[max(int(pool["gpu_type"]), 0)].name, gpus=int(node["num"]),
-                        used_gpus=int(node["used_milli"]) / 1000, state=_NODE_STATES[int(node["state"])], owner=built.terms.members[int(pool["home"])].name,
+                        used_gpus=int(node["used_milli"]) / 1000, state="quarantined" if alliance.is_left_alone(name, now_ms) else _NODE_STATES[int(node["state"])], owner=built.terms.members[int(pool["home"])].name,
                         cpu_milli=int(node["cpu_all"]), mem_mib=int(node["mem_all"]), jobs=sorted(job for job in jobs if self._names(who, job) is None),
                     )
                 )  # fmt: skip

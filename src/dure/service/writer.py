@@ -21,6 +21,7 @@ from typing import Any
 import structlog
 
 from dure.core.live import Alliance, UnknownJobError
+from dure.core.snapshot import SnapshotError, expand, pack, squeeze, unpack
 from dure.model.alliance import load_alliance
 from dure.model.alliance_build import build_fleet
 from dure.model.errors import DureError, InputError
@@ -28,13 +29,15 @@ from dure.model.events import Start, Step, Stimulus, Tick
 from dure.policy.config import named_policy
 from dure.ports.event_log import LogConflictError, LogUnwritableError
 from dure.service.clock import ForwardClock
-from dure.service.errors import Problem, internal, unavailable
+from dure.service.errors import Problem, following, internal, unavailable
 from dure.service.projection import Desk, Lease, lease_of_row, project_step
 from dure.store.store import Changes, Entry, Store, StoreError, sealed
 
 _ID_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 #: Commands that share one transaction at most.
 BATCH_MAX = 256
+#: A snapshot of the state is kept after so many steps; at a start already where it had so many to replay.
+SNAPSHOT_STEPS, SNAPSHOT_START_STEPS = 100_000, 2_000
 
 log = structlog.get_logger("dure.writer")
 
@@ -133,8 +136,11 @@ class Writer:
         self._queue: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._id_last = 0
+        self._kept_seq = 0
         self._leases: dict[str, tuple[Lease, ...]] = {}
         self.is_leading = False
+        #: Where the service is that leads, while this one does not; empty: not known.
+        self.leader = ""
         self._is_stopping = threading.Event()
         self._is_doubtful = False
         self._gate = threading.Lock()
@@ -153,8 +159,9 @@ class Writer:
         document = self.store.document()
         if document is None:
             raise DureError("the log has not begun: there is no alliance")
-        alliance, seq = alliance_of(document), 0
-        for step in self.store.read():
+        alliance, seq = self._from_snapshot(document)
+        self._kept_seq = seq
+        for step in self.store.read(seq):
             if step.stimuli:
                 alliance.apply(step.at_ms, step.stimuli)
             seq = step.seq
@@ -179,6 +186,33 @@ class Writer:
         self._id_last = max([self._id_last, *(_number_of(name) for name in newest)])
         self.tokens_version += 1
 
+    def _from_snapshot(self, document: dict[str, Any]) -> tuple[Alliance, int]:
+        """The state to go on from, and the step that it is after: the log's beginning, where no snapshot fits."""
+        kept = self.store.snapshot()
+        if kept is not None:
+            alliance = alliance_of(document)
+            try:
+                unpack(alliance, expand(kept[1]))
+            except SnapshotError as error:
+                log.warning("snapshot not used", seq=kept[0], error=str(error))
+            else:
+                return alliance, kept[0]
+        return alliance_of(document), 0
+
+    def keep_snapshot(self) -> None:
+        """Keep the state as it is after the last step, if there were any since the last time."""
+        if self.seq == self._kept_seq or self._is_doubtful:
+            return
+        began = time.perf_counter()
+        try:
+            self.store.keep_snapshot(self.seq, self.hash, squeeze(pack(self.alliance)))
+        except (LogConflictError, LogUnwritableError) as error:
+            log.warning("snapshot not kept", error=str(error))
+        else:
+            log.info("snapshot kept", seq=self.seq, took_s=round(time.perf_counter() - began, 3))
+        # Where it could not be kept the next one is tried after as many steps more.
+        self._kept_seq = self.seq
+
     def start(self) -> None:
         """Begin to take commands; the store must be led by this service."""
         self.load()
@@ -186,6 +220,7 @@ class Writer:
         self._queue = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="dure-writer", daemon=True)
         self.is_leading = True
+        self._keep_snapshot_after(SNAPSHOT_START_STEPS)
         self._thread.start()
 
     def stop(self) -> None:
@@ -197,6 +232,12 @@ class Writer:
                 self._queue.put(None)
             self._thread.join()
             self._thread = None
+            self._keep_snapshot_after(SNAPSHOT_START_STEPS)
+
+    def _keep_snapshot_after(self, num_steps: int) -> None:
+        with self.lock:
+            if self.seq - self._kept_seq >= num_steps:
+                self.keep_snapshot()
 
     def do(self, command: Command, actor: str) -> Future[Any]:
         """Queue a command; its future gives the plan's result once that is durable, or raises a Problem."""
@@ -205,7 +246,7 @@ class Writer:
             if self.is_leading:
                 self._queue.put(Asked(command, actor, future))
             else:
-                future.set_exception(unavailable("this service does not lead; ask again"))
+                future.set_exception(following(self.leader))
         return future
 
     # --- what commands use
@@ -249,7 +290,7 @@ class Writer:
         while not self._queue.empty():
             asked = self._queue.get()
             if asked is not None and asked.future.set_running_or_notify_cancel():
-                asked.future.set_exception(unavailable("this service does not lead; ask again"))
+                asked.future.set_exception(following(self.leader))
 
     def _gather(self) -> list[Asked] | None:
         """The commands that wait, as soon as there are some or a timer is due; None: it is time to end."""
@@ -290,6 +331,7 @@ class Writer:
                         one.future.set_exception(internal())
                 return
             self._write(batch)
+        self._keep_snapshot_after(SNAPSHOT_STEPS)
 
     def _tick(self, batch: Batch) -> None:
         due = self.alliance.next_due_ms()
@@ -376,7 +418,7 @@ class Writer:
         try:
             self.store.probe()
         except (LogConflictError, LogUnwritableError):
-            if not self.store.lead():
+            if not self.store.still_leads():
                 self._restore()
             return False
         self._is_doubtful = False

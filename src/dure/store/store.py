@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,15 @@ from dure.store import tables
 
 #: Key of PostgreSQL's advisory lock: "dure".
 LEADER_LOCK = 0x64757265
+#: So often a leader gives a sign of life on its connection, and after so long without one it is taken to hang.
+PULSE_S, HUNG_S = 1.0, 15.0
+#: The connection of a leader that has given no sign of life is ended; the lock goes with it, and so does its right to write.
+_END_HUNG = """
+SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted AND l.classid = 0 AND l.objid = :key AND l.objsubid = 1
+AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+AND a.state LIKE 'idle%' AND clock_timestamp() - a.state_change > make_interval(secs => :hung_s)
+"""
 #: Rows of one page at most.
 PAGE_MAX = 1000
 #: Key of each read model.
@@ -124,10 +134,12 @@ class Store:
     ----------
     url : str
         SQLAlchemy's: ``sqlite:////path/dure.db`` or ``postgresql+psycopg://…``.
+    hung_s : float
+        On PostgreSQL: the lead is taken from a leader that has given no sign of life for so long.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, hung_s: float = HUNG_S) -> None:
+        self.url, self._hung_s = url, hung_s
         self.is_sqlite = url.startswith("sqlite")
         self._engine: Engine | None = None
         self._lock: IO[str] | None = None
@@ -193,19 +205,41 @@ class Store:
         return self._engine
 
     def lead(self) -> bool:
-        """Try to become the one writer; True: this store is, or still is. Ends with the process or its connection."""
+        """Try to become the one writer; True: this store is, or still is. Ends with the process or its connection.
+
+        What was known of the log before a lead was lost need not hold after it was taken again; see `still_leads`.
+        """
         with self._leading:
             if self.is_sqlite:
                 return self._lead_file()
+            if self.still_leads():
+                return True
             try:
-                if self._lead is None:
-                    self._lead = self._lead_connection()
-                else:
+                self._lead = self._lead_connection()
+            except DBAPIError:
+                return False
+            if self._lead is not None:
+                threading.Thread(target=self._pulse, args=(self._lead,), name="dure-pulse", daemon=True).start()
+            return self._lead is not None
+
+    def still_leads(self) -> bool:
+        """Whether this store has led without a break since it began to; a lead that was lost is given up, not taken again."""
+        with self._leading:
+            if self._lead is not None:
+                try:
                     self._lead.scalar(text("SELECT 1"))
                     self._lead.commit()
-            except DBAPIError:
-                self.resign()
-            return self._lead is not None
+                except DBAPIError:
+                    self.resign()
+            return self._lead is not None or self._lock is not None
+
+    def _pulse(self, lead: Connection) -> None:
+        """Signs of life while this store leads through a connection, also while its service is busy with other things."""
+        while True:
+            time.sleep(PULSE_S)
+            with self._leading:
+                if self._lead is not lead or not self.still_leads():
+                    return
 
     def _lead_file(self) -> bool:
         if self._lock is None:
@@ -227,6 +261,9 @@ class Store:
                 connection.execute(text(f"SET tcp_keepalives_{name} = {value}"))
             found = connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": LEADER_LOCK})
             connection.commit()
+            if not found:
+                connection.execute(text(_END_HUNG), {"key": LEADER_LOCK, "hung_s": self._hung_s})
+                connection.commit()
         except DBAPIError:
             connection.close()
             raise
@@ -281,6 +318,21 @@ class Store:
         with self._reading() as connection:
             found = connection.scalar(select(tables.fact.c.value).where(tables.fact.c.key == "document"))
         return None if found is None else json.loads(found)
+
+    def note_leader(self, url: str) -> None:
+        """Let others know where this store's service is, which leads.
+
+        Raises
+        ------
+        LogConflictError, LogUnwritableError
+            As of `append_all`.
+        """
+        self._note("leader", url)
+
+    def leader(self) -> str:
+        """Where the service is that has led last; empty: not known."""
+        with self._reading() as connection:
+            return connection.scalar(select(tables.fact.c.value).where(tables.fact.c.key == "leader")) or ""
 
     def begin(self, document: dict[str, Any]) -> None:
         """Write what the log begins with, once.
@@ -364,10 +416,13 @@ class Store:
         LogConflictError, LogUnwritableError
             As of `append_all`.
         """
+        self._note("probe", "." * PROBE_CHARS)
+
+    def _note(self, key: str, value: str) -> None:
         try:
             with self._writing() as connection:
-                connection.execute(delete(tables.fact).where(tables.fact.c.key == "probe"))
-                connection.execute(insert(tables.fact).values(key="probe", value="." * PROBE_CHARS))
+                connection.execute(delete(tables.fact).where(tables.fact.c.key == key))
+                connection.execute(insert(tables.fact).values(key=key, value=value))
         except DBAPIError as error:
             raise LogUnwritableError(f"the log cannot be written: {_said(error)}") from None
 
@@ -410,6 +465,36 @@ class Store:
                     return
                 after_seq = int(rows[-1]["seq"])
                 limit = None if limit is None else limit - len(rows)
+
+    # --- snapshots
+
+    def keep_snapshot(self, seq: int, log_hash: str, body: bytes) -> None:
+        """Keep the state after a step, and none before it.
+
+        Raises
+        ------
+        LogConflictError, LogUnwritableError
+            As of `append_all`; also where the log has not that step.
+        """
+        row = {"seq": seq, "hash": log_hash, "digest": _digest(seq, log_hash, body), "body": body}
+        try:
+            with self._writing() as connection:
+                if connection.scalar(select(tables.event.c.hash).where(tables.event.c.seq == seq)) != log_hash:
+                    raise LogConflictError(f"step {seq} is another one in the log")
+                connection.execute(delete(tables.snapshot))
+                connection.execute(insert(tables.snapshot).values(row))
+        except DBAPIError as error:
+            raise LogUnwritableError(f"the snapshot cannot be written: {_said(error)}") from None
+
+    def snapshot(self) -> tuple[int, bytes] | None:
+        """(seq, state after it) of the last snapshot that is whole and of this log; None: there is none."""
+        s, e = tables.snapshot.c, tables.event.c
+        query = select(tables.snapshot).join(tables.event, and_(e.seq == s.seq, e.hash == s.hash)).order_by(s.seq.desc()).limit(1)
+        with self._reading() as connection:
+            row = connection.execute(query).first()
+        if row is None or _digest(row.seq, row.hash, row.body) != row.digest:
+            return None
+        return int(row.seq), bytes(row.body)
 
     # --- read models
 
@@ -459,6 +544,10 @@ class Store:
             return [dict(row) for row in connection.execute(query).mappings()]
 
 
+def _digest(seq: int, log_hash: str, body: bytes) -> str:
+    return hashlib.sha256(f"{seq}\n{log_hash}\n".encode() + body).hexdigest()
+
+
 def _table(name: str) -> Table:
     return tables.metadata.tables[name]
 
@@ -476,10 +565,10 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
 
 
 def check_chain(
-    entries: Iterator[dict[str, Any]], first_hash: str
+    entries: Iterator[dict[str, Any]], first_hash: str, first_seq: int = 0
 ) -> Iterator[tuple[dict[str, Any], int, Sequence[str]]]:
-    """Each entry with its place and what is wrong with its seal: nothing, or why."""
-    before, seq = first_hash, 0
+    """Each entry with its place and what is wrong with its seal: nothing, or why. First: of the entry before them."""
+    before, seq = first_hash, first_seq
     for row in entries:
         seq += 1
         wrong = []

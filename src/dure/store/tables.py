@@ -9,6 +9,7 @@ from sqlalchemy import (
     Float,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -106,6 +107,15 @@ token = Table(
     Column("made_ms", BigInteger, nullable=False),
     Column("expires_ms", BigInteger, nullable=False),
     Column("is_revoked", Boolean, nullable=False),
+)  # fmt: skip
+
+#: States of the live core after some step, of which the last is kept; `digest` ties `body` to the step and its hash.
+snapshot = Table(
+    "snapshot", metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", String(64), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("body", LargeBinary, nullable=False),
 )  # fmt: skip
 
 project = Table(

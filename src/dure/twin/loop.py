@@ -26,8 +26,8 @@ from dure.policy.kernels.layout import (
     VACATE,
     State,
 )
-from dure.policy.kernels.leases import on_cancel, on_end, on_node_down, on_node_up, on_vacated, progress_ms
-from dure.policy.kernels.queue import predict_rest_ms
+from dure.policy.kernels.leases import on_cancel, on_end, on_node_down, on_node_up, on_vacated
+from dure.policy.kernels.queue import predict_rest_ms, progress_ms
 from dure.policy.kernels.quota import look_again, settle
 from dure.policy.kernels.reserve import next_due_ms, on_reservation_due, on_submit
 from dure.twin.result import PROMISE_DTYPE
@@ -373,6 +373,8 @@ def expect(S: State, W: World) -> None:
         job.done_ms = banked
         if is_running:
             retime(S, W, j)
+    # What the true run times had set would still wake the policy.
+    drop_stale(S, W)
 
 
 @kernel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
     BACKFILL_NONE,
@@ -9,7 +11,6 @@ from dure.policy.kernels.layout import (
     HOLD_BACKFILL,
     HOLD_RANK,
     HOLD_RECLAIM,
-    HOLD_RESERVED,
     NEED_NEVER,
     NEVER_MS,
     PENDING,
@@ -19,7 +20,7 @@ from dure.policy.kernels.leases import close_hold, drop_hold, look_behind, open_
 from dure.policy.kernels.nodes import gpu_milli_on
 from dure.policy.kernels.place import place, place_on_holds, power_needed_w, shape_on
 from dure.policy.kernels.queue import class_before, drop_ended, pop, predict_rest_ms, push
-from dure.policy.kernels.quota import is_within_share, mark_dirty, may_use
+from dure.policy.kernels.quota import is_within_share, mark_dirty, may_use, room_milli
 from dure.policy.kernels.reclaim import hold_pick, plan
 from dure.policy.kernels.victims import last_rank_of
 
@@ -157,11 +158,28 @@ def may_preempt(S: State, c: int) -> bool:
 
 
 @kernel
+def has_own_behind(S: State, c: int, p: int) -> bool:
+    """Whether the member may have jobs in the pool that stand far enough behind the head of a class; cheap."""
+    cls = S.cls[c]
+    cell = S.mp[cls.member, p]
+    own_milli = cell.use_g + cell.use_b
+    if own_milli == 0 or own_milli + S.pool[p].free_milli < cls.num_gpus * 1000:
+        return False
+    return S.job[cls.root].rank + S.g[0].margin_ms < cell.last_rank
+
+
+@kernel
 def is_small(S: State, c: int, p: int) -> bool:
     """Whether a job of the class takes less than a node of the pool."""
     cls = S.cls[c]
     parts, per_node, rest = shape_on(S, c, p, cls.num_gpus)
     return cls.num_gpus == 0 or cls.gpu_milli < 1000 or (parts == 1 and rest == 0 and per_node < S.pool[p].per_node)
+
+
+@kernel
+def has_hold_left(S: State, p: int) -> bool:
+    """Whether one more blocked gang may hold nodes of a pool that are still busy (rule 5); cheap."""
+    return S.g[0].backfill != BACKFILL_NONE and S.pool[p].holds - S.pool[p].reserved < S.g[0].holds_max
 
 
 @kernel
@@ -172,10 +190,8 @@ def may_hold(S: State, c: int, p: int) -> bool:
     """
     g = S.g[0]
     cls = S.cls[c]
-    waited_ms = g.now_ms - S.job[cls.root].queued_ms
-    if g.backfill == BACKFILL_NONE or waited_ms < g.hold_after_ms or g.now_ms < cls.no_hold_ms:
-        return False
-    if S.pool[p].holds - S.pool[p].reserved >= g.holds_max:
+    waited_ms = g.now_ms - cls.head_ms
+    if waited_ms < g.hold_after_ms or g.now_ms < cls.no_hold_ms or not has_hold_left(S, p):
         return False
     return waited_ms > g.overdue_ms or not is_small(S, c, p)
 
@@ -232,7 +248,7 @@ def serve_holder(S: State, h: int, p: int, gain: int) -> bool:
     Those for whom nodes are being cleared have their nodes in a notice, and wait for them.
     """
     hold = S.hold[h]
-    if hold.missing == 0 or (hold.kind != HOLD_BACKFILL and hold.kind != HOLD_RESERVED):
+    if hold.missing == 0:
         return False
     c = S.job[hold.job].cls
     if S.job[hold.job].state != PENDING or S.need[c, p] == NEED_NEVER:
@@ -283,25 +299,43 @@ def preempt_every_ms(S: State, p: int) -> int:
 
 
 @kernel
+def free_on_pick_milli(S: State, num: int) -> int:
+    """What is free already of the picked nodes' GPUs."""
+    free = np.int64(0)
+    for i in range(num):
+        free += min(S.node[S.pick[i, 0]].free, S.pick[i, 1]) * 1000
+    return free
+
+
+@kernel
 def preempt_for(S: State, c: int, p: int, is_borrowed: int) -> bool:
     """Rule 3 with 6: stop the member's own later-ranked jobs for the head of a class."""
     cls = S.cls[c]
     g = S.g[0]
     milli = cls.num_gpus * 1000
+    if not has_own_behind(S, c, p) or S.job[cls.root].rank + g.margin_ms >= last_rank_of(S, cls.member, p):
+        return False
     own_milli = S.mp[cls.member, p].use_g + S.mp[cls.member, p].use_b
-    if own_milli == 0 or own_milli + S.pool[p].free_milli < milli:
-        return False
-    if S.job[cls.root].rank + g.margin_ms >= last_rank_of(S, cls.member, p):
-        return False
-    if not may_use(S, cls.member, p, milli, is_borrowed) and own_milli < milli:
-        # Its own jobs' GPUs count once: what the victims give back is what the head takes.
+    is_at_limit = not may_use(S, cls.member, p, milli, is_borrowed)
+    if is_at_limit and (own_milli < milli or room_milli(S, cls.member, p, is_borrowed) < 0):
         return False
     # Less often in large pools, where much is looked at, and while nothing is found: up to a hundred times the least.
     every_ms = preempt_every_ms(S, p)
     waited_ms = g.now_ms - S.job[cls.root].queued_ms
     cls.preempt_at_ms = g.now_ms + min(max(every_ms, waited_ms // 8), 100 * every_ms)
     num = plan(S, c, p, cls.num_gpus, HOLD_RANK, cls.root)
-    return num > 0 and hold_for(S, c, p, num, HOLD_RANK, cls.num_gpus) >= 0
+    if num > 0 and is_at_limit and free_on_pick_milli(S, num) > room_milli(S, cls.member, p, is_borrowed):
+        # With no room for more the head takes what its own jobs give back, and nothing that is free.
+        g.is_swapping = 1
+        num = plan(S, c, p, cls.num_gpus, HOLD_RANK, cls.root)
+        g.is_swapping = 0
+    if num == 0 or not has_power(S, p, num, is_borrowed):
+        return False
+    if hold_for(S, c, p, num, HOLD_RANK, cls.num_gpus) < 0:
+        return False
+    if S.job[cls.root].rank_claim_ms < 0:
+        S.job[cls.root].rank_claim_ms = g.now_ms
+    return True
 
 
 @kernel

@@ -13,8 +13,17 @@ from pathlib import Path
 
 def use_kernel_cache() -> None:
     """Point Numba's cache at this source's folder, unless the user has set ``NUMBA_CACHE_DIR``."""
-    if "NUMBA_CACHE_DIR" in os.environ:
-        return
+    # Numba links what a kernel calls into it and optimises the whole again: at level 3 that is a quarter more compiling, and the
+    # kernels, whose time goes into branches and cache misses, run no faster (1M jobs: 11.0 CPU-s at 3, 10.5 at 1).
+    os.environ.setdefault("NUMBA_OPT", "1")
+    if "NUMBA_CACHE_DIR" not in os.environ:
+        os.environ["NUMBA_CACHE_DIR"] = str(_folder())
+    import numba
+
+    numba.config.reload_config()
+
+
+def _folder() -> Path:
     root = Path(__file__).resolve().parents[2]
     sha = hashlib.sha256()
     for folder in ("policy", "core", "twin"):
@@ -23,7 +32,4 @@ def use_kernel_cache() -> None:
             if b"@kernel" in text or path.parent.name == "kernels":
                 sha.update(path.name.encode() + text)
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    os.environ["NUMBA_CACHE_DIR"] = str(base / "dure" / f"kernels-{sha.hexdigest()[:16]}")
-    import numba
-
-    numba.config.reload_config()
+    return base / "dure" / f"kernels-{sha.hexdigest()[:16]}"

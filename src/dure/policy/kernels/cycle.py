@@ -6,6 +6,8 @@ import numpy as np
 
 from dure.policy.kernels.admit import (
     has_before,
+    has_hold_left,
+    has_own_behind,
     has_power,
     make_room,
     may_claim,
@@ -22,26 +24,43 @@ from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.expected import is_scored, score_on
 from dure.policy.kernels.layout import (
     BACKFILL_NONE,
+    CANCELLED,
     DURE,
+    ENDED,
     FAIR,
     GAIN_ALL,
     HOLD_RECLAIM,
     LAS,
     NEED_NEVER,
     NEVER_MS,
+    PENDING,
     RESERVED,
+    REVOKING,
     RUNNING,
     State,
 )
-from dure.policy.kernels.leases import drop_hold, grow, mark_ready, note_rank, progress_ms, requeue, start_job
+from dure.policy.kernels.leases import drop_hold, grow, mark_ready, note_rank, requeue, start_job
 from dure.policy.kernels.nodes import fits, gpu_milli_on, recount_tenants
-from dure.policy.kernels.place import place
-from dure.policy.kernels.queue import class_before, level_of, mark_overdue, rank_of
+from dure.policy.kernels.place import is_waited_for, place
+from dure.policy.kernels.queue import (
+    class_before,
+    level_of,
+    long_wait_of,
+    order_anew,
+    progress_ms,
+    rank_of,
+    wait_bucket,
+    waited_ms,
+)
 from dure.policy.kernels.quota import is_within_share, mark_dirty, may_borrow, may_use, settle, settle_project
 from dure.policy.kernels.reclaim import reclaim_power
 
 #: Classes that may come at one moment and be looked at one by one; with more, every pool is looked at whole.
 CAME_MAX = 32
+
+
+#: Ranks that one arrival or end pays for, those that need no pay, and rows of ended jobs that cost as much as one.
+RANKS_PER_NEWS, RANKS_FREE, RANKS_PER_LOOK = 8, 20_000, 64
 
 
 @kernel
@@ -51,6 +70,10 @@ def best_class(S: State, m: int, p: int, fill: int, gain: int, is_claiming: bool
     Looks only at classes for which something may have changed: see `may_fit` and its like. A class that has just come
     makes no room before `take_arrivals` has tried it on all that is free.
     """
+    is_holding = has_hold_left(S, p)
+    is_claiming = is_claiming and S.pool[p].over_segs > 0 and S.mp[m, p].use_g < S.mp[m, p].guarantee
+    if gain < 0 and not (is_claiming or is_preempting or is_holding):
+        return -1
     best = -1
     c = S.member[m].head
     while c >= 0:
@@ -63,8 +86,8 @@ def best_class(S: State, m: int, p: int, fill: int, gain: int, is_claiming: bool
                     not S.cls[c].has_come
                     and (
                         (is_claiming and may_claim(S, c, p))
-                        or (is_preempting and may_preempt(S, c))
-                        or may_hold(S, c, p)
+                        or (is_preempting and may_preempt(S, c) and has_own_behind(S, c, p))
+                        or (is_holding and may_hold(S, c, p))
                     )
                 )
             )
@@ -191,13 +214,77 @@ def decay(S: State) -> None:
             use >>= 1
             level += 1
         project.level = level
-    if S.g[0].order == DURE:
-        for m in range(S.member.shape[0]):
-            c = S.member[m].head
-            while c >= 0:
-                after = S.cls[c].next
-                mark_overdue(S, c)
-                c = after
+    if g.order == DURE:
+        order_waiting(S, False)
+
+
+@kernel
+def order_waiting(S: State, is_rerank: bool) -> None:
+    """Order the waiting jobs of all members anew, where something has changed."""
+    for m in range(S.member.shape[0]):
+        c = S.member[m].head
+        while c >= 0:
+            after = S.cls[c].next
+            order_anew(S, c, is_rerank)
+            c = after
+
+
+@kernel
+def is_rerank_due(S: State) -> bool:
+    """Whether all ranks are to be worked out anew: after `rerank_ms`, and once enough has come and ended.
+
+    So a job's coming and end pay for a fixed number of ranks each, however long the queue is.
+    """
+    g = S.g[0]
+    if g.order != DURE or g.now_ms < g.next_rerank_ms:
+        return False
+    num = g.queue_jobs + S.node.shape[0] + (g.end_live - g.first_live) // RANKS_PER_LOOK
+    return num <= RANKS_FREE or g.num_news * RANKS_PER_NEWS >= num
+
+
+@kernel
+def rerank(S: State) -> None:
+    """Work out the ranks of all jobs that run or wait anew."""
+    S.g[0].next_rerank_ms = S.g[0].now_ms + S.g[0].rerank_ms
+    S.g[0].num_news = 0
+    measure_waits(S)
+    rerank_running(S)
+    order_waiting(S, True)
+
+
+@kernel
+def measure_waits(S: State) -> None:
+    """Find each member's long wait, from the jobs that ended and what those that run or wait have waited until now."""
+    g = S.g[0]
+    while g.first_live < g.end_live and S.job[g.first_live].state in (ENDED, CANCELLED):
+        g.first_live += 1
+    waits = S.waits.copy()
+    for j in range(g.first_live, g.end_live):
+        state = S.job[j].state
+        if state == PENDING or state == RUNNING or state == REVOKING:
+            waits[S.cls[S.job[j].cls].member, wait_bucket(waited_ms(S, j))] += 1
+    for m in range(S.member.shape[0]):
+        S.member[m].long_wait_ms = long_wait_of(waits[m])
+
+
+@kernel
+def rerank_running(S: State) -> None:
+    """Work out the ranks of all running jobs anew, and have the pools looked at for those who wait."""
+    for n in range(S.node.shape[0]):
+        s = S.node[n].seg
+        while s >= 0:
+            j = S.seg[s].job
+            if S.job[j].seg == s:
+                S.job[j].run_rank = rank_of(S, j, S.job[j].done_ms + progress_ms(S, j))
+                note_rank(S, j)
+            s = S.seg[s].node_next
+    for n in range(S.node.shape[0]):
+        if S.node[n].seg >= 0:
+            recount_tenants(S, n)
+    if S.g[0].queue_jobs > 0:
+        for p in range(S.pool.shape[0]):
+            if S.g[0].now_ms >= S.pool[p].preempt_at_ms:
+                mark_dirty(S, p)
 
 
 @kernel
@@ -225,6 +312,7 @@ def start_ready(S: State) -> None:
         if not has_power(S, p, num, 0):
             # The gang keeps its nodes; a release at the site looks at it again. Within its share, borrowers
             # leave for it; what then still lacks is the share's own use, which is no breach.
+            S.pool[p].is_stalled = 1
             if kind == HOLD_RECLAIM:
                 reclaim_power(S, p, S.g[0].lacking_w, j)
                 job.claim_ms = -1
@@ -251,7 +339,7 @@ def serve_holders(S: State, p: int, gain: int) -> None:
     looked = 0
     for q in range(S.pool.shape[0]):
         h = S.pool[q].hold
-        while h >= 0 and looked < S.g[0].scan_max:
+        while h >= 0 and is_waited_for(S, h) and looked < S.g[0].scan_max:
             after = S.hold[h].next
             serve_holder(S, h, p, gain)
             looked += 1
@@ -268,7 +356,8 @@ def fill_pool(S: State, p: int) -> None:
     gain = pool.gain if pool.power_seen == site.opened else GAIN_ALL
     pool.gain = -1
     pool.power_seen = site.opened
-    h = pool.hold
+    h = pool.hold if pool.is_stalled else -1
+    pool.is_stalled = 0
     while h >= 0:
         if S.hold[h].missing == 0:
             mark_ready(S, h)
@@ -293,7 +382,7 @@ def fill_pool(S: State, p: int) -> None:
                 m = S.order[i]
                 if S.member[m].head >= 0 and S.mp[m, p].right:
                     fill_member(S, m, p, 1, fill, gain, is_preempting)
-    if pool.free_milli > 0:
+    if pool.free_milli > 0 and pool.num_elastic > 0:
         grow_elastic(S, p)
 
 
@@ -460,6 +549,10 @@ def cycle(S: State) -> None:
         decay(S)
         sort_members(S)
         g.next_epoch_ms = g.now_ms + g.epoch_ms
+    # Not at a wake without news, such as the void end of a job that was stopped: its moment tells the true run time.
+    has_news = g.num_ready > 0 or g.num_dirty > 0 or g.num_came > 0
+    if has_news and is_rerank_due(S):
+        rerank(S)
     rounds, num_dec = 0, g.num_dec
     while g.num_ready > 0 or g.num_dirty > 0 or g.num_came > 0:
         start_ready(S)
@@ -479,10 +572,10 @@ def cycle(S: State) -> None:
 
 @kernel
 def next_rerank_ms(S: State, j: int) -> int:
-    """When a running job's rank changes next, if it goes on as now; NEVER_MS where ranks stand still."""
+    """When a running job's rank changes next, if it goes on as now; NEVER_MS where it does not, or rank may not stop it."""
     g = S.g[0]
     job = S.job[j]
-    if not g.preemptive or job.rate_milli <= 0:
+    if not g.preemptive or job.rate_milli <= 0 or job.ckpt_ms <= 0:
         return NEVER_MS
     done = job.done_ms + progress_ms(S, j)
     if g.order == LAS:
@@ -507,10 +600,12 @@ def on_rerank(S: State, j: int) -> None:
     old = job.run_rank
     job.run_rank = rank_of(S, j, job.done_ms + progress_ms(S, j))
     note_rank(S, j)
-    s = job.seg if job.run_rank != old else -1
+    s = job.seg if job.run_rank != old and job.ckpt_ms > 0 else -1
     while s >= 0:
         n = S.seg[s].node
-        if S.node[n].first_rank >= min(old, job.run_rank):
+        node = S.node[n]
+        node.last_rank = max(node.last_rank, job.run_rank)
+        if node.first_rank >= min(old, job.run_rank) or (job.run_rank < old and node.last_rank <= old):
             recount_tenants(S, n)
         s = S.seg[s].next
     if S.g[0].queue_jobs > 0 and S.g[0].now_ms >= S.pool[job.pool].preempt_at_ms:

@@ -33,17 +33,26 @@ HOLD_BACKFILL, HOLD_RECLAIM, HOLD_RANK, HOLD_RESERVED = 0, 1, 2, 3
 START, VACATE, SHRINK, GROW, QUARANTINE, HOLD = 1, 2, 3, 4, 5, 6
 
 GPUS_MAX = 16
-#: Rows of the node bitmap: free GPU count 0..16, the largest partly free GPU in eighths 1..8, and whether
-#: anything on the node is above a guarantee.
+#: Rows of the node bitmap: free GPU count 0..16, the largest partly free GPU in eighths 1..8, whether anything on the
+#: node is above a guarantee, and, for each number of GPUs 1..16, whether a claim may find so many there.
 ROW_PARTIAL = GPUS_MAX + 1
 ROW_OVER = ROW_PARTIAL + 8
-NUM_ROWS = ROW_OVER + 1
+NUM_ROWS = ROW_OVER + 1 + GPUS_MAX
 #: `POOL.scored`: whose places in a pool are chosen by what they lose of the load expected (rule 4).
 SCORED_SHARING, SCORED_ALL = 1, 2
 #: `State.need` of a pool that a class may never use; `POOL.gain` when anything may have come free.
 NEED_NEVER, GAIN_ALL = 127, 126
-RACK_ROWS = 33
+#: Rows of the bitmaps of racks and blocks: wholly free nodes, the last row for as many and more.
+RACK_ROWS, BLOCK_ROWS = 33, 129
+#: `State.first_fit`: classes of room, by powers of two from a quarter of a GPU, the last for 4096 GPUs and more.
+ROOM_CLASSES, ROOM_MILLI = 16, 125
 NUM_BUCKETS = 48
+#: Columns of a history: its buckets, their sum, and the job that came last (its index plus one; 0: none).
+NEWEST = NUM_BUCKETS + 1
+#: `JOB.like_prev` of a job that has not come yet.
+NOT_CHAINED = -2
+#: Buckets of a member's waits, eight for each doubling of their seconds.
+NUM_WAITS = 256
 
 G = np.dtype(
     [
@@ -77,10 +86,15 @@ G = np.dtype(
             "hold_after_ms",
             "reserve_lead_ms",
             "notice_max_ms",
+            "rerank_ms",
             # running state
             "now_ms",
             "num_dec",
             "next_epoch_ms",
+            "next_rerank_ms",
+            "num_news",
+            "first_live",
+            "end_live",
             "free_seg",
             "free_hold",
             "num_dirty",
@@ -104,6 +118,7 @@ G = np.dtype(
             "grows",
             "holds",
             "lacking_w",
+            "is_swapping",
             "frag_gpus",
             "whole_free",
             # the load expected (rule 4)
@@ -117,35 +132,46 @@ G = np.dtype(
     align=True,
 )
 
+#: What a search for victims reads of each job stands first, together: it is most of what such a search waits for.
 JOB = np.dtype(
     [
+        ("state", i1),
+        ("is_borrowed", i1),
+        ("is_restart", i1),
+        ("is_overdue", i1),
+        ("is_backfill", i1),
+        ("cls", i8),
+        ("run_rank", i8),
+        ("alloc", i8),
+        ("start_ms", i8),
+        ("ckpt_ms", i8),
+        ("cause", i8),
+        ("cause_no", i8),
+        ("pool", i8),
+        ("pred_end_ms", i8),
+        ("rate_milli", i8),
+        ("since_ms", i8),
+        ("done_ms", i8),
+        ("rank", i8),
+        ("version", i8),
         ("submit_ms", i8),
         ("begin_ms", i8),
-        ("ckpt_ms", i8),
         ("limit_ms", i8),
         ("oracle_ms", i8),
-        ("rank", i8),
-        ("done_ms", i8),
-        ("start_ms", i8),
-        ("since_ms", i8),
-        ("pred_end_ms", i8),
         ("queued_ms", i8),
         ("wait_ms", i8),
         ("claim_ms", i8),
         ("vacate_ms", i8),
-        ("run_rank", i8),
         ("first_start_ms", i8),
         ("lost_ms", i8),
         ("run_ms", i8),
         ("borrowed_ms", i8),
         ("end_ms", i8),
         ("claim_from_ms", i8),
-        ("promise_ms", i8),
-        ("cls", i8),
         ("key1", i8),
         ("key2", i8),
-        ("alloc", i8),
-        ("pool", i8),
+        ("like_prev", i8),
+        ("like_next", i8),
         ("seg", i8),
         ("hold", i8),
         ("attempt", i8),
@@ -154,17 +180,9 @@ JOB = np.dtype(
         ("over_prev", i8),
         ("over_next", i8),
         ("claim_no", i8),
-        ("cause", i8),
-        ("cause_no", i8),
+        ("rank_claim_ms", i8),
         ("preemptions", i8),
         ("failures", i8),
-        ("rate_milli", i8),
-        ("version", i8),
-        ("state", i1),
-        ("is_borrowed", i1),
-        ("is_restart", i1),
-        ("is_overdue", i1),
-        ("is_backfill", i1),
     ],
     align=True,
 )
@@ -196,6 +214,7 @@ CLS = np.dtype(
         ("preempt_at_ms", i8),
         ("no_hold_ms", i8),
         ("oldest_ms", i8),
+        ("head_ms", i8),
         ("topology", i1),
         ("priority", i1),
         ("has_come", i1),
@@ -217,6 +236,7 @@ MEMBER = np.dtype(
         ("pending", i8),
         ("queued_milli", i8),
         ("head", i8),
+        ("long_wait_ms", i8),
     ],
     align=True,
 )
@@ -236,7 +256,9 @@ POOL = np.dtype(
         ("rack1", i8),
         ("block0", i8),
         ("block1", i8),
+        ("rack_nodes", i8),
         ("block_nodes", i8),
+        ("whole", i8),
         ("per_node", i8),
         ("site", i8),
         ("home", i8),
@@ -244,17 +266,20 @@ POOL = np.dtype(
         ("guar0", i8),
         ("guar1", i8),
         ("hold", i8),
+        ("hold_last", i8),
         ("holds", i8),
         ("reserved", i8),
         ("cursor", i8),
         ("over_milli", i8),
         ("over_segs", i8),
+        ("num_elastic", i8),
         ("preempt_at_ms", i8),
         ("gain", i8),
         ("clear", i8),
         ("power_seen", i8),
         ("even_cpu", i8),
         ("is_dirty", i1),
+        ("is_stalled", i1),
         ("is_plain", i1),
         ("scored", i1),
         ("slices", i1),
@@ -296,38 +321,47 @@ AGREEMENT = np.dtype(
     align=True,
 )
 
+#: First, together, what a search for free nodes or victims reads of each node.
 NODE = np.dtype(
     [
-        ("cpu_free", i8),
-        ("mem_free", i8),
-        ("net_free", i8),
+        ("state", i1),
+        ("is_indexed", i1),
+        ("is_clear", i1),
+        ("partial", i1),
+        ("is_ready", i1),
+        ("hold", i8),
+        ("num", i8),
+        ("free", i8),
+        ("seg", i8),
+        ("over_segs", i8),
+        ("leaving", i8),
+        ("last_rank", i8),
+        ("tenants", i8),
+        ("first_rank", i8),
+        ("owner", i8),
         ("cpu_all", i8),
         ("mem_all", i8),
         ("net_all", i8),
+        ("cpu_free", i8),
+        ("mem_free", i8),
+        ("net_free", i8),
         ("free_mask", i8),
         ("free_at_ms", i8),
         ("fail_ms", i8),
         ("pool", i8),
         ("rack", i8),
         ("block", i8),
-        ("seg", i8),
-        ("hold", i8),
         ("hold_next", i8),
         ("hold_need", i8),
+        ("reserved_ms", i8),
+        ("reserved_to_ms", i8),
+        ("reserved_for", i8),
         ("over_milli", i8),
-        ("over_segs", i8),
+        ("lent_gpus", i8),
+        ("claim_rows", i8),
         ("used_milli", i8),
-        ("first_rank", i8),
-        ("owner", i8),
-        ("num", i8),
-        ("free", i8),
         ("fails", i8),
         ("stamp", i8),
-        ("state", i1),
-        ("is_indexed", i1),
-        ("is_clear", i1),
-        ("partial", i1),
-        ("is_ready", i1),
     ],
     align=True,
 )
@@ -352,7 +386,6 @@ HOLD_REC = np.dtype(
         ("start_ms", i8),
         ("job", i8),
         ("pool", i8),
-        ("made_ms", i8),
         ("kind", i8),
         ("missing", i8),
         ("head", i8),
@@ -406,6 +439,7 @@ class State(ArrayBundle):
     pool: NDArray[Any]
     guar: NDArray[Any]
     mp: NDArray[Any]
+    first_fit: NDArray[Any]
     ag: NDArray[Any]
     ag_pool: NDArray[Any]
     node: NDArray[Any]
@@ -415,9 +449,11 @@ class State(ArrayBundle):
     block: NDArray[Any]
     bits: NDArray[Any]
     rack_bits: NDArray[Any]
+    block_bits: NDArray[Any]
     hold: NDArray[Any]
     dec: NDArray[Any]
     hist: NDArray[Any]
+    waits: NDArray[Any]
     site: NDArray[Any]
     project: NDArray[Any]
     speed: NDArray[Any]
@@ -444,6 +480,7 @@ class State(ArrayBundle):
         "pool": (POOL, 1),
         "guar": (i8, 1),
         "mp": (MP, 2),
+        "first_fit": (i8, 3),
         "ag": (AGREEMENT, 1),
         "ag_pool": (i8, 1),
         "node": (NODE, 1),
@@ -453,9 +490,11 @@ class State(ArrayBundle):
         "block": (DOMAIN, 1),
         "bits": (np.uint64, 2),
         "rack_bits": (np.uint64, 2),
+        "block_bits": (np.uint64, 2),
         "hold": (HOLD_REC, 1),
         "dec": (DECISION, 1),
         "hist": (np.int32, 2),
+        "waits": (np.int32, 2),
         "site": (SITE, 1),
         "project": (PROJECT, 1),
         "speed": (i8, 2),

@@ -9,7 +9,6 @@ from dure.policy.kernels.layout import (
     DOWN,
     ENDED,
     GROW,
-    HOLD_BACKFILL,
     HOLD_RECLAIM,
     HOLD_RESERVED,
     NEVER_MS,
@@ -41,9 +40,22 @@ from dure.policy.kernels.nodes import (
     unindex,
     unlink_segment,
 )
-from dure.policy.kernels.queue import drop_ended, learn, milli_of, predict_rest_ms, push, rank_of
+from dure.policy.kernels.place import is_waited_for
+from dure.policy.kernels.queue import (
+    drop_ended,
+    join_likes,
+    learn,
+    learn_wait,
+    milli_of,
+    predict_rest_ms,
+    progress_ms,
+    push,
+    rank_of,
+)
 from dure.policy.kernels.quota import (
     charge,
+    leaving_on_nodes,
+    look_from_first,
     mark_dirty,
     over_link,
     over_on_nodes,
@@ -145,6 +157,7 @@ def start_job(S: State, j: int, p: int, num: int, gpus: int, is_borrowed: int) -
     g.starts += 1
     job.is_restart = 0
     job.claim_no += 1
+    job.rank_claim_ms = -1
     if job.claim_ms >= 0:
         if g.now_ms > job.claim_ms:
             g.breaches += 1
@@ -156,18 +169,11 @@ def start_job(S: State, j: int, p: int, num: int, gpus: int, is_borrowed: int) -
 
 @kernel
 def note_rank(S: State, j: int) -> None:
-    """Keep the bound on how far behind a member's running jobs stand in a pool."""
+    """Keep the bound on how far behind those of a member's jobs in a pool stand that rank may stop."""
     job = S.job[j]
     cell = S.mp[S.cls[job.cls].member, job.pool]
-    if job.run_rank > cell.last_rank:
+    if job.ckpt_ms > 0 and job.run_rank > cell.last_rank:
         cell.last_rank = job.run_rank
-
-
-@kernel
-def progress_ms(S: State, j: int) -> int:
-    """Work done in the present run, at the reference speed, since the last change of rate."""
-    job = S.job[j]
-    return (S.g[0].now_ms - job.since_ms) * job.rate_milli // 1000
 
 
 @kernel
@@ -199,6 +205,8 @@ def release(S: State, j: int) -> None:
     m = cls.member
     if job.is_borrowed:
         over_on_nodes(S, j, -1)
+    if job.state == REVOKING:
+        leaving_on_nodes(S, j, -1)
     charge(S, j, -job.alloc * milli_in(S, j))
     if job.is_borrowed:
         over_unlink(S, j)
@@ -238,6 +246,8 @@ def queue_in(S: State, j: int) -> None:
     job = S.job[j]
     job.state = PENDING
     job.queued_ms = g.now_ms
+    g.first_live, g.end_live = min(g.first_live, j), max(g.end_live, j + 1)
+    join_likes(S, j)
     job.rank = rank_of(S, j, job.done_ms)
     job.claim_ms = -1
     job.is_backfill = job.is_overdue = 0
@@ -277,11 +287,44 @@ def mark_ready(S: State, h: int) -> None:
 def count_hold(S: State, h: int, sign: int) -> None:
     """Count a hold in (or out of) those of its pool on which others may be backfilled, and what it reserves."""
     hold = S.hold[h]
-    if hold.kind == HOLD_BACKFILL or hold.kind == HOLD_RESERVED:
+    if is_waited_for(S, h):
         S.pool[hold.pool].holds += sign
     if hold.kind == HOLD_RESERVED:
         S.pool[hold.pool].reserved += sign
         S.mp[S.cls[S.job[hold.job].cls].member, hold.pool].reserved_milli += sign * hold.milli
+
+
+@kernel
+def link_hold(S: State, h: int) -> None:
+    """Put a hold into its pool's list: before all others if its nodes are waited for, else after them."""
+    hold = S.hold[h]
+    pool = S.pool[hold.pool]
+    is_first = is_waited_for(S, h)
+    hold.prev = -1 if is_first else pool.hold_last
+    hold.next = pool.hold if is_first else -1
+    if hold.prev >= 0:
+        S.hold[hold.prev].next = h
+    else:
+        pool.hold = h
+    if hold.next >= 0:
+        S.hold[hold.next].prev = h
+    else:
+        pool.hold_last = h
+
+
+@kernel
+def unlink_hold(S: State, h: int) -> None:
+    """Take a hold out of its pool's list."""
+    hold = S.hold[h]
+    pool = S.pool[hold.pool]
+    if hold.prev >= 0:
+        S.hold[hold.prev].next = hold.next
+    else:
+        pool.hold = hold.next
+    if hold.next >= 0:
+        S.hold[hold.next].prev = hold.prev
+    else:
+        pool.hold_last = hold.prev
 
 
 @kernel
@@ -310,23 +353,18 @@ def close_hold(S: State, h: int) -> None:
 def drop_hold(S: State, h: int) -> None:
     """Let the nodes of a hold go."""
     hold = S.hold[h]
-    pool = S.pool[hold.pool]
     n = hold.head
     while n >= 0:
         node = S.node[n]
         after = node.hold_next
         node.hold = node.hold_next = -1
         node.is_ready = 0
+        node.reserved_to_ms = S.g[0].now_ms
         index(S, n)
         note_gain(S, n)
         count_clear(S, n)
         n = after
-    if hold.prev >= 0:
-        S.hold[hold.prev].next = hold.next
-    else:
-        pool.hold = hold.next
-    if hold.next >= 0:
-        S.hold[hold.next].prev = hold.prev
+    unlink_hold(S, h)
     if hold.kind == HOLD_RECLAIM:
         return_share(S, S.cls[S.job[hold.job].cls].member, hold.pool, hold.milli)
     count_hold(S, h, -1)
@@ -343,6 +381,7 @@ def revoke(S: State, j: int, notice: int, cause: int) -> None:
     g = S.g[0]
     job = S.job[j]
     job.state = REVOKING
+    leaving_on_nodes(S, j, 1)
     wait = min(notice, g.save_ms) if job.ckpt_ms > 0 else notice
     job.vacate_ms = g.now_ms + wait
     job.cause, job.cause_no = cause, S.job[cause].claim_no
@@ -360,6 +399,7 @@ def on_end(S: State, j: int) -> None:
     job.state = ENDED
     job.end_ms = S.g[0].now_ms
     learn(S, j, job.done_ms)
+    learn_wait(S, j)
 
 
 @kernel
@@ -445,6 +485,7 @@ def on_node_down(S: State, n: int, is_failure: int) -> None:
         # The promise falls with the node; the next claim is a new one. A reserved job is seen to when it is due.
         S.job[j].claim_ms = -1
         S.job[j].claim_no += 1
+        S.job[j].rank_claim_ms = -1
         if S.job[j].state != RESERVED:
             requeue(S, j)
     lost = 0
@@ -535,6 +576,7 @@ def shrink(S: State, j: int, s: int, take: int, cause: int) -> None:
         unlink_segment(S, s)
     if job.is_borrowed:
         over_on_nodes(S, j, 1)
+        look_from_first(S, S.cls[job.cls].member, job.pool)
     rerate(S, j)
     g.shrinks += 1
     decide(S, SHRINK, j, job.pool, n, take, g.now_ms, cause)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from dure.policy.kernels.bits import clear_bit, gpus_in, set_bit
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.expected import gpu_chosen
-from dure.policy.kernels.layout import RACK_ROWS, ROW_PARTIAL, UP, State
+from dure.policy.kernels.layout import BLOCK_ROWS, GPUS_MAX, NEVER_MS, RACK_ROWS, ROW_OVER, ROW_PARTIAL, UP, State
 
 #: Slices of a GPU that follows NVIDIA's profiles, and what 1 to 7 of them take: 1g, 2g, 3g, 4g, and the whole.
 MIG_SLICES = 7
@@ -131,14 +133,21 @@ def unindex(S: State, n: int) -> None:
 
 @kernel
 def rack_add(S: State, r: int, delta: int) -> None:
-    """Count a wholly free node into (or out of) its rack and block."""
+    """Count a wholly free node into (or out of) its rack, block and pool."""
     rack = S.rack[r]
     if rack.whole > 0:
         clear_bit(S.rack_bits, min(rack.whole, RACK_ROWS - 1), r)
     rack.whole += delta
     if rack.whole > 0:
         set_bit(S.rack_bits, min(rack.whole, RACK_ROWS - 1), r)
-    S.block[S.node[rack.node0].block].whole += delta
+    b = S.node[rack.node0].block
+    block = S.block[b]
+    if block.whole > 0:
+        clear_bit(S.block_bits, min(block.whole, BLOCK_ROWS - 1), b)
+    block.whole += delta
+    if block.whole > 0:
+        set_bit(S.block_bits, min(block.whole, BLOCK_ROWS - 1), b)
+    S.pool[S.node[rack.node0].pool].whole += delta
     S.g[0].whole_free += delta
 
 
@@ -175,9 +184,28 @@ def note_gain(S: State, n: int) -> None:
 
 
 @kernel
+def index_claim(S: State, n: int) -> None:
+    """Keep the bitmaps of how many GPUs a claim may find on a node up to date; in none while nothing there is lent.
+
+    An upper bound: a GPU that several parts share counts once for each that is lent or leaving.
+    """
+    node = S.node[n]
+    rows = 0
+    if node.over_segs > 0 and node.state == UP and node.hold < 0:
+        rows = 1 + min(node.free + node.lent_gpus, GPUS_MAX)
+    while node.claim_rows < rows:
+        set_bit(S.bits, ROW_OVER + node.claim_rows, n)
+        node.claim_rows += 1
+    while node.claim_rows > rows:
+        node.claim_rows -= 1
+        clear_bit(S.bits, ROW_OVER + node.claim_rows, n)
+
+
+@kernel
 def count_clear(S: State, n: int) -> None:
     """Keep count, by rack, block and pool, of the nodes on which nothing stands but what is above a guarantee."""
     node = S.node[n]
+    index_claim(S, n)
     is_clear = node.state == UP and node.hold < 0 and node.num > 0 and node.used_milli == node.over_milli
     if is_clear == (node.is_clear == 1):
         return
@@ -201,15 +229,23 @@ def lowest_gpus(mask: int, count: int) -> int:
 
 @kernel
 def count_tenant(S: State, n: int, j: int) -> None:
-    """Count a job in what a node keeps of its jobs: when the last ends, the first rank, whose they are if one's."""
+    """Count a job in what a node keeps of its jobs.
+
+    When the last ends; the first rank and the last, of those that rank may stop: one without checkpoints stands before
+    all others; whose they are, if one member's, and a set of the members, of which two may share a bit.
+    """
     node = S.node[n]
     job = S.job[j]
     m = S.cls[job.cls].member
     if node.free_at_ms == 0:
-        node.first_rank, node.owner = job.run_rank, m
+        node.first_rank, node.last_rank = NEVER_MS, -NEVER_MS
+        node.owner, node.tenants = m, 0
     elif node.owner != m:
         node.owner = -1
-    node.first_rank = min(node.first_rank, job.run_rank)
+    rank = job.run_rank if job.ckpt_ms > 0 else -NEVER_MS
+    node.first_rank = min(node.first_rank, rank)
+    node.last_rank = max(node.last_rank, rank)
+    node.tenants |= np.int64(1) << (m & 63)
     node.free_at_ms = max(node.free_at_ms, job.pred_end_ms, 1)
 
 

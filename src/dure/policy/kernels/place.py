@@ -7,7 +7,16 @@ import numpy as np
 from dure.policy.kernels.bits import next_bit
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.expected import is_scored, score_on
-from dure.policy.kernels.layout import GPUS_MAX, HOLD_BACKFILL, HOLD_RESERVED, RACK_ROWS, ROW_PARTIAL, UP, State
+from dure.policy.kernels.layout import (
+    BLOCK_ROWS,
+    GPUS_MAX,
+    HOLD_BACKFILL,
+    HOLD_RESERVED,
+    RACK_ROWS,
+    ROW_PARTIAL,
+    UP,
+    State,
+)
 from dure.policy.kernels.nodes import fits, gpu_milli_on
 
 #: Nodes of one free count that are looked at before the next count is tried: for CPU and memory, and to be scored.
@@ -247,6 +256,42 @@ def place(S: State, c: int, p: int, gpus: int) -> int:
 
 
 @kernel
+def best_block(S: State, p: int, want: int) -> int:
+    """Best fit among blocks: the one with the fewest wholly free nodes that suffice, lowest id; -1: none."""
+    pool = S.pool[p]
+    for row in range(min(want, BLOCK_ROWS - 1), BLOCK_ROWS):
+        b = best = next_bit(S.block_bits, row, pool.block0, pool.block1)
+        if row == BLOCK_ROWS - 1:
+            best = -1
+            while b >= 0:
+                if S.block[b].whole >= want and (best < 0 or S.block[b].whole < S.block[best].whole):
+                    best = b
+                b = next_bit(S.block_bits, row, b + 1, pool.block1)
+        if best >= 0:
+            return best
+    return -1
+
+
+@kernel
+def most_whole(S: State, p: int, limit: int) -> int:
+    """Most wholly free nodes in a block of a pool, of the counts below a limit; 0: none."""
+    pool = S.pool[p]
+    most = 0
+    if limit >= BLOCK_ROWS:
+        b = next_bit(S.block_bits, BLOCK_ROWS - 1, pool.block0, pool.block1)
+        while b >= 0:
+            if most < S.block[b].whole < limit:
+                most = S.block[b].whole
+            b = next_bit(S.block_bits, BLOCK_ROWS - 1, b + 1, pool.block1)
+    row = min(limit, BLOCK_ROWS - 1) - 1
+    while most == 0 and row > 0:
+        if next_bit(S.block_bits, row, pool.block0, pool.block1) >= 0:
+            most = row
+        row -= 1
+    return most
+
+
+@kernel
 def place_gang(S: State, c: int, p: int, parts: int, per_node: int, rest: int, is_plain: bool) -> int:
     """Nodes for a gang of several: one rack, else one block, else the pool, as its topology allows.
 
@@ -257,6 +302,8 @@ def place_gang(S: State, c: int, p: int, parts: int, per_node: int, rest: int, i
     pool = S.pool[p]
     is_short = False
     need = parts + (1 if rest > 0 else 0)
+    if is_plain and pool.whole < need:
+        return 0
     num = 0
     lo, hi = pool.node0, pool.node1
     if is_plain:
@@ -281,14 +328,13 @@ def place_gang(S: State, c: int, p: int, parts: int, per_node: int, rest: int, i
             num = take_from(S, lo, hi, c, per_node, parts, 0)
     if num < parts and topology != 2:
         best, best_count = -1, 1 << 30
-        for b in range(pool.block0, pool.block1):
-            block = S.block[b]
-            if is_plain:
-                count = block.whole
-            else:
-                count = domain_count(S, block.node0, block.node1, c, parts, per_node, rest)
-            if parts <= count < best_count:
-                best, best_count = b, count
+        if is_plain:
+            best = best_block(S, p, parts)
+        else:
+            for b in range(pool.block0, pool.block1):
+                count = domain_count(S, S.block[b].node0, S.block[b].node1, c, parts, per_node, rest)
+                if parts <= count < best_count:
+                    best, best_count = b, count
         if best >= 0:
             lo, hi = S.block[best].node0, S.block[best].node1
             num = take_block(S, best, c, per_node, parts, 0, is_plain)
@@ -317,15 +363,15 @@ def place_wide(S: State, p: int, c: int, parts: int, per_node: int, is_plain: bo
     limit = 1 << 30
     while num < parts:
         # The next fullest count of free nodes; blocks with equal counts go in order of id.
-        most = 0
-        for b in range(pool.block0, pool.block1):
-            if most < S.block[b].whole < limit:
-                most = S.block[b].whole
+        most = most_whole(S, p, limit)
         if most == 0:
             return 0
-        for b in range(pool.block0, pool.block1):
-            if S.block[b].whole == most and num < parts:
+        row = min(most, BLOCK_ROWS - 1)
+        b = next_bit(S.block_bits, row, pool.block0, pool.block1)
+        while b >= 0 and num < parts:
+            if S.block[b].whole == most:
                 num = take_block(S, b, c, per_node, min(most, parts - num), num, True)
+            b = next_bit(S.block_bits, row, b + 1, pool.block1)
         limit = most
     return num
 
@@ -359,6 +405,12 @@ def will_leave(S: State, c: int, p: int, at_ms: int) -> bool:
 
 
 @kernel
+def is_waited_for(S: State, h: int) -> bool:
+    """Whether the nodes of a hold are waited for, not cleared; in a pool's list these holds stand first."""
+    return S.hold[h].kind == HOLD_BACKFILL or S.hold[h].kind == HOLD_RESERVED
+
+
+@kernel
 def place_on_holds(S: State, c: int, p: int, gpus: int, end_ms: int) -> int:
     """Backfill (rule 5): one node held or reserved for a later gang, for a job predicted to be gone by then."""
     cls = S.cls[c]
@@ -366,11 +418,9 @@ def place_on_holds(S: State, c: int, p: int, gpus: int, end_ms: int) -> int:
     if parts != 1 or rest != 0 or cls.gpu_milli < 1000:
         return 0
     h = S.pool[p].hold
-    while h >= 0:
+    while h >= 0 and is_waited_for(S, h):
         hold = S.hold[h]
-        if hold.start_ms >= end_ms and (
-            hold.kind == HOLD_BACKFILL or (hold.kind == HOLD_RESERVED and will_leave(S, c, p, hold.start_ms))
-        ):
+        if hold.start_ms >= end_ms and (hold.kind == HOLD_BACKFILL or will_leave(S, c, p, hold.start_ms)):
             n = hold.head
             looked = 0
             while n >= 0 and looked < LOOK_MAX:

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
     DURE,
+    ENDED,
     LAS,
     NEVER_MS,
+    NEWEST,
+    NOT_CHAINED,
     NUM_BUCKETS,
+    NUM_WAITS,
     PENDING,
+    REVOKING,
+    RUNNING,
     SJF,
     SRSF,
     SRTF,
     State,
 )
+
+#: Neighbours on each side that tell of a job's length; all of history counts as a third of a one.
+LIKE_MAX = 8
+LIKE_WEIGHT = 3
+#: One job in so many may wait without end for the sake of the others, until it is overdue; how far back it stands, in
+#: 1/1000 of a doubling.
+LONG_ONE_IN = 100
+PAST_MILLI = 64_000
 
 
 @kernel
@@ -63,6 +80,26 @@ def learn(S: State, j: int, duration_ms: int) -> None:
     if job.key2 > 0 and job.key2 != job.key1:
         S.hist[job.key2, b] += 1
         S.hist[job.key2, NUM_BUCKETS] += 1
+
+
+@kernel
+def join_likes(S: State, j: int) -> None:
+    """Put a job that comes for the first time behind the last of its user (or member) and size."""
+    job = S.job[j]
+    if job.like_prev != NOT_CHAINED:
+        return
+    job.like_prev = S.hist[job.key1, NEWEST] - 1
+    if job.like_prev >= 0:
+        S.job[job.like_prev].like_next = j
+    S.hist[job.key1, NEWEST] = j + 1
+    S.g[0].num_news += 1
+
+
+@kernel
+def learn_wait(S: State, j: int) -> None:
+    """Count the wait of an ended job among its member's."""
+    S.waits[S.cls[S.job[j].cls].member, wait_bucket(waited_ms(S, j))] += 1
+    S.g[0].num_news += 1
 
 
 @kernel
@@ -120,6 +157,82 @@ def index_rest_ms(S: State, j: int, done: int) -> int:
 
 
 @kernel
+def progress_ms(S: State, j: int) -> int:
+    """Work done in the present run, at the reference speed, since the last change of rate."""
+    job = S.job[j]
+    return (S.g[0].now_ms - job.since_ms) * job.rate_milli // 1000
+
+
+@kernel
+def attained_ms(S: State, j: int) -> int:
+    """What a job has run until now, at the reference speed."""
+    job = S.job[j]
+    is_on = job.state == RUNNING or job.state == REVOKING
+    return job.done_ms + (progress_ms(S, j) if is_on else 0)
+
+
+@kernel
+def waited_ms(S: State, j: int) -> int:
+    """How long a job has waited in all, after its stops too."""
+    job = S.job[j]
+    return job.wait_ms + (S.g[0].now_ms - job.queued_ms if job.state == PENDING else 0)
+
+
+@kernel
+def expected_rest_ms(S: State, j: int, done: int) -> int:
+    """Time that a job is expected to run still, from the jobs of its user and size that came just before and after it.
+
+    People submit the same work many times over, so a neighbour's length tells more than any history. Time that
+    neighbours ran beyond `done`, divided by how many of them ended there: the estimate of an exponential rest from
+    lengths some of which are not known yet (those still to end count with what they have run). History counts as
+    a third of a neighbour that ended after its index. No job runs longer than its time limit.
+    """
+    spent_s = index_rest_ms(S, j, done) // 1000
+    ended = np.int64(1)
+    for side in range(2):
+        k = S.job[j].like_prev if side == 0 else S.job[j].like_next
+        for _ in range(LIKE_MAX):
+            if k < 0:
+                break
+            beyond = attained_ms(S, k) - done
+            if beyond > 0:
+                spent_s += LIKE_WEIGHT * (beyond // 1000)
+                if S.job[k].state == ENDED:
+                    ended += LIKE_WEIGHT
+            k = S.job[k].like_prev if side == 0 else S.job[k].like_next
+    rest_ms: int = spent_s // ended * 1000
+    if S.job[j].limit_ms >= 0:
+        rest_ms = min(rest_ms, S.job[j].limit_ms - done)
+    return max(rest_ms, 1000)
+
+
+@kernel
+def wait_bucket(ms: int) -> int:
+    """Bucket of a wait: eight for each doubling of its seconds."""
+    s = max(ms // 1000, 1)
+    octave = 0
+    while s >> (octave + 1):
+        octave += 1
+    return min(8 * octave + (((s << 3) >> octave) & 7), NUM_WAITS - 1)
+
+
+@kernel
+def long_wait_of(waits: NDArray[Any]) -> int:
+    """The wait that one in LONG_ONE_IN of a member's jobs has exceeded, linear inside its bucket."""
+    num = int(waits.sum())
+    above = 0
+    b = NUM_WAITS - 1
+    while b > 0 and (above + waits[b]) * LONG_ONE_IN < num:
+        above += waits[b]
+        b -= 1
+    low = ((8 + b % 8) * 1000 << (b // 8)) >> 3
+    width = (1000 << (b // 8)) >> 3
+    if waits[b] == 0:
+        return low
+    return low + width - width * (num - above * LONG_ONE_IN) // (waits[b] * LONG_ONE_IN)
+
+
+@kernel
 def log2_milli(x: int) -> int:
     """Base-2 logarithm in 1/1000, linear between powers of two; 0 for 1 and less."""
     octave = 0
@@ -144,9 +257,9 @@ def rank_of(S: State, j: int, done: int) -> int:
     """Place in the queue, smaller first, of a job that has run `done` ms (rule 3).
 
     fifo, fair: age. sjf: the known length. srtf: the known rest. srsf: the known rest × GPUs. las: level of
-    GPU-time attained, then age. dure: age plus `rank_step_ms` for each doubling of GPU-time, of two estimates the
-    geometric mean: Gittins' index of its rest, and what it has attained (at least `las_base` GPU-seconds). The one
-    trusts the history of like jobs, the other nothing but what the job itself has shown.
+    GPU-time attained, then age. dure: `rank_step_ms` for each doubling of the GPU-time that it is expected to want
+    still, less half a step for each halving of what is left of the longest wait but for one job in a hundred (seven
+    at most). Who has waited longer goes last: a hundredth pays for all others, who would wait for it.
     """
     g = S.g[0]
     job = S.job[j]
@@ -161,10 +274,14 @@ def rank_of(S: State, j: int, done: int) -> int:
     if order == LAS:
         return (level_of(S, done // 1000 * max(cls.num_gpus, 1)) << 50) + job.submit_ms
     if order == DURE:
-        gpus = max(cls.num_gpus, 1)
-        expected = log2_milli(index_rest_ms(S, j, done) // 1000 * gpus)
-        attained = log2_milli(max(done // 1000 * gpus, g.las_base))
-        return job.submit_ms + g.rank_step_ms * (expected + attained) // 2000
+        work = log2_milli(expected_rest_ms(S, j, done) // 1000 * max(cls.num_gpus, 1))
+        longest_s = max(S.member[cls.member].long_wait_ms, g.default_ms) // 1000
+        left_s = longest_s - waited_ms(S, j) // 1000
+        if left_s < 0:
+            return g.rank_step_ms * (work + PAST_MILLI) // 1000
+        urgency = log2_milli(longest_s) - log2_milli(max(left_s, longest_s // 100))
+        # Four steps more keep it above 0.
+        return g.rank_step_ms * (work - urgency // 2 + 4000) // 1000
     return job.submit_ms
 
 
@@ -214,6 +331,7 @@ def push(S: State, j: int) -> None:
     cls.root = meld(S, cls.root, j)
     if cls.root == j:
         cls.preempt_at_ms = 0
+        cls.head_ms = job.queued_ms
     cls.count += 1
 
 
@@ -246,7 +364,9 @@ def pop(S: State, c: int) -> int:
         pairs = rest
     cls.root = root
     cls.count -= 1
-    if cls.count == 0:
+    if cls.count > 0:
+        cls.head_ms = S.job[root].queued_ms
+    else:
         m = S.member[cls.member]
         if cls.prev >= 0:
             S.cls[cls.prev].next = cls.next
@@ -259,12 +379,13 @@ def pop(S: State, c: int) -> int:
 
 
 @kernel
-def mark_overdue(S: State, c: int) -> None:
-    """Bring forward the jobs of a class that have waited longer than `overdue_ms` (rule 3): its heap is built anew."""
+def order_anew(S: State, c: int, is_rerank: bool) -> None:
+    """Build the heap of a class anew where jobs have waited longer than `overdue_ms`, or all ranks are due (rule 3)."""
     g = S.g[0]
     cls = S.cls[c]
-    if g.now_ms - cls.oldest_ms <= g.overdue_ms:
+    if not is_rerank and g.now_ms - cls.oldest_ms <= g.overdue_ms:
         return
+    first = cls.root
     left, cls.root, cls.oldest_ms = cls.root, -1, NEVER_MS
     while left >= 0:
         j = left
@@ -278,9 +399,14 @@ def mark_overdue(S: State, c: int) -> None:
             left = job.child
         job.child = job.sibling = -1
         job.is_overdue = 1 if g.now_ms - job.queued_ms > g.overdue_ms else 0
+        if is_rerank:
+            job.rank = rank_of(S, j, job.done_ms)
         if not job.is_overdue:
             cls.oldest_ms = min(cls.oldest_ms, job.queued_ms)
         cls.root = meld(S, cls.root, j)
+    if cls.root != first:
+        cls.preempt_at_ms = 0
+    cls.head_ms = S.job[cls.root].queued_ms
     drop_ended(S, c)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dure.policy.kernels.bits import clear_bit, gpus_in, set_bit
+import numpy as np
+
+from dure.policy.kernels.bits import gpus_in
 from dure.policy.kernels.compile import kernel
-from dure.policy.kernels.layout import GAIN_ALL, NEVER_MS, ROW_OVER, RUNNING, State
-from dure.policy.kernels.nodes import count_clear, milli_in
+from dure.policy.kernels.layout import GAIN_ALL, NEVER_MS, ROOM_CLASSES, ROOM_MILLI, RUNNING, State
+from dure.policy.kernels.nodes import count_clear, index_claim, milli_in
 
 #: What an agreement says to a loan.
 LOAN_OPEN, LOAN_NONE, LOAN_NOT_IN_FORCE, LOAN_AT_LIMIT = 0, 1, 2, 3
@@ -89,6 +91,18 @@ def may_use(S: State, m: int, p: int, milli: int, is_borrowed: int) -> bool:
 
 
 @kernel
+def room_milli(S: State, m: int, p: int, is_borrowed: int) -> int:
+    """How much more of a pool a member may use, as borrowed or within its guarantee; -1: no agreement in force lends it."""
+    cell = S.mp[m, p]
+    if not is_borrowed:
+        return cell.guarantee - cell.use_g
+    state = loan_state(S, m, p, 1)
+    if state == LOAN_NONE or state == LOAN_NOT_IN_FORCE:
+        return np.int64(-1)
+    return np.int64(NEVER_MS) if cell.agreement < 0 else S.ag[cell.agreement].limit - S.ag[cell.agreement].used
+
+
+@kernel
 def mark_dirty(S: State, p: int) -> None:
     """Remember that a pool has something new to give."""
     if not S.pool[p].is_dirty:
@@ -136,10 +150,23 @@ def notice_ms(S: State, m: int, p: int) -> int:
 
 
 @kernel
+def count_elastic(S: State, j: int, sign: int) -> None:
+    """Count a borrowed job in (or out of) those of its pool that may grow."""
+    cls = S.cls[S.job[j].cls]
+    if cls.max_gpus > cls.min_gpus:
+        S.pool[S.job[j].pool].num_elastic += sign
+
+
+@kernel
 def over_link(S: State, j: int) -> None:
     """Put a job at the end of its member's borrowed jobs in its pool."""
+    count_elastic(S, j, 1)
     job = S.job[j]
-    cell = S.mp[S.cls[job.cls].member, job.pool]
+    m = S.cls[job.cls].member
+    cell = S.mp[m, job.pool]
+    for k in range(ROOM_CLASSES):
+        if S.first_fit[m, job.pool, k] < 0:
+            S.first_fit[m, job.pool, k] = j
     job.over_prev = cell.over_last
     job.over_next = -1
     if cell.over_last >= 0:
@@ -152,8 +179,10 @@ def over_link(S: State, j: int) -> None:
 @kernel
 def over_unlink(S: State, j: int) -> None:
     """Take a job out of that list."""
+    count_elastic(S, j, -1)
     job = S.job[j]
-    cell = S.mp[S.cls[job.cls].member, job.pool]
+    m = S.cls[job.cls].member
+    cell = S.mp[m, job.pool]
     if job.over_prev >= 0:
         S.job[job.over_prev].over_next = job.over_next
     else:
@@ -162,6 +191,9 @@ def over_unlink(S: State, j: int) -> None:
         S.job[job.over_next].over_prev = job.over_prev
     else:
         cell.over_last = job.over_prev
+    for k in range(ROOM_CLASSES):
+        if S.first_fit[m, job.pool, k] == j:
+            S.first_fit[m, job.pool, k] = job.over_next
     job.over_prev = job.over_next = -1
 
 
@@ -177,13 +209,23 @@ def over_on_nodes(S: State, j: int, sign: int) -> None:
         S.node[n].over_milli += sign * amount
         S.pool[job.pool].over_milli += sign * amount
         S.node[n].over_segs += sign
+        S.node[n].lent_gpus += sign * gpus_in(seg.mask)
         S.pool[job.pool].over_segs += sign
-        if S.node[n].over_segs > 0:
-            set_bit(S.bits, ROW_OVER, n)
-        else:
-            clear_bit(S.bits, ROW_OVER, n)
         count_clear(S, n)
         s = seg.next
+
+
+@kernel
+def leaving_on_nodes(S: State, j: int, sign: int) -> None:
+    """Count a job in (or out of) those that have been told to leave its nodes, and its GPUs in what a claim may find."""
+    s = S.job[j].seg
+    while s >= 0:
+        n = S.seg[s].node
+        S.node[n].leaving += sign
+        if not S.job[j].is_borrowed:
+            S.node[n].lent_gpus += sign * gpus_in(S.seg[s].mask)
+            index_claim(S, n)
+        s = S.seg[s].next
 
 
 @kernel
@@ -213,19 +255,59 @@ def charge(S: State, j: int, milli: int) -> None:
 
 
 @kernel
+def room_class(room_milli: int) -> int:
+    """Class of so much room in `State.first_fit`."""
+    out = 0
+    while room_milli >= ROOM_MILLI << (out + 1) and out < ROOM_CLASSES - 1:
+        out += 1
+    return out
+
+
+@kernel
+def look_from_first(S: State, m: int, p: int) -> None:
+    """Let `promote` look at all of a member's borrowed jobs in a pool again: one takes less than before."""
+    for k in range(ROOM_CLASSES):
+        S.first_fit[m, p, k] = S.mp[m, p].over
+
+
+@kernel
+def first_that_fits(S: State, m: int, p: int, room_milli: int) -> int:
+    """The oldest of a member's borrowed jobs in a pool that fits into so much room; -1: none.
+
+    `first_fit` is where to look from for each class of room: all before it are leaving or too big for any room of the
+    class. So each job is passed by once a class, however long the list is.
+    """
+    k = room_class(room_milli)
+    j = S.first_fit[m, p, k]
+    is_first = True
+    while j >= 0:
+        job = S.job[j]
+        if job.state == RUNNING:
+            milli = job.alloc * milli_in(S, j)
+            if milli <= room_milli:
+                break
+            if is_first and (milli < ROOM_MILLI << (k + 1) or k == ROOM_CLASSES - 1):
+                S.first_fit[m, p, k] = j
+                is_first = False
+        j = job.over_next
+    if is_first:
+        S.first_fit[m, p, k] = j
+    return j
+
+
+@kernel
 def promote(S: State, m: int, p: int) -> None:
     """Count borrowed jobs to the member's share, oldest first, where the share has room again."""
     cell = S.mp[m, p]
-    j = cell.over
-    while j >= 0 and cell.use_g < cell.guarantee:
+    while cell.use_g < cell.guarantee:
+        j = first_that_fits(S, m, p, cell.guarantee - cell.use_g)
+        if j < 0:
+            return
         job = S.job[j]
-        after = job.over_next
         milli = job.alloc * milli_in(S, j)
-        if job.state == RUNNING and cell.use_g + milli <= cell.guarantee:
-            over_on_nodes(S, j, -1)
-            charge(S, j, -milli)
-            over_unlink(S, j)
-            job.borrowed_ms += S.g[0].now_ms - job.since_ms
-            job.is_borrowed = 0
-            charge(S, j, milli)
-        j = after
+        over_on_nodes(S, j, -1)
+        charge(S, j, -milli)
+        over_unlink(S, j)
+        job.borrowed_ms += S.g[0].now_ms - job.since_ms
+        job.is_borrowed = 0
+        charge(S, j, milli)

@@ -19,7 +19,7 @@ from dure.policy.kernels.layout import (
     UP,
     State,
 )
-from dure.policy.kernels.leases import check_hold, count_hold, decide, revoke, shrink
+from dure.policy.kernels.leases import check_hold, count_hold, decide, link_hold, revoke, shrink
 from dure.policy.kernels.nodes import count_clear, fits, fits_with, gpu_milli_on, may_ever_fit, milli_in, unindex
 from dure.policy.kernels.place import shape_on
 from dure.policy.kernels.quota import notice_ms
@@ -27,6 +27,7 @@ from dure.policy.kernels.victims import (
     NO_COST,
     WHOLE_NODE,
     cheapest_victim,
+    has_rank_victim,
     has_rest,
     is_whole_victim,
     leaving_on,
@@ -41,6 +42,21 @@ IS_PICKED = np.int64(-2)
 
 
 @kernel
+def free_from_ms(S: State, n: int) -> int:
+    """When the last job on a node is predicted to be gone; who has been told to leave goes when it must."""
+    node = S.node[n]
+    if node.leaving == 0:
+        return node.free_at_ms
+    last = np.int64(0)
+    s = node.seg
+    while s >= 0:
+        job = S.job[S.seg[s].job]
+        last = max(last, job.vacate_ms if job.state == REVOKING else job.pred_end_ms)
+        s = S.seg[s].node_next
+    return last
+
+
+@kernel
 def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     """Cost of having `need` free GPUs on node n, or NO_COST where victims do not suffice.
 
@@ -51,20 +67,26 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     if node.state != UP or node.hold >= 0 or node.num < need or not may_ever_fit(S, n, c, need):
         return NO_COST
     if kind == HOLD_RESERVED:
-        return max(node.free_at_ms - S.job[claimant].begin_ms, 0)
+        if node.free >= need and fits(S, n, c, need):
+            return np.int64(0)
+        return max(max(free_from_ms(S, n), S.g[0].now_ms) - S.job[claimant].begin_ms, 0) + 1
     if kind != HOLD_RECLAIM and kind != HOLD_RANK:
         return max(node.free_at_ms - S.g[0].now_ms, 0)
     if S.cls[c].gpu_milli < 1000:
         return part_cost(S, n, claimant)[0]
-    free = node.free
-    if free >= need and fits(S, n, c, need):
+    if kind == HOLD_RANK and S.g[0].is_swapping:
+        if node.free > 0 or node.leaving > 0:
+            return NO_COST
+    elif node.free >= need and fits(S, n, c, need):
         return np.int64(0)
     if kind == HOLD_RECLAIM and node.over_segs == 0:
         return NO_COST
     if need == node.num and not is_whole_victim(S, n, kind, claimant):
         return NO_COST
+    if kind == HOLD_RANK and not has_rank_victim(S, n, claimant):
+        return NO_COST
     cost = NO_COST
-    if kind == HOLD_RECLAIM:
+    if kind == HOLD_RECLAIM and S.pool[node.pool].num_elastic > 0:
         cost = victims_cost(S, n, need, kind, claimant, True)
     return cost if cost != NO_COST else victims_cost(S, n, need, kind, claimant, False)
 
@@ -134,10 +156,17 @@ def plan(S: State, c: int, p: int, gpus: int, kind: int, claimant: int) -> int:
     if kind == HOLD_RANK and need <= pool.block_nodes and pool.node1 - pool.node0 > 4 * S.g[0].scan_max:
         # One's own jobs are not stopped all over a large pool for a gang that a block could hold.
         return 0
-    cost, cut = gang_cost(S, pool.node0, pool.node1, parts, per_node, rest, kind, claimant)
+    n0, n1 = pool.node0, pool.node1
+    if kind == HOLD_RANK:
+        # A part of the pool from where the last search ended: as much as the gang is wide, four times.
+        size = min(4 * max(need, S.g[0].scan_max), n1 - n0)
+        n0 = min(n0 + pool.cursor, n1 - size)
+        n1 = n0 + size
+        pool.cursor = n1 - pool.node0 if n1 < pool.node1 else 0
+    cost, cut = gang_cost(S, n0, n1, parts, per_node, rest, kind, claimant)
     if cost < 0:
         return 0
-    return pick_gang(S, pool.node0, pool.node1, parts, cut, per_node, rest, kind, claimant)
+    return pick_gang(S, n0, n1, parts, cut, per_node, rest, kind, claimant)
 
 
 @kernel
@@ -201,8 +230,10 @@ def best_domain(
     first = pool.rack0 if is_rack else pool.block0
     num = (pool.rack1 if is_rack else pool.block1) - first
     best, best_cost, best_cut = -1, NEVER_MS, 0
-    looked = 0
     need = parts + (1 if rest > 0 else 0)
+    if need > (pool.rack_nodes if is_rack else pool.block_nodes):
+        return best, best_cut
+    looked = 0
     is_whole = is_whole_reclaim(S, p, per_node, kind)
     limit = (1 if kind == HOLD_RANK else 4) * S.g[0].scan_max
     at = pool.node0 + pool.cursor
@@ -226,31 +257,35 @@ def best_domain(
 
 @kernel
 def plan_one(S: State, p: int, need: int, kind: int, claimant: int) -> int:
-    """The cheapest single node, looking at no more than `scan_max` from where the last search ended."""
+    """The cheapest single node of the first `scan_max` that will do, from where the last search ended.
+
+    By rank, of the first `scan_max` at all: one's own jobs may all stand before the claimant.
+    """
     pool = S.pool[p]
     size = pool.node1 - pool.node0
     best, best_cost = -1, NEVER_MS
     looked = 0
     start = pool.cursor if size > S.g[0].scan_max else 0
+    # A part of a GPU may be found beside what stays on it.
+    row = ROW_OVER + (0 if S.cls[S.job[claimant].cls].gpu_milli < 1000 else need)
     i = 0
     while i < size:
         n = pool.node0 + (start + i) % size
         if kind == HOLD_RECLAIM:
-            # On to the next node on which something can be reclaimed, once round the pool.
+            # On to the next node on which enough may be reclaimed, once round the pool.
             stop = pool.node1 if start + i < size else pool.node0 + start
-            over = next_bit(S.bits, ROW_OVER, n, stop)
+            over = next_bit(S.bits, row, n, stop)
             i += (over if over >= 0 else stop) - n
             if over < 0:
                 continue
             n = over
         i += 1
         cost = node_cost(S, n, need, kind, claimant)
-        if cost < 0:
-            continue
-        looked += 1
-        if cost < best_cost or (cost == best_cost and n < best):
-            best, best_cost = n, cost
-        if looked >= S.g[0].scan_max:
+        if cost >= 0:
+            looked += 1
+            if cost < best_cost or (cost == best_cost and n < best):
+                best, best_cost = n, cost
+        if looked >= S.g[0].scan_max or (kind == HOLD_RANK and i >= S.g[0].scan_max):
             pool.cursor = (start + i) % size
             break
     if best < 0:
@@ -307,12 +342,7 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
     hold.job, hold.pool, hold.kind, hold.milli = j, p, kind, gpus * gpu_milli_on(S, S.job[j].cls, p)
     hold.num, hold.missing, hold.head, hold.rem = num, num, -1, gpus
     hold.start_ms = S.job[j].begin_ms if kind == HOLD_RESERVED else g.now_ms
-    hold.made_ms = g.now_ms
-    pool = S.pool[p]
-    hold.prev, hold.next = -1, pool.hold
-    if pool.hold >= 0:
-        S.hold[pool.hold].prev = h
-    pool.hold = h
+    link_hold(S, h)
     count_hold(S, h, 1)
     S.job[j].hold = h
     g.holds += 1
@@ -324,6 +354,8 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
         node.hold_next = hold.head
         node.hold_need = S.pick[i, 1]
         node.is_ready = 0
+        if kind == HOLD_RESERVED and (node.reserved_for != j or node.reserved_to_ms != g.now_ms):
+            node.reserved_ms, node.reserved_for = g.now_ms, j
         count_clear(S, n)
         hold.head = n
         if kind == HOLD_BACKFILL and node.free_at_ms > hold.start_ms:
@@ -339,7 +371,6 @@ def hold_pick(S: State, j: int, p: int, num: int, kind: int, gpus: int) -> int:
         check_hold(S, n)
         n = S.node[n].hold_next
     decide(S, HOLD, j, p, S.pick[0, 0], gpus, hold.start_ms, kind)
-    S.job[j].promise_ms = hold.start_ms
     return h
 
 

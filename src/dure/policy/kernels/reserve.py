@@ -6,7 +6,7 @@ from dure.policy.kernels.admit import look_elsewhere
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.expected import note_submitted
 from dure.policy.kernels.layout import HOLD_RESERVED, NEVER_MS, RESERVED, RUNNING, State
-from dure.policy.kernels.leases import enqueue, mark_ready, queue_in, revoke
+from dure.policy.kernels.leases import drop_hold, enqueue, mark_ready, queue_in, revoke
 from dure.policy.kernels.quota import notice_ms
 from dure.policy.kernels.reclaim import hold_pick, plan
 
@@ -21,7 +21,6 @@ def on_submit(S: State, j: int) -> None:
         return
     job.state = RESERVED
     job.hold = -1
-    job.promise_ms = job.begin_ms
     reserve_ahead(S, j)
 
 
@@ -43,6 +42,9 @@ def next_due_ms(S: State, j: int) -> int:
 def on_reservation_due(S: State, j: int) -> None:
     """One of the moments of `next_due_ms` has come: hold nodes, send away who must leave, or let the job begin."""
     job = S.job[j]
+    if job.hold >= 0 and is_stuck(S, job.hold):
+        # Who was to be gone is not, and may not be sent away: other nodes may be free by now.
+        drop_hold(S, job.hold)
     if job.hold < 0:
         reserve_ahead(S, j)
     if job.hold >= 0:
@@ -58,6 +60,27 @@ def on_reservation_due(S: State, j: int) -> None:
         return
     # Work that was there before is waited for, unless the job can be served elsewhere.
     look_elsewhere(S, job.cls, -1)
+
+
+@kernel
+def may_send_away(S: State, v: int, n: int) -> bool:
+    """Whether a job must leave a node for a reservation: it borrows, or came when the node was reserved."""
+    return S.job[v].is_borrowed == 1 or S.job[v].start_ms >= S.node[n].reserved_ms
+
+
+@kernel
+def is_stuck(S: State, h: int) -> bool:
+    """Whether somebody stands on a reserved node who is not leaving and may not be sent away."""
+    n = S.hold[h].head
+    while n >= 0:
+        s = S.node[n].seg if not S.node[n].is_ready else -1
+        while s >= 0:
+            v = S.seg[s].job
+            if S.job[v].state == RUNNING and not may_send_away(S, v, n):
+                return True
+            s = S.seg[s].node_next
+        n = S.node[n].hold_next
+    return False
 
 
 @kernel
@@ -104,7 +127,7 @@ def clear_reserved(S: State, h: int) -> None:
             v = S.seg[s].job
             s = S.seg[s].node_next
             job = S.job[v]
-            if job.state != RUNNING or not (job.is_borrowed or job.start_ms >= hold.made_ms):
+            if job.state != RUNNING or not may_send_away(S, v, n):
                 continue
             notice = notice_ms(S, S.cls[job.cls].member, job.pool) if job.is_borrowed else g.save_ms
             if begin_ms - g.now_ms <= (g.save_ms if job.ckpt_ms > 0 else notice):

@@ -7,9 +7,9 @@ import numpy as np
 from dure.policy.kernels.bits import gpus_in
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import DURE, HOLD_RANK, HOLD_RECLAIM, NEVER_MS, REVOKING, RUNNING, State
-from dure.policy.kernels.leases import progress_ms, unsaved_ms
+from dure.policy.kernels.leases import unsaved_ms
 from dure.policy.kernels.nodes import cpu_for, fits_with, gpu_milli_on, mem_for, net_for, seg_gpus
-from dure.policy.kernels.queue import rank_of
+from dure.policy.kernels.queue import progress_ms, rank_of
 
 NO_COST = np.int64(-1)
 #: All GPUs of a node, and what stands there without one.
@@ -53,6 +53,9 @@ def is_victim(S: State, v: int, kind: int, claimant: int) -> bool:
         head = S.job[claimant]
         if S.cls[job.cls].member != S.cls[head.cls].member or job.cause == claimant:
             return False
+        if g.order == DURE and head.rank_claim_ms >= 0 and job.vacate_ms >= head.rank_claim_ms:
+            # It was stopped since the claimant first made others leave, for it or for another; never twice for one claim.
+            return False
         if S.cls[job.cls].priority > S.cls[head.cls].priority or g.now_ms - job.start_ms < g.min_run_ms:
             return False
         if job.ckpt_ms <= 0:
@@ -64,17 +67,17 @@ def is_victim(S: State, v: int, kind: int, claimant: int) -> bool:
 
 @kernel
 def last_rank_of(S: State, m: int, p: int) -> int:
-    """Rank that none of a member's running jobs in a pool stands behind; counted anew now and then."""
+    """Rank that none of those of a member's jobs in a pool stands behind that rank may stop; counted anew now and then."""
     g = S.g[0]
     cell = S.mp[m, p]
     if g.now_ms - cell.last_rank_at_ms < LAST_RANK_EVERY_MS:
         return cell.last_rank
     last = np.int64(0)
     for n in range(S.pool[p].node0, S.pool[p].node1):
-        s = S.node[n].seg
+        s = S.node[n].seg if S.node[n].last_rank > last else -1
         while s >= 0:
             v = S.seg[s].job
-            if S.cls[S.job[v].cls].member == m and S.job[v].run_rank > last:
+            if S.job[v].run_rank > last and S.job[v].ckpt_ms > 0 and S.cls[S.job[v].cls].member == m:
                 last = S.job[v].run_rank
             s = S.seg[s].node_next
     cell.last_rank, cell.last_rank_at_ms = last, g.now_ms
@@ -143,6 +146,16 @@ def is_whole_victim(S: State, n: int, kind: int, claimant: int) -> bool:
 
 
 @kernel
+def has_rank_victim(S: State, n: int, claimant: int) -> bool:
+    """Whether rank may stop anybody on a node, from what the node keeps of its jobs; cheap."""
+    node = S.node[n]
+    head = S.job[claimant]
+    if not (node.tenants >> (S.cls[head.cls].member & 63)) & 1:
+        return False
+    return S.g[0].order != DURE or node.last_rank > head.rank + S.g[0].margin_ms
+
+
+@kernel
 def gpus_on(S: State, n: int, v: int) -> tuple[int, int]:
     """(whole GPUs, mask of all GPUs of which it has any) of a job on node n; one that has grown has several segments."""
     whole, mask = np.int64(0), np.int64(0)
@@ -177,7 +190,7 @@ def revoked_gpu(S: State, n: int, s: int) -> int:
 def leaving_on(S: State, n: int) -> tuple[int, int, int, int]:
     """What those who have been told to leave a node will give back: whole GPUs, CPU, memory, network."""
     free = cpu = mem = net = np.int64(0)
-    s = S.node[n].seg
+    s = S.node[n].seg if S.node[n].leaving > 0 else -1
     while s >= 0:
         v = S.seg[s].job
         if S.job[v].state == REVOKING:
