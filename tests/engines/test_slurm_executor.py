@@ -36,6 +36,9 @@ def cluster():
 
 
 class OnSlurm(ExecutorScenes):
+    # A command that finds no controller takes ten seconds to say so.
+    WAIT_S = 60.0
+
     @pytest.fixture(autouse=True)
     def _cluster(self, cluster):
         self.cluster = cluster

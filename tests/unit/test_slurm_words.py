@@ -71,7 +71,7 @@ def test_a_node_gives_what_jobs_can_have():
         ("DOWN*+DRAIN", False, False),
         ("IDLE+FAIL", False, False),
         ("FUTURE", False, False),
-        ("UNKNOWN", False, False),
+        ("UNKNOWN", True, False),
     ],
 )
 def test_which_nodes_are_offered(state, is_there, is_open):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from dure.executors.slurm.engine import Shape
 from dure.ports.executor import Launch, Run, RunState
 
 _KILLED = 137
-#: What does not end when it is killed is killed again after so long.
+#: What does not end when it is killed is killed again after so long; a signal that has not come is sent again.
 KILL_AGAIN_MS = 1_000
+TELL_AGAIN_MS = 5_000
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class SlurmAttempt:
         What scancel calls it; empty: not known yet.
     is_handed_in : bool
         Slurm was asked to take it, and has answered or will not any more.
-    signalled : int
-        So many signals of the stop order were sent.
+    told_boot_ms : dict of str
+        Signal → when it was last sent.
     is_adopted : bool
         An earlier process has launched it.
     pending_boot_ms, started_boot_ms, failed_boot_ms, absent_boot_ms, ended_boot_ms, killed_boot_ms : int or None
@@ -76,7 +77,7 @@ class SlurmAttempt:
     started_ms: int = -1
     ended_ms: int = -1
     stop: StopOrder | None = None
-    signalled: int = 0
+    told_boot_ms: dict[str, int] = field(default_factory=dict)
     is_adopted: bool = False
     pending_boot_ms: int | None = None
     started_boot_ms: int | None = None

@@ -18,7 +18,7 @@ from dure.executors.lease_book import BookUnwritableError, LeaseBook
 from dure.executors.process import boot_id, signal_number
 from dure.executors.slurm import folder as folders
 from dure.executors.slurm import script
-from dure.executors.slurm.attempt import KILL_AGAIN_MS, Now, SlurmAttempt, attempt_from, order_to_json
+from dure.executors.slurm.attempt import KILL_AGAIN_MS, TELL_AGAIN_MS, Now, SlurmAttempt, attempt_from, order_to_json
 from dure.executors.slurm.engine import (
     Cluster,
     Engine,
@@ -128,9 +128,7 @@ class SlurmExecutor:
             (self._root / name).mkdir(parents=True, exist_ok=True)
         now = self._now()
         for lease_id, intent, stop in self._book.live():
-            attempt = attempt_from(intent, stop, self._folder(lease_id), now)
-            attempt.signalled = folders.read_told(attempt.folder)
-            self._attempts[lease_id] = attempt
+            self._attempts[lease_id] = attempt_from(intent, stop, self._folder(lease_id), now)
         await asyncio.to_thread(self._remove_strays)
         await self._try(self._look())
         self._start(self._hand_in_all())
@@ -504,14 +502,17 @@ class SlurmExecutor:
             elif attempt.job and attempt.is_kill_due(now_ms):
                 killed.append(attempt)
             elif attempt.job:
-                for name in attempt.stop.signals[attempt.signalled :]:
+                for name in attempt.stop.signals:
+                    told_ms = attempt.told_boot_ms.get(name)
+                    is_due = told_ms is None or now_ms >= told_ms + TELL_AGAIN_MS
+                    if not is_due or folders.has_heard(attempt.folder, name):
+                        continue
                     folders.note_stop(attempt.folder, name)
                     told.setdefault((name, attempt.is_gang), []).append(attempt)
         for (name, is_gang), attempts in told.items():
             await self._engine.signal([attempt.job for attempt in attempts], name, is_gang=is_gang)
             for attempt in attempts:
-                attempt.signalled += 1
-                folders.note_told(attempt.folder, attempt.signalled)
+                attempt.told_boot_ms[name] = now_ms
         await self._kill(killed)
         if any(unwanted):
             await self._engine.cancel([job for job in unwanted if job])

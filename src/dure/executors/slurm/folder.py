@@ -17,7 +17,6 @@ from dure.executors.slurm.attempt import RankEnd
 from dure.ports.executor import Launch
 
 _REVOKED = "revoked"
-_TOLD = "told"
 
 
 def write(folder: Path, launch: Launch, addresses: Mapping[str, str], log_max_bytes: int) -> None:
@@ -79,18 +78,9 @@ def note_stop(folder: Path, signal: str) -> None:
         (folder / script.STOP).write_text(f"{128 + signal_number(signal)}\n")
 
 
-def note_told(folder: Path, signalled: int) -> None:
-    """Remember that so many signals of the stop order were sent; one that is not remembered is sent again."""
-    with contextlib.suppress(OSError):
-        (folder / _TOLD).write_text(str(signalled))
-
-
-def read_told(folder: Path) -> int:
-    """How many signals of the stop order were sent."""
-    try:
-        return int((folder / _TOLD).read_text() or 0)
-    except FileNotFoundError:
-        return 0
+def has_heard(folder: Path, signal: str) -> bool:
+    """Whether a signal has come to the tasks."""
+    return (folder / f"{script.HEARD}{signal}").exists()
 
 
 def read_ends(folder: Path) -> dict[int, RankEnd]:

@@ -11,11 +11,11 @@ from dure.executors.slurm.engine import Cluster, Shape, SlurmNode, SlurmPartitio
 from dure.model.errors import InputError
 from dure.ports.executor import Launch, LaunchError, NodeInfo
 
-#: Base states of nodes that can run something; a node in any other is gone.
-_UP = {"IDLE", "ALLOCATED", "MIXED", "COMPLETING"}
-_GONE = {"DOWN", "FAIL", "FAILING", "ERROR", "FUTURE", "POWERED_DOWN_FAIL"}
-#: Flags of nodes that take nothing new while what runs there goes on.
-_CLOSED = {"DRAIN", "DRAINED", "DRAINING", "MAINT", "RESERVED", "REBOOT", "REBOOT_REQUESTED", "REBOOT_ISSUED",
+#: States of nodes that are gone, and what ran there with them.
+_GONE = {"DOWN", "FAIL", "FAILING", "ERROR", "FUTURE"}
+#: States and flags of nodes that take nothing new while what runs there goes on. A controller that has just started does
+#: not know its nodes until they have told it that they are there.
+_CLOSED = {"UNKNOWN", "DRAIN", "DRAINED", "DRAINING", "MAINT", "RESERVED", "REBOOT", "REBOOT_REQUESTED", "REBOOT_ISSUED",
            "INVALID_REG", "NOT_RESPONDING", "NO_RESPOND", "*", "@", "^", "$"}  # fmt: skip
 #: Slurm's own limit comes so long after Dure's, for an agent that is not there to keep it.
 _BACKSTOP_MIN = 5
@@ -41,7 +41,7 @@ def nodes_of(cluster: Cluster, partition: SlurmPartition) -> dict[str, SlurmNode
     """The nodes of a partition that are there, by name."""
     return {
         node.name: node for node in sorted(cluster.nodes, key=lambda node: node.name)
-        if partition.name in node.partitions and node.states & _UP and not node.states & _GONE and len(node.gpu_types) < 2
+        if partition.name in node.partitions and not node.states & _GONE and len(node.gpu_types) < 2
     }  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 The batch script claims the attempt by making a folder, which only one process can do, whatever was submitted twice or
 put back in the queue; an agent that wants an attempt never to run makes that folder itself. On each node a shell then
-starts the tasks, passes nothing on (signals reach the whole group), and notes how each task has ended. URG, which
+starts the tasks, passes nothing on (signals reach the whole group), and notes which of them have come and how each task has
+ended. URG, which
 programs do not heed, tells it to kill every process of the attempt on its node: those that have DURE_LEASE_ID and
 DURE_NODE in their environment, wherever they have gone to.
 """
@@ -22,6 +23,8 @@ NOT_CLAIMED = 125
 #: Below the root: a folder for each attempt, and one that is made by whoever claims it.
 LEASES, CLAIMS = "leases", "claims"
 STOP = "stop"
+#: With the name of a signal: the tasks have had it. One that a controller has dropped is sent again.
+HEARD = "heard-"
 #: To the shell of each node: kill all that is left of the attempt there.
 KILL_WORD = "URG"
 
@@ -125,7 +128,9 @@ dure: the rest of this output was dropped: no room on the disk, or longer than a
     }}
 }}
 
-trap : HUP INT QUIT TERM USR1 USR2
+trap : HUP INT QUIT USR2
+trap ': > "$dure_dir/{heard}TERM"' TERM
+trap ': > "$dure_dir/{heard}USR1"' USR1
 trap dure_kill URG
 dure_shells=
 dure_idx=0
@@ -206,7 +211,7 @@ def attempt_script(launch: Launch, folder: PurePath, addresses: Mapping[str, str
         setup=_SETUP.format(path=quote(str(folder / "setup.sh"))) if launch.setup else "",
         argv=" ".join(quote(word) for word in launch.argv),
         folder=quote(str(folder)), nodes=_cases(ranks), not_claimed=NOT_CLAIMED, lease_id=quote(launch.lease_id),
-        master_addr=quote(addresses[ranks[0].node]), world=len(ranks), stop=STOP,
+        master_addr=quote(addresses[ranks[0].node]), world=len(ranks), stop=STOP, heard=HEARD,
         env="\n".join(f"    command export {name}={quote(value)}" for name, value in env.items()),
         no_gpus="" if has_gpus else " CUDA_VISIBLE_DEVICES=",
         log_dir=quote(launch.log_dir), log_max_blocks=max(log_max_bytes // 512, 1),
