@@ -36,13 +36,13 @@ def quantile_ms(found: list[float], q: float) -> float:
 
 
 @contextlib.contextmanager
-def service(folder: Path):
+def service(folder: Path, gpus: int = 8):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dure.cli.main", "up", "--port", str(port), "--data-dir", str(folder / "data"), "--gpus", "8"],
+            [sys.executable, "-m", "dure.cli.main", "up", "--port", str(port), "--data-dir", str(folder / "data"), "--gpus", str(gpus)],
             stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, "XDG_CONFIG_HOME": str(folder)},
         )  # fmt: skip
     assert process.stdout is not None

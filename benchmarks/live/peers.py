@@ -15,16 +15,15 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+from load import service
 
 SLOTS = 16
 PEERS_PYTHON = Path(__file__).parents[2] / ".venv-peers" / "bin" / "python"
@@ -43,24 +42,14 @@ def free_port() -> int:
 
 def dure(jobs: int) -> float:
     """Seconds."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dure.cli.main", "up", "--port", "0", "--data-dir", str(folder / "data"), "--gpus", str(SLOTS)],
-                stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, "XDG_CONFIG_HOME": name},
-            )  # fmt: skip
-        assert process.stdout is not None
-        token = process.stdout.readline().strip().rpartition(" ")[2]
-        url = process.stdout.readline().strip().rpartition(" ")[2]
-        try:
-            with httpx.Client(base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=120) as client:
-                project = client.get("/members").json()[0]["name"] + "/main"
-                _dure_round(client, project, 20)
-                return _dure_round(client, project, jobs)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(120)
+    with (
+        tempfile.TemporaryDirectory() as name,
+        service(Path(name), SLOTS) as (url, token, _),
+        httpx.Client(base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=120) as client,
+    ):
+        project = client.get("/members").json()[0]["name"] + "/main"
+        _dure_round(client, project, 20)
+        return _dure_round(client, project, jobs)
 
 
 def _dure_round(client: httpx.Client, project: str, jobs: int) -> float:

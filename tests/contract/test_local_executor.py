@@ -14,8 +14,9 @@ import pytest
 
 from dure.executors import cgroup, process, shim
 from dure.executors.gpus import Gpu, MigPart, Nvml, gpu_type_of, visible_devices
-from dure.executors.local import LocalExecutor, StateInUseError
+from dure.executors.local import LocalExecutor
 from dure.executors.local_nodes import LocalNodes, find_nodes
+from dure.executors.state_lock import StateInUseError
 from dure.model.errors import InputError
 from dure.model.events import Placement
 from dure.ports.executor import LaunchError, RunState

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import shutil
 import signal as signals
@@ -23,22 +22,16 @@ from dure.executors.gpus import visible_devices
 from dure.executors.lease_book import BookUnwritableError, LeaseBook
 from dure.executors.local_nodes import LocalNodes
 from dure.executors.ranks import rank_env
+from dure.executors.state_lock import take_lock
 from dure.executors.sweep import Sweeper
-from dure.model.errors import DureError
 from dure.ports.executor import Launch, LaunchError, NodeInfo, Run, RunState
 
 #: How long an end is held back for the last output to be written.
 _LOG_WAIT_S = 2.0
-#: How long a killed agent's lock may outlive it, in a child that it was about to start.
-_LOCK_WAIT_S = 2.0
 #: How long a claim that is cut short may still be completed by its shell.
 _CLAIM_WAIT_S = 1.0
 
 _log = structlog.get_logger(__name__)
-
-
-class StateInUseError(DureError):
-    """Another process has this executor's state."""
 
 
 class LocalExecutor:
@@ -75,7 +68,7 @@ class LocalExecutor:
             That process still lives.
         """
         (self._dir / "leases").mkdir(parents=True, exist_ok=True)
-        await self._take_lock()
+        self._lock = await take_lock(self._dir / "lock")
         self._book = LeaseBook(self._dir / "leases.sqlite")
         self._sweeper = Sweeper()
         self._cgroups = cgroup.open_root(cgroup_name(self._dir))
@@ -87,20 +80,6 @@ class LocalExecutor:
             await self._adopt(attempt)
             self._supervise(attempt)
         self._remove_strays()
-
-    async def _take_lock(self) -> None:
-        self._lock = (self._dir / "lock").open("w")
-        until = time.monotonic() + _LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    self._lock.close()
-                    raise StateInUseError(f"another agent runs on {self._dir}") from None
-                await asyncio.sleep(0.02)
-            else:
-                return
 
     def _remove_strays(self) -> None:
         """Folders of launches that were never written down: nothing has run there."""
