@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.service.processes import free_port
 
 from dure.service.oidc import challenge_of
 
@@ -27,12 +27,6 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 VERIFIER = "v" * 64
 
 pytestmark = pytest.mark.skipif(not PROVIDER_PYTHON.exists(), reason="no provider to sign in with (make idp)")
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def until_it_answers(url: str, process: subprocess.Popen[bytes], timeout_s: float = 300) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from dure.model.errors import InputError
 from dure.model.yaml_file import FileModel
 
 
@@ -142,3 +143,18 @@ def _range(value: dict[str, Any]) -> str:
     if low is not None and high is not None:
         return f", {low} to {high:,}"
     return ""
+
+
+def with_part(page: str, begin: str, end: str, part: str) -> str:
+    """A Markdown page with what stands between two markers replaced.
+
+    Raises
+    ------
+    InputError
+        A marker is missing.
+    """
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise InputError(f"the page lacks the marker {end if found else begin}")
+    return f"{before}{begin}\n\n{part}\n{end}{after}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dure.model.alliance import Alliance, load_alliance
 from dure.model.errors import InputError
-from dure.model.file_docs import key_tables, schema_text
+from dure.model.file_docs import key_tables, schema_text, with_part
 from dure.model.job_file import JobSpec, Pipeline
 from dure.model.oidc_file import OidcFile
 from dure.model.scenario import Known, Scenario, load_scenario
@@ -88,12 +88,7 @@ def with_key_tables(page: str, models: Sequence[type[FileModel]]) -> str:
         A marker is missing.
     """
     for model in models:
-        begin = _BEGIN.format(model.__name__)
-        before, found, rest = page.partition(begin)
-        _, closed, after = rest.partition(_END)
-        if not found or not closed:
-            raise InputError(f"the page lacks the marker {_END if found else begin}")
-        page = f"{before}{begin}\n\n{key_tables(model)}\n{_END}{after}"
+        page = with_part(page, _BEGIN.format(model.__name__), _END, key_tables(model))
     return page
 
 

@@ -9,7 +9,7 @@ from dure.cli.slurm.commands import TABLES
 from dure.cli.slurm.fields import SACCT_FIELDS, SINFO_FIELDS, SQUEUE_FIELDS, SSHARE_FIELDS
 from dure.cli.slurm.getopt import Option
 from dure.cli.slurm.words import REASONS
-from dure.model.errors import InputError
+from dure.model.file_docs import with_part
 
 _END = "<!-- end of table -->"
 
@@ -49,12 +49,7 @@ def with_tables(page: str) -> str:
         A marker is missing.
     """
     for name, table in tables().items():
-        begin = f"<!-- {name} -->"
-        before, found, rest = page.partition(begin)
-        _, closed, after = rest.partition(_END)
-        if not found or not closed:
-            raise InputError(f"the page lacks the marker {_END if found else begin}")
-        page = f"{before}{begin}\n\n{table}\n\n{_END}{after}"
+        page = with_part(page, f"<!-- {name} -->", _END, f"{table}\n")
     return page
 
 
