@@ -588,6 +588,9 @@ def next_rerank_ms(S: State, j: int) -> int:
         goal = np.int64(300000)
         while goal <= done:
             goal *= 4
+        # Later ones are `rerank`'s.
+        if goal > g.rerank_ms:
+            return NEVER_MS
     else:
         return NEVER_MS
     return g.now_ms + max((goal - done) * 1000 // job.rate_milli + 1, 1)

@@ -189,17 +189,23 @@ def expected_rest_ms(S: State, j: int, done: int) -> int:
     """
     spent_s = index_rest_ms(S, j, done) // 1000
     ended = np.int64(1)
-    for side in range(2):
-        k = S.job[j].like_prev if side == 0 else S.job[j].like_next
-        for _ in range(LIKE_MAX):
-            if k < 0:
-                break
-            beyond = attained_ms(S, k) - done
+    # Both ways at once: a neighbour is a cache miss, and the two do not wait for each other.
+    a, b = S.job[j].like_prev, S.job[j].like_next
+    for _ in range(LIKE_MAX):
+        if a < 0 and b < 0:
+            break
+        if a >= 0:
+            beyond = attained_ms(S, a) - done
             if beyond > 0:
                 spent_s += LIKE_WEIGHT * (beyond // 1000)
-                if S.job[k].state == ENDED:
-                    ended += LIKE_WEIGHT
-            k = S.job[k].like_prev if side == 0 else S.job[k].like_next
+                ended += LIKE_WEIGHT if S.job[a].state == ENDED else 0
+            a = S.job[a].like_prev
+        if b >= 0:
+            beyond = attained_ms(S, b) - done
+            if beyond > 0:
+                spent_s += LIKE_WEIGHT * (beyond // 1000)
+                ended += LIKE_WEIGHT if S.job[b].state == ENDED else 0
+            b = S.job[b].like_next
     rest_ms: int = spent_s // ended * 1000
     if S.job[j].limit_ms >= 0:
         rest_ms = min(rest_ms, S.job[j].limit_ms - done)
