@@ -15,6 +15,7 @@ from dure.model.jobs import Trace
 from dure.model.terms import Terms
 from dure.policy.config import CLAIRVOYANT, Policy
 from dure.policy.kernels import layout as k
+from dure.policy.kernels.arrays import aligned_zeros
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.expected import SEEN_MIN
 from dure.policy.kernels.layout import State
@@ -113,7 +114,7 @@ class Register:
         for name, array in arrays.items():
             mine = self._arrays[name]
             if name in GROWING and mine.shape[1:] == array.shape[1:]:
-                mine = self._arrays[name] = np.zeros(array.shape, array.dtype)
+                mine = self._arrays[name] = aligned_zeros(array.shape, array.dtype)
             if mine.shape != array.shape:
                 raise ValueError(f"table {name!r} has size {array.shape}, not {mine.shape}")
             # Byte by byte: what lies between fields is kept too.
@@ -143,7 +144,7 @@ class Register:
         need = at + num
         if need > len(old):
             size = need if at <= 1 else max(need, 2 * len(old))
-            grown = np.zeros((size, *old.shape[1:]), old.dtype)
+            grown = aligned_zeros((size, *old.shape[1:]), old.dtype)
             grown[: len(old)] = old
             self._arrays[name] = grown
         self._len[name] = max(self._len.get(name, 0), need)

@@ -25,9 +25,20 @@ from numba.core.imputils import impl_ret_untracked, lower_getattr_generic
 from numba.core.typing.templates import AttributeTemplate, infer_getattr
 from numba.np import numpy_support
 from numba.np.arrayobj import populate_array
+from numpy.typing import NDArray
 
 #: Words of the table for each array: address, then up to three dimensions.
 _WORDS = 4
+#: Bytes of a cache line.
+_LINE = 64
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Zeros that begin where a cache line does, so that records of whole lines lie on no more of them than they must."""
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    room = np.zeros(size + _LINE, np.uint8)
+    at = -room.ctypes.data % _LINE
+    return room[at : at + size].view(dtype).reshape(shape)
 
 
 class ArrayBundle:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dure.policy.kernels.arrays import ArrayBundle
 
 #: Every number that kernels hand to each other is int64, so that each is compiled for one signature; flags are int8.
-i1, i8 = np.int8, np.int64
+i1, i2, i4, i8 = np.int8, np.int16, np.int32, np.int64
 
 #: A time later than any other.
 NEVER_MS = 1 << 60
@@ -51,6 +51,8 @@ NUM_BUCKETS = 48
 NEWEST = NUM_BUCKETS + 1
 #: `JOB.like_prev` of a job that has not come yet.
 NOT_CHAINED = -2
+#: Largest value of a job's counters of attempts.
+COUNT_MAX = 32_767
 #: Buckets of a member's waits, eight for each doubling of their seconds.
 NUM_WAITS = 256
 
@@ -132,7 +134,8 @@ G = np.dtype(
     align=True,
 )
 
-#: What a search for victims reads of each job stands first, together: it is most of what such a search waits for.
+#: 256 bytes, four cache lines. What a search for victims and a look at neighbours reads stands first, together: it is most
+#: of what they wait for. Counters of attempts stay at their largest value; those of claims are only compared.
 JOB = np.dtype(
     [
         ("state", i1),
@@ -140,27 +143,39 @@ JOB = np.dtype(
         ("is_restart", i1),
         ("is_overdue", i1),
         ("is_backfill", i1),
+        ("pool", i2),
         ("since_ms", i8),
         ("done_ms", i8),
-        ("rate_milli", i8),
-        ("like_prev", i8),
-        ("like_next", i8),
-        ("cls", i8),
         ("run_rank", i8),
-        ("alloc", i8),
-        ("start_ms", i8),
         ("ckpt_ms", i8),
-        ("cause", i8),
-        ("cause_no", i8),
-        ("pool", i8),
+        ("rate_milli", i4),
+        ("cls", i4),
+        ("alloc", i4),
+        ("like_prev", i4),
+        ("like_next", i4),
+        ("cause", i4),
+        ("start_ms", i8),
         ("pred_end_ms", i8),
         ("rank", i8),
-        ("version", i8),
+        ("queued_ms", i8),
+        ("cause_no", i2),
+        ("claim_no", i2),
+        ("preemptions", i2),
+        ("failures", i2),
+        ("seg", i4),
+        ("version", i4),
+        ("child", i4),
+        ("sibling", i4),
+        ("key1", i4),
+        ("key2", i4),
+        ("hold", i4),
+        ("attempt", i4),
+        ("over_prev", i4),
+        ("over_next", i4),
         ("submit_ms", i8),
         ("begin_ms", i8),
         ("limit_ms", i8),
         ("oracle_ms", i8),
-        ("queued_ms", i8),
         ("wait_ms", i8),
         ("claim_ms", i8),
         ("vacate_ms", i8),
@@ -170,19 +185,7 @@ JOB = np.dtype(
         ("borrowed_ms", i8),
         ("end_ms", i8),
         ("claim_from_ms", i8),
-        ("key1", i8),
-        ("key2", i8),
-        ("seg", i8),
-        ("hold", i8),
-        ("attempt", i8),
-        ("child", i8),
-        ("sibling", i8),
-        ("over_prev", i8),
-        ("over_next", i8),
-        ("claim_no", i8),
         ("rank_claim_ms", i8),
-        ("preemptions", i8),
-        ("failures", i8),
     ],
     align=True,
 )

@@ -6,6 +6,7 @@ from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
     BACKFILL_NONE,
     CANCELLED,
+    COUNT_MAX,
     DOWN,
     ENDED,
     GROW,
@@ -385,7 +386,7 @@ def revoke(S: State, j: int, notice: int, cause: int) -> None:
     wait = min(notice, g.save_ms) if job.ckpt_ms > 0 else notice
     job.vacate_ms = g.now_ms + wait
     job.cause, job.cause_no = cause, S.job[cause].claim_no
-    job.preemptions += 1
+    job.preemptions = min(job.preemptions + 1, COUNT_MAX)
     g.preemptions += 1
     decide(S, VACATE, j, job.pool, -1, job.alloc, job.vacate_ms, cause)
 
@@ -452,7 +453,7 @@ def fail_job(S: State, j: int) -> None:
     lost = min(lost, job.done_ms) if job.ckpt_ms > 0 else job.done_ms
     job.done_ms -= lost
     job.lost_ms += lost
-    job.failures += 1
+    job.failures = min(job.failures + 1, COUNT_MAX)
     job.attempt += 1
     g.failures += 1
     release(S, j)
