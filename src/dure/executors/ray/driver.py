@@ -30,6 +30,7 @@ from dure.executors.ray.spec import NAMESPACE, actor_name
 TRAVELLING = (process, ranks, shim, spec, runner)
 _THREADS = 8
 _UNAVAILABLE_S = 0.5
+_TELL_S = 5.0
 _LINE_MAX = 64 << 20
 
 
@@ -153,7 +154,7 @@ class Driver:
     async def do_tell(self, actor: str, signal: str) -> None:
         """Have an actor signal its ranks; return when they have it."""
         handle = await self._in_thread(ray.get_actor, actor)
-        await handle.tell.remote(signal)
+        await asyncio.wait_for(handle.tell.remote(signal), _TELL_S)
 
     async def do_drop(self, name: str, actors: list[str]) -> None:
         """Take away what there is of an attempt: its group, and what the group did not take with it."""

@@ -20,6 +20,7 @@ import signal as signals
 import socket
 import threading
 import time
+import traceback
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -91,8 +92,9 @@ def start_keeper(mark: str, gone: Path) -> int:
         # Its parent ends at once, so that it is nobody's child: Ray ends the children of its workers.
         launcher = os.posix_spawn(
             "/bin/sh",
-            ["sh", "-c", 'sh -c "$1" dure-keeper "$2" "$3" 3<&0 > /dev/null 2>&1 &', "dure", _KEEPER, mark, str(gone)],
-            {"PATH": os.defpath}, setsid=True, file_actions=[(os.POSIX_SPAWN_DUP2, read_end, 0)],
+            ["sh", "-c", 'sh -c "$1" dure-keeper "$2" "$3" > /dev/null 2>&1 &', "dure", _KEEPER, mark, str(gone)],
+            # Not its input: a shell takes that from what it starts in the background.
+            {"PATH": os.defpath}, setsid=True, file_actions=[(os.POSIX_SPAWN_DUP2, read_end, 3)],
         )  # fmt: skip
     finally:
         os.close(read_end)
@@ -171,7 +173,8 @@ class NodeRunner:
                 self._wait()
                 self._finish()
             except BaseException:
-                # The keeper does what is left to do.
+                # Ray keeps what its workers print; the keeper does what is left to do.
+                traceback.print_exc()
                 os._exit(1)
             self._ended.set_result(None)
         time.sleep(_LINGER_S)
