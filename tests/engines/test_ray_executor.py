@@ -1,6 +1,5 @@
 """The `ray` executor on a real Ray: the suite of all executors, and what only Ray can do to one."""
 
-import asyncio
 import runpy
 from pathlib import Path
 

@@ -54,9 +54,9 @@ def agent(
     from dure.agent.folders import Folders
     from dure.client.settings import Settings
 
-    for address in Settings(url).urls or [url]:
-        if not address.startswith(("http://", "https://")):
-            raise InputError(f"not an address: {address!r}; write http://host:port or https://host:port", field="DURE_URL")
+    for one in Settings(url).urls or [url]:
+        if not one.startswith(("http://", "https://")):
+            raise InputError(f"not an address: {one!r}; write http://host:port or https://host:port", field="DURE_URL")
     _log_as_json()
     state_dir = Folders(data_dir.resolve()).state
     runner: Executor

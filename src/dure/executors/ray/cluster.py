@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -78,14 +78,14 @@ def nodes_of(survey: Survey, name_label: str) -> dict[str, RayNode]:
 
 def taken_elsewhere(survey: Survey) -> dict[str, dict[str, float]]:
     """Node id → resource → how much of it others have than the groups that are ours."""
-    ours: dict[str, Counter[str]] = {}
+    ours: defaultdict[tuple[str | None, str], float] = defaultdict(float)
     for group in survey.groups:
         for node_id, wanted in group.bundles:
-            if node_id is not None:
-                ours.setdefault(node_id, Counter()).update(wanted)
+            for name, amount in wanted.items():
+                ours[node_id, name] += amount
     return {
         node.node_id: {
-            name: node.total.get(name, 0) - node.available.get(name, 0) - ours.get(node.node_id, {}).get(name, 0)
+            name: node.total.get(name, 0) - node.available.get(name, 0) - ours[node.node_id, name]
             for name in ("GPU", "CPU", "memory")
         }
         for node in survey.nodes if node.is_alive

@@ -9,6 +9,7 @@ with its input.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -61,9 +62,10 @@ class Driver:
         reader = asyncio.StreamReader(limit=_LINE_MAX)
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-        connecting = asyncio.ensure_future(loop.run_in_executor(self._pool, _connect, address))
-        first = asyncio.ensure_future(reader.readline())
-        await asyncio.wait([connecting, first], return_when=asyncio.FIRST_COMPLETED)
+        connecting = asyncio.create_task(self._in_thread(_connect, address))
+        first = asyncio.create_task(reader.readline())
+        waiting: list[asyncio.Task[Any]] = [connecting, first]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if not connecting.done() and not first.result():
             return
         try:
@@ -182,15 +184,12 @@ def _survey(prefix: str) -> dict[str, Any]:
 
 
 def _drop(name: str, actors: list[str]) -> None:
-    try:
+    # ValueError: it is not there.
+    with contextlib.suppress(ValueError):
         remove_placement_group(get_placement_group(name))
-    except ValueError:
-        pass
     for actor in actors:
-        try:
+        with contextlib.suppress(ValueError):
             ray.kill(ray.get_actor(actor))
-        except ValueError:
-            continue
 
 
 def main() -> None:

@@ -16,7 +16,16 @@ from dure.executors.far_executor import FarExecutor
 from dure.executors.lease_book import BookUnwritableError, LeaseBook
 from dure.executors.ray import folder as folders
 from dure.executors.ray.attempt import RayAttempt, attempt_from
-from dure.executors.ray.cluster import RayNode, Survey, is_taken, nodes_of, offer, shape_of, survey_from, taken_elsewhere
+from dure.executors.ray.cluster import (
+    RayNode,
+    Survey,
+    is_taken,
+    nodes_of,
+    offer,
+    shape_of,
+    survey_from,
+    taken_elsewhere,
+)
 from dure.executors.ray.link import RayLink, RayRefusalError, RaySilentError
 from dure.executors.ray.runner import KILL
 from dure.executors.ray.spec import specs_of

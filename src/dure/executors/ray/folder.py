@@ -7,7 +7,8 @@ from pathlib import Path
 
 from dure.executors.far import RankEnd
 from dure.executors.ray.runner import CLAIM, GONE, RANK, REVOKED, claim
-from dure.executors.shim import read_rank, revoke as revoke_rank
+from dure.executors.shim import read_rank
+from dure.executors.shim import revoke as revoke_rank
 from dure.ports.executor import Launch
 
 

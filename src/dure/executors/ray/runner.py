@@ -35,7 +35,7 @@ CLAIM, BEGUN, REVOKED = "claim", "begun\n", "revoked\n"
 #: Names of files: of a node on which nothing of the attempt is left, of a rank's end, of a rank's log.
 GONE, RANK = "{}.gone", "{}.rank"
 
-_KILL_AGAIN_MS = 50
+_KILL_AGAIN_MS, _RAYLET_EVERY_S = 50, 1.0
 _SWEEPS_MAX = 40
 _LOG_WAIT_MS = 2_000
 _CLAIM_WAIT_S = 2.0
@@ -64,6 +64,10 @@ done
 
 class NotClaimedError(Exception):
     """The attempt is not to begin: somebody has claimed it before."""
+
+
+class RayletGoneError(Exception):
+    """This actor is out of everybody's reach."""
 
 
 def claim(folder: Path, word: str) -> bool:
@@ -124,6 +128,7 @@ class NodeRunner:
         self._writers: dict[int, int] = {}
         self._told: set[str] = set()
         self._wake_read, self._wake_write = os.pipe()
+        self._raylet = os.getppid()
         threading.Thread(target=self._run, daemon=True).start()
 
     # --- what others may ask
@@ -213,7 +218,10 @@ class NodeRunner:
         return Path(self._spec["log_dir"]) / f"{rank}.log"
 
     def _wait(self) -> None:
-        """Until every shell has ended; SIGKILL to all but them when they are told so, or after the limit."""
+        """Until every shell has ended; SIGKILL to all but them when they are told so, or after the limit.
+
+        A worker whose raylet has died may live on while the head is away, and nobody could reach it.
+        """
         limit_s = self._spec["limit_s"]
         until = time.monotonic() + limit_s if limit_s >= 0 else float("inf")
         poll = select.poll()
@@ -221,17 +229,18 @@ class NodeRunner:
             poll.register(fd, select.POLLIN)
         while self._pidfds:
             left_s = until - time.monotonic()
+            timeout_ms = int(min(left_s, _RAYLET_EVERY_S) * 1000) + 1
             if KILL in self._told or left_s <= 0:
                 self._kill()
                 timeout_ms = _KILL_AGAIN_MS
-            else:
-                timeout_ms = min(int(left_s * 1000) + 1, 60_000) if limit_s >= 0 else None
             for fd, _ in poll.poll(timeout_ms):
                 if fd == self._wake_read:
                     os.read(fd, 4096)
                 else:
                     poll.unregister(fd)
                     self._reap(fd)
+            if os.getppid() != self._raylet:
+                raise RayletGoneError("the raylet has died")
 
     def _reap(self, pidfd: int) -> None:
         with self._lock:
