@@ -163,11 +163,13 @@ class ExecutorContract(ExecutorScenes):
             assert [env["LOCAL_RANK"] for env in found] == ["0", "1", "0", "1"]
             assert [env["NODE_RANK"] for env in found] == ["0", "0", "1", "1"]
             assert {(env["WORLD_SIZE"], env["LOCAL_WORLD_SIZE"]) for env in found} == {("4", "2")}
-            visible = {env["CUDA_VISIBLE_DEVICES"] for env in found}
+            visible = [env["CUDA_VISIBLE_DEVICES"] for env in found]
             if self.CHOOSES_GPUS:
-                assert visible == {"1,3"}
+                assert set(visible) == {"1,3"}
             else:
-                assert [len(set(devices.split(","))) for devices in visible] == [2]
+                assert visible[0] == visible[1]
+                assert visible[2] == visible[3]
+                assert [len(set(devices.split(","))) for devices in visible] == [2] * 4
             assert len({(env["MASTER_ADDR"], env["MASTER_PORT"]) for env in found}) == 1
             assert int(found[0]["MASTER_PORT"]) > 0
             assert {(env["DURE_JOB_ID"], env["DURE_ATTEMPT"], env["DURE_LEASE_ID"], env["DURE_FENCE"]) for env in found} == {

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from dure.model.errors import InputError
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--site", required=True, help="The site that this agent serves.")
-@click.option("--executor", type=click.Choice(["local", "slurm"]), default="local", show_default=True, help="What runs the jobs.")
+@click.option("--executor", type=click.Choice(["local", "slurm", "ray"]), default="local", show_default=True, help="What runs the jobs.")
 @click.option("--gpus", type=click.IntRange(0), help="Slots that stand for GPUs, on each node; default: the GPUs found.")
 @click.option("--gpu-type", default="", help="Default: that of the GPUs found.")
 @click.option("--node-names", default="", help="Comma-separated; several: stand-ins for nodes. Default: the host's name.")
@@ -34,15 +35,17 @@ if TYPE_CHECKING:
 @click.option("--data-dir", default="dure-agent", show_default=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--partition", default="", help="slurm: whose nodes are offered. Default: Slurm's.")
 @click.option("--account", default="", help="slurm: whom Slurm bills. Default: Slurm's.")
+@click.option("--address", envvar="RAY_ADDRESS", default="", help="ray: HOST:PORT of a cluster that this machine belongs to (RAY_ADDRESS).")
+@click.option("--node-label", default="", help="ray: the label that names its nodes. Default: Ray's own name of each.")
 @click.option(
     "--shared-dir", type=click.Path(file_okay=False, path_type=Path),
-    help="slurm: for logs, checkpoints and outputs, under the same path on every node. Default: --data-dir.",
+    help="slurm, ray: for logs, checkpoints and outputs, under the same path on every node. Default: --data-dir.",
 )  # fmt: skip
 def agent(
     site: str, executor: str, gpus: int | None, gpu_type: str, node_names: str, url: str, token: str, log_mib: int,
-    keep_days: int, data_dir: Path, partition: str, account: str, shared_dir: Path | None,
+    keep_days: int, data_dir: Path, partition: str, account: str, address: str, node_label: str, shared_dir: Path | None,
 ) -> None:  # fmt: skip
-    """Run the leases of a site, on this machine or as jobs of a Slurm cluster.
+    """Run the leases of a site, on this machine, as jobs of a Slurm cluster, or as actors of a Ray cluster.
 
     Connects to the service, never the other way. Jobs go on when the agent is stopped or killed; the next one takes
     them up from the same --data-dir.
@@ -51,20 +54,32 @@ def agent(
     from dure.agent.folders import Folders
     from dure.client.settings import Settings
 
-    for address in Settings(url).urls or [url]:
-        if not address.startswith(("http://", "https://")):
-            raise InputError(f"not an address: {address!r}; write http://host:port or https://host:port", field="DURE_URL")
+    for one in Settings(url).urls or [url]:
+        if not one.startswith(("http://", "https://")):
+            raise InputError(f"not an address: {one!r}; write http://host:port or https://host:port", field="DURE_URL")
     _log_as_json()
     state_dir = Folders(data_dir.resolve()).state
     runner: Executor
+    slurm = {"--partition": partition, "--account": account}
+    ray = {"--address": address if _is_typed("address") else "", "--node-label": node_label}
+    stand_ins = {"--gpus": gpus, "--node-names": node_names}
     if executor == "slurm":
-        _refuse_other({"--gpus": gpus, "--gpu-type": gpu_type, "--node-names": node_names}, executor)
+        _refuse_other({**stand_ins, **ray, "--gpu-type": gpu_type}, executor)
         data_dir = shared_dir or data_dir
         runner = _on_slurm(state_dir, data_dir, partition, account)
+    elif executor == "ray":
+        _refuse_other({**stand_ins, **slurm}, executor)
+        data_dir = shared_dir or data_dir
+        runner = _on_ray(state_dir, data_dir, address, gpu_type, node_label, log_mib)
     else:
-        _refuse_other({"--partition": partition, "--account": account, "--shared-dir": shared_dir}, executor)
+        _refuse_other({**slurm, **ray, "--shared-dir": shared_dir}, executor)
         runner = _on_this_machine(state_dir, node_names, gpus, gpu_type, log_mib)
     asyncio.run(_run(Agent(AgentConfig(site, url, token, data_dir, keep_days), runner)))
+
+
+def _is_typed(name: str) -> bool:
+    """Whether an option comes from the command line, rather than from a variable that may be there for others."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _refuse_other(options: Mapping[str, object], executor: str) -> None:
@@ -81,6 +96,20 @@ def _on_slurm(state_dir: Path, shared_dir: Path, partition: str, account: str) -
     # SLURM_CONF says which cluster it is; whatever else Slurm reads from the environment is not the jobs'.
     env = inherited_env() | {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
     return SlurmExecutor(state_dir, shared_dir, SlurmCommands(env, account), partition=partition)
+
+
+def _on_ray(state_dir: Path, shared_dir: Path, address: str, gpu_type: str, node_label: str, log_mib: int) -> Executor:
+    from importlib.util import find_spec
+
+    from dure.executors.ray.executor import RayExecutor
+
+    if find_spec("ray") is None:
+        raise InputError("Ray is not installed: pip install 'dure[ray]', of the cluster's own version", field="--executor")
+    if not address or "://" in address:
+        raise InputError("HOST:PORT of a Ray cluster that this machine belongs to, not a ray:// address", field="--address")
+    return RayExecutor(
+        state_dir, shared_dir, address, gpu_type=gpu_type, name_label=node_label, log_max_bytes=log_mib << 20
+    )
 
 
 def _on_this_machine(state_dir: Path, node_names: str, gpus: int | None, gpu_type: str, log_mib: int) -> Executor:

@@ -329,7 +329,7 @@ class LocalExecutor:
         if pid and status:
             _log.warning("a log is cut", path=str(task.log_file), detail="no room on the disk, or longer than a log may be")
             with contextlib.suppress(OSError), task.log_file.open("a") as file:
-                file.write("\ndure: the rest of this output was dropped: no room on the disk, or longer than a log may be\n")
+                file.write(shim.CUT_NOTE)
 
     def _energy_used(self, attempt: Attempt) -> int:
         now: dict[str, int] = {}

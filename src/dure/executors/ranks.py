@@ -43,11 +43,18 @@ def inherited_env(own: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def rank_env(launch: Launch, rank: Rank, world: int, visible: Sequence[str], master_port: int) -> dict[str, str]:
-    """The whole environment of a task; the user's variables do not override Dure's."""
+    """The whole environment of a task of this machine."""
+    return node_env("127.0.0.1", master_port) | own_env(launch, rank, world) | {"CUDA_VISIBLE_DEVICES": ",".join(visible)}
+
+
+def node_env(master_addr: str, master_port: int) -> dict[str, str]:
+    """What a task has of its node's environment, and where all tasks meet; the user's variables override it."""
+    return {**inherited_env(), "MASTER_ADDR": master_addr, "MASTER_PORT": str(master_port)}
+
+
+def own_env(launch: Launch, rank: Rank, world: int) -> dict[str, str]:
+    """What a task has of its own; the user's variables do not override Dure's."""
     return {
-        **inherited_env(),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(master_port),
         **launch.env,
         "DURE_JOB_ID": launch.job_id,
         "DURE_ATTEMPT": str(launch.attempt),
@@ -61,5 +68,4 @@ def rank_env(launch: Launch, rank: Rank, world: int, visible: Sequence[str], mas
         "LOCAL_WORLD_SIZE": str(rank.local_world),
         "NODE_RANK": str(rank.node_rank),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": ",".join(visible),
     }

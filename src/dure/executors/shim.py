@@ -19,6 +19,8 @@ from pathlib import Path
 
 from dure.executors.process import Identity, parse_stat
 
+#: Ends a log that was cut.
+CUT_NOTE = "\ndure: the rest of this output was dropped: no room on the disk, or longer than a log may be\n"
 #: Exit code of a shell that found its rank file taken or could not write it: the task has not run.
 NOT_CLAIMED = 125
 

@@ -1,0 +1,71 @@
+"""An attempt that is a placement group of actors: what is known of it (no I/O)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dure.executors.attempt import launch_form, launch_from
+from dure.executors.far import FarAttempt, Now, order_from_json
+from dure.executors.ray.cluster import Shape
+from dure.executors.ray.spec import actor_name
+from dure.ports.executor import RunState
+
+
+@dataclass
+class RayAttempt(FarAttempt):
+    """A lease that was launched here.
+
+    Attributes
+    ----------
+    name : str
+        Of the placement group, ours alone; the actors' begin with it.
+    handed_in_boot_ms : int or None
+        When Ray was asked to take it and has answered, or will not any more.
+    missing_boot_ms : dict of int
+        Place of a node → when its actor was first seen to be gone, without a word that nothing is left there.
+    heard : set of (actor, signal)
+        What has come where.
+    """
+
+    shape: Shape
+    name: str
+    handed_in_boot_ms: int | None = None
+    missing_boot_ms: dict[int, int] = field(default_factory=dict)
+    heard: set[tuple[str, str]] = field(default_factory=set)
+
+    @property
+    def actors(self) -> list[str]:
+        """Names of its actors, in the order of its nodes."""
+        return [actor_name(self.name, idx) for idx in range(len(self.shape.nodes))]
+
+    def see_missing(self, places: Collection[int], now_ms: int) -> None:
+        """These of its nodes have no actor now; peers of one that has ended without a word are ended too."""
+        self.missing_boot_ms = {place: self.missing_boot_ms.get(place, now_ms) for place in places}
+        if places and self.started_boot_ms is not None and self.failed_boot_ms is None:
+            self.failed_boot_ms = now_ms
+
+    def intent(self) -> str:
+        """All that a later process needs to take it up, as JSON."""
+        return json.dumps({"launch": launch_form(self.launch), "shape": asdict(self.shape), "name": self.name})
+
+
+def attempt_from(intent: str, stop: str | None, folder: Path, now: Now) -> RayAttempt:
+    """The inverse of `RayAttempt.intent`, with the stop order that was written since."""
+    data: dict[str, Any] = json.loads(intent)
+    found = RayAttempt(
+        launch_from(data["launch"]), folder, shape_from(data["shape"]), data["name"], handed_in_boot_ms=now.boot_ms,
+        is_adopted=True,
+    )  # fmt: skip
+    if stop is not None:
+        found.stop = order_from_json(stop, now)
+        found.state = RunState.STOPPING
+    return found
+
+
+def shape_from(form: Mapping[str, Any]) -> Shape:
+    """Of plain values."""
+    return Shape(tuple(form["nodes"]), tuple(form["node_ids"]), tuple(form["bundles"]))
