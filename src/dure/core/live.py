@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, assert_never
 
+import numpy as np
 from numpy.typing import NDArray
 
 from dure.core import step as core
@@ -23,6 +24,8 @@ from dure.model.events import (
     AFTER_OK,
     Cancel,
     Changed,
+    Cordon,
+    Drain,
     Effect,
     Exited,
     Held,
@@ -39,6 +42,7 @@ from dure.model.events import (
     Stop,
     Submit,
     Tick,
+    Uncordon,
     Vacate,
 )
 from dure.model.fleet import Fleet
@@ -54,6 +58,8 @@ REFUSED_FIRST_MS, REFUSED_LAST_MS = 1_000, 300_000
 #: A node that has refused so many jobs, one after another, takes no new work for so long, ms: doubled each time that
 #: it goes on refusing, up to the last. What runs there goes on.
 NODE_REFUSALS_MAX, NODE_OUT_FIRST_MS, NODE_OUT_LAST_MS = 3, 60_000, 3_600_000
+#: How nodes and sites are closed, and what a drained one is when nothing runs there any more.
+CORDONED, DRAINING, DRAINED = "cordoned", "draining", "drained"
 #: Timers, in the order in which they are taken at one moment.
 _RANK, _DUE, _TERMS, _RELEASE, _LIMIT, _BEGIN = range(6)
 
@@ -134,6 +140,8 @@ class Alliance:
         self._timers: list[tuple[int, int, int, int]] = []
         self._begins: list[str] = []
         self._refusing: dict[int, Refusing] = {}
+        self._closed_nodes: dict[int, str] = {}
+        self._closed_sites: dict[int, str] = {}
         self._fence = 0
         for a in terms.agreements:
             for at in (a.start_ms, a.end_ms):
@@ -149,6 +157,7 @@ class Alliance:
             "array_wait": {name: list(waiting) for name, waiting in self._array_wait.items()},
             "timers": self._timers, "begins": self._begins, "fence": self._fence,
             "refusing": [[node, sorted(r.jobs), r.until_ms, r.times] for node, r in self._refusing.items()],
+            "closed_nodes": list(self._closed_nodes.items()), "closed_sites": list(self._closed_sites.items()),
         }  # fmt: skip
         return registers, arrays
 
@@ -165,6 +174,7 @@ class Alliance:
         self._timers = [tuple(timer) for timer in registers["timers"]]
         self._begins, self._fence = registers["begins"], registers["fence"]
         self._refusing = {node: Refusing(set(jobs), until, times) for node, jobs, until, times in registers["refusing"]}
+        self._closed_nodes, self._closed_sites = dict(registers["closed_nodes"]), dict(registers["closed_sites"])
 
     @property
     def policy_core(self) -> Core:
@@ -210,6 +220,46 @@ class Alliance:
         """Whether a node gets no new work at a moment, epoch ms, because it refused what was to start there."""
         found = self._refusing.get(self.node_index(node))
         return found is not None and at_ms - self.start_ms < found.until_ms
+
+    def site_index(self, name: str) -> int:
+        """Place of a site in the fleet.
+
+        Raises
+        ------
+        UnknownJobError
+            There is none of that name.
+        """
+        for i, site in enumerate(self.fleet.sites):
+            if site.name == name:
+                return i
+        raise UnknownJobError(f"no site {name!r} in the alliance")
+
+    def closed_nodes(self) -> frozenset[int]:
+        """Places of the nodes that an operator has closed, by themselves or with their sites."""
+        at = self.fleet.nodes["site"]
+        return frozenset(self._closed_nodes).union(*(np.flatnonzero(at == site).tolist() for site in self._closed_sites))
+
+    def is_closed(self, node: str) -> bool:
+        """Whether an operator has closed a node, by itself or with its site."""
+        return bool(self._closing_of(self.node_index(node)))
+
+    def closing_of(self, node: str) -> str:
+        """How an operator has closed a node: cordoned, draining or drained; empty: it is open."""
+        n = self.node_index(node)
+        return self._as_drained(self._closing_of(n), [n])
+
+    def closing_of_site(self, site: str) -> str:
+        """How an operator has closed a whole site: cordoned, draining or drained; empty: it is open."""
+        i = self.site_index(site)
+        return self._as_drained(self._closed_sites.get(i, ""), np.flatnonzero(self.fleet.nodes["site"] == i).tolist())
+
+    def _closing_of(self, n: int) -> str:
+        found = {self._closed_nodes.get(n, ""), self._closed_sites.get(int(self.fleet.nodes["site"][n]), "")}
+        return DRAINING if DRAINING in found else CORDONED if CORDONED in found else ""
+
+    def _as_drained(self, closing: str, nodes: Sequence[int]) -> str:
+        is_empty = bool((self._core.state.node["seg"][nodes] < 0).all())
+        return DRAINED if closing == DRAINING and is_empty else closing
 
     def next_due_ms(self) -> int | None:
         """Epoch ms at which the next timer is due, if nothing else happens; None: there is none."""
@@ -263,6 +313,8 @@ class Alliance:
                 raise UnknownJobError(f"no job {s.job_id!r}")
             if isinstance(s, NodeUp | NodeDown | NodeSilent):
                 self.node_index(s.node)
+            if isinstance(s, Cordon | Drain | Uncordon):
+                self._place(s.node, s.site)
 
     def _take(self, stimulus: Stimulus) -> None:
         match stimulus:
@@ -280,16 +332,43 @@ class Alliance:
                     else:
                         self._over(job_id, "lost")
             case NodeUp(name):
-                if not self.is_left_alone(name, self._now + self.start_ms):
+                if not self.is_left_alone(name, self._now + self.start_ms) and not self.is_closed(name):
                     self._tell(core.NodeUp(self._node[name]))
             case NodeDown(name, is_failure):
                 self._node_down(self._node[name], is_failure)
             case NodeSilent(name):
                 self._tell(core.NodeSilent(self._node[name]))
+            case Cordon(node, site):
+                self._close(node, site, CORDONED)
+            case Drain(node, site, notice_ms):
+                notice = notice_ms if notice_ms >= 0 else int(self._core.state.g[0]["own_notice_ms"])
+                for n in self._close(node, site, DRAINING):
+                    self._tell(core.NodeDrained(n, notice))
+            case Uncordon(node, site):
+                # What it is then, its agent knows: it takes work when it is offered next.
+                closed, at, _ = self._place(node, site)
+                closed.pop(at, None)
             case Tick():
                 pass
             case _:
                 assert_never(stimulus)
+
+    def _place(self, node: str, site: str) -> tuple[dict[int, str], int, list[int]]:
+        """Where it is noted that a node or site is closed, under which index, and its nodes."""
+        if node:
+            n = self.node_index(node)
+            return self._closed_nodes, n, [n]
+        i = self.site_index(site)
+        return self._closed_sites, i, np.flatnonzero(self.fleet.nodes["site"] == i).tolist()
+
+    def _close(self, node: str, site: str, how: str) -> list[int]:
+        """Close a node or a site; the nodes that stand there. One that drains is not merely cordoned by another word."""
+        closed, at, nodes = self._place(node, site)
+        if closed.get(at) != DRAINING:
+            closed[at] = how
+        for n in nodes:
+            self._tell(core.NodeClosed(n))
+        return nodes
 
     def _submit(self, request: JobRequest) -> None:
         job = LiveJob(request)
@@ -518,6 +597,8 @@ class Alliance:
                 self._tell(core.TermsDue())
             elif kind == _RELEASE:
                 self._tell(core.NodeUp(who, is_release=True))
+                if self._closing_of(who):
+                    self._tell(core.NodeClosed(who))
             elif kind == _BEGIN:
                 job_id = self._begins[who]
                 if self.jobs[job_id].state != ENDED:
@@ -546,7 +627,7 @@ class Alliance:
                 job_id = self._by_row[d.job]
                 job = self.jobs[job_id]
                 self._change(job_id, COMPLETING)
-                cause = self._by_row[d.cause] if d.cause >= 0 else ""
+                cause = self._by_row[d.cause] if d.cause >= 0 else DRAINED
                 self._effects.append(Vacate(job_id, job.attempt, d.at_ms + self.start_ms, cause))
             case DecisionKind.HOLD:
                 self.jobs[self._by_row[d.job]].promised_ms = d.at_ms + self.start_ms

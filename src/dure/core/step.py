@@ -17,7 +17,17 @@ from dure.policy.config import Policy
 from dure.policy.kernels import layout as k
 from dure.policy.kernels.cycle import cycle, next_rerank_ms, on_rerank
 from dure.policy.kernels.layout import State
-from dure.policy.kernels.leases import fail_job, on_cancel, on_end, on_node_down, on_node_silent, on_node_up, on_vacated
+from dure.policy.kernels.leases import (
+    fail_job,
+    on_cancel,
+    on_end,
+    on_node_closed,
+    on_node_down,
+    on_node_drained,
+    on_node_silent,
+    on_node_up,
+    on_vacated,
+)
 from dure.policy.kernels.quota import look_again
 from dure.policy.kernels.reserve import next_due_ms, on_reservation_due, on_submit
 
@@ -95,11 +105,29 @@ class NodeSilent:
 
 
 @dataclass(frozen=True)
+class NodeClosed:
+    """A node is closed until further notice: its jobs go on, nothing new starts there until it is up again."""
+
+    node: int
+
+
+@dataclass(frozen=True)
+class NodeDrained:
+    """What runs on a node must leave it, within `notice_ms`."""
+
+    node: int
+    notice_ms: int
+
+
+@dataclass(frozen=True)
 class TermsDue:
     """An agreement has come into force or run out."""
 
 
-Stimulus = Submitted | Ended | Vacated | Failed | Cancelled | RankDue | ReservationDue | NodeDown | NodeUp | NodeSilent | TermsDue
+Stimulus = (
+    Submitted | Ended | Vacated | Failed | Cancelled | RankDue | ReservationDue
+    | NodeDown | NodeUp | NodeSilent | NodeClosed | NodeDrained | TermsDue
+)  # fmt: skip
 
 
 class DecisionKind(IntEnum):
@@ -126,7 +154,7 @@ class Decision:
     at_ms : int
         When it takes effect: now, the deadline of a vacate, the expected start of a hold, a quarantine's end.
     cause : int
-        Job for which a victim leaves; kind of a hold; -1.
+        Job for which a victim leaves (-1: its node is drained); kind of a hold; -1.
     """
 
     kind: DecisionKind
@@ -245,6 +273,10 @@ class Core:
                 on_node_up(s, node, int(is_release))
             case NodeSilent(node):
                 on_node_silent(s, node)
+            case NodeClosed(node):
+                on_node_closed(s, node)
+            case NodeDrained(node, notice_ms):
+                on_node_drained(s, node, notice_ms)
             case TermsDue():
                 look_again(s)
             case _:

@@ -77,7 +77,7 @@ class Foresight:
             if job is None or job.row < 0:
                 return None
             if self._explainer is None or self._explained_seq != self._writer.seq:
-                self._explainer = Explainer(alliance.policy_core.built, _Names(alliance))
+                self._explainer = Explainer(alliance.policy_core.built, _Names(alliance), alliance.closed_nodes())
                 self._explained_seq = self._writer.seq
             try:
                 return self._explainer.explain(job.row)
@@ -93,7 +93,7 @@ class Foresight:
             alliance = self._writer.alliance
             if self._reasoned_of is not alliance:
                 self._reason_of, self._reasoned_of = {}, alliance
-            explainer = Explainer(alliance.policy_core.built)
+            explainer = Explainer(alliance.policy_core.built, closed=alliance.closed_nodes())
             for job_id in job_ids:
                 job = alliance.jobs.get(job_id)
                 if job is None or job.row < 0:
