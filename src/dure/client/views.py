@@ -231,9 +231,10 @@ class Member(View):
 
 
 class Site(View):
-    """A site of the fleet."""
+    """A site of the fleet. ``state``: open, cordoned, draining or drained."""
 
     name: str
+    state: str = ""
     gpus: int = 0
     used_gpus: float = 0
     nodes: int = 0
@@ -246,7 +247,7 @@ class Site(View):
 
 
 class Node(View):
-    """A machine. ``state``: up, down, quarantined, spare, offline or silent."""
+    """A machine. ``state``: up, down, quarantined, spare, offline, silent; closed by its operators: cordoned, draining, drained."""
 
     name: str
     site: str = ""

@@ -70,7 +70,7 @@ SENTENCES: dict[str, str] = {
     Reason.FRAGMENTED: N_("{free} GPUs are free, but not {nodes} × {gpus_per_node} of them where it wants them."),
     Reason.CPU_OR_MEMORY: N_("Nodes have the GPUs free, but not the processors, memory or network beside them."),
     Reason.POWER_CAP: N_("The site draws {power_w} W of {cap_w} W, and the job needs {needed_w} W more."),
-    Reason.CLOSED: N_("An operator has closed {nodes} nodes with {free} GPUs free."),
+    Reason.CLOSED: N_("It needs {needed} GPUs, and an operator has closed {nodes} nodes with {free} GPUs free."),
     "dependency": N_("It waits for other jobs."),
     "array_limit": N_("As many jobs of its array run as may."),
     "begin_time": N_("The moment at which it may begin has not come."),

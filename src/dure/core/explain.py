@@ -410,7 +410,7 @@ class Explainer:
             return None
         nodes = s.node[at][is_closed]
         facts = {"needed_milli": milli, "nodes": len(nodes), "free_milli": int((nodes["num"] * 1000 - nodes["used_milli"]).sum())}
-        message = f"an operator has closed {len(nodes)} node{'s' if len(nodes) > 1 else ''} with {_gpus(facts['free_milli'])} free"
+        message = f"it needs {_gpus(milli)}, and an operator has closed {len(nodes)} node{'s' if len(nodes) > 1 else ''} with {_gpus(facts['free_milli'])} free"
         return PoolReason(self._built.terms.pools[p].name, Reason.CLOSED, message, facts, self._holders(p))
 
     def _has_room(self, c: int, p: int, gpus: int) -> bool:

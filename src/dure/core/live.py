@@ -234,6 +234,22 @@ class Alliance:
                 return i
         raise UnknownJobError(f"no site {name!r} in the alliance")
 
+    def runners_of(self, site: str) -> set[str]:
+        """The members that run a site: its operator, or all that own something there where none is named."""
+        i = self.site_index(site)
+        if self.fleet.sites[i].operator:
+            return {self.fleet.sites[i].operator}
+        members = self._core.built.terms.members
+        return {members[m].name for m in np.unique(self.fleet.nodes["owner"][self.fleet.nodes["site"] == i])}
+
+    def owner_of(self, node: str) -> str:
+        """The member that owns a node."""
+        return self._core.built.terms.members[int(self.fleet.nodes["owner"][self.node_index(node)])].name
+
+    def site_of(self, node: str) -> str:
+        """The site at which a node stands."""
+        return self.fleet.sites[int(self.fleet.nodes["site"][self.node_index(node)])].name
+
     def closed_nodes(self) -> frozenset[int]:
         """Places of the nodes that an operator has closed, by themselves or with their sites."""
         at = self.fleet.nodes["site"]

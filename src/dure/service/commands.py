@@ -10,7 +10,20 @@ from datetime import datetime
 from typing import Any
 
 from dure.core.live import ENDED, Alliance
-from dure.model.events import Cancel, Exited, JobRequest, LeaseLost, NodeDown, NodeSilent, NodeUp, Stimulus, Submit
+from dure.model.events import (
+    Cancel,
+    Cordon,
+    Drain,
+    Exited,
+    JobRequest,
+    LeaseLost,
+    NodeDown,
+    NodeSilent,
+    NodeUp,
+    Stimulus,
+    Submit,
+    Uncordon,
+)
 from dure.model.job_file import PRIORITY, WHEN, JobSpec, Pipeline, pipeline_order
 from dure.policy.kernels import layout as k
 from dure.service.errors import Problem, forbidden, invalid, not_found
@@ -317,6 +330,20 @@ def revoke_token(token_id: str, who: Principal) -> Command:
     return command
 
 
+def operate(asked: Cordon | Drain | Uncordon, who: Principal) -> Command:
+    """Close or open a node or a site, as its operators may."""
+
+    def command(writer: Writer) -> Plan:
+        alliance = writer.alliance
+        site = asked.site or alliance.site_of(asked.node)
+        is_owner = bool(asked.node) and who.may_administer(alliance.owner_of(asked.node))
+        if not is_owner and not all(who.may_administer(member) for member in alliance.runners_of(site)):
+            raise forbidden(f"{who.user} does not run {asked.node or site}")
+        return Plan([asked])
+
+    return command
+
+
 def report_progress(job_id: str, progress: dict[str, Any], who: Principal) -> Command:
     """What a job says of itself."""
 
@@ -360,8 +387,9 @@ def take_sync(site: str, sync: Sync) -> Command:
                 raise invalid(f"node {node.name!r} has {int(state.node[n]['num'])} GPUs in the alliance, not {node.gpus}", "nodes")
             offered.add(node.name)
             at = int(state.node[n]["state"])
-            if node.is_open and at in (k.DOWN, k.OFFLINE, k.UNKNOWN) and not alliance.is_left_alone(node.name, now):
-                stimuli.append(NodeUp(node.name))
+            if node.is_open and at in (k.DOWN, k.OFFLINE, k.UNKNOWN):
+                if not alliance.is_left_alone(node.name, now) and not alliance.is_closed(node.name):
+                    stimuli.append(NodeUp(node.name))
             elif not node.is_open and at == k.UP:
                 # Its jobs go on: what is silent takes no new work.
                 stimuli.append(NodeSilent(node.name))

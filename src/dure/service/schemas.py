@@ -228,9 +228,10 @@ class MemberView(Answer):
 
 
 class SiteView(Answer):
-    """A site: its GPUs, those that an agent offers, those in use; its agent."""
+    """A site: its GPUs, those that an agent offers, those in use; its agent; whether its operators have closed it."""
 
     name: str
+    state: Literal["open", "cordoned", "draining", "drained"]
     gpus: int
     online_gpus: int
     used_gpus: float
@@ -243,7 +244,7 @@ class SiteView(Answer):
 
 
 class NodeView(Answer):
-    """A node that was ever offered by an agent."""
+    """A node. One that its operators have closed is cordoned; draining, while what runs there leaves; then drained."""
 
     name: str
     site: str
@@ -251,7 +252,7 @@ class NodeView(Answer):
     gpu_type: str
     gpus: int
     used_gpus: float
-    state: Literal["up", "down", "quarantined", "spare", "offline", "silent"]
+    state: Literal["up", "down", "quarantined", "spare", "offline", "silent", "cordoned", "draining", "drained"]
     owner: str
     cpu_milli: int
     mem_mib: int
