@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, assert_never
@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dure.core import step as core
+from dure.core.growth import check_terms
 from dure.core.step import Core, DecisionKind
-from dure.model.errors import DureError
+from dure.model.errors import DureError, InputError
 from dure.model.events import (
     AFTER_ANY,
     AFTER_OK,
@@ -37,6 +38,7 @@ from dure.model.events import (
     Placement,
     Quarantined,
     Released,
+    SiteAdded,
     Start,
     Stimulus,
     Stop,
@@ -47,7 +49,7 @@ from dure.model.events import (
 )
 from dure.model.fleet import Fleet
 from dure.model.jobs import UNKNOWN, Trace, make_jobs
-from dure.model.terms import Terms
+from dure.model.terms import AgreementTerms, Terms
 from dure.policy.config import Policy
 from dure.policy.kernels import layout as k
 
@@ -120,17 +122,20 @@ class Alliance:
         All nodes are out of service until an agent offers them.
     start_ms : int
         Epoch ms that the terms' times count from.
+    with_sites : callable, optional
+        Fleet and terms with further sites, each a text of `SiteAdded`, after those that there were; raises InputError
+        where they do not fit. Without it no site can be added.
     """
 
-    def __init__(self, fleet: Fleet, terms: Terms, policy: Policy, start_ms: int) -> None:
-        nodes = fleet.nodes.copy()
-        nodes["online_ms"] = 1
-        self.fleet = Fleet(nodes, fleet.gpu_types, fleet.sites, fleet.clusters, fleet.node_names)
+    def __init__(
+        self, fleet: Fleet, terms: Terms, policy: Policy, start_ms: int,
+        with_sites: Callable[[Sequence[str]], tuple[Fleet, Terms]] | None = None,
+    ) -> None:  # fmt: skip
+        self._with_sites, self._sites_added = with_sites, list[str]()
+        self._take_fleet(fleet)
         self.start_ms = start_ms
         self._now = 0
         self._core = Core(self.fleet, terms, self._trace([]), policy)
-        self._names = fleet.node_names or _names_of(fleet)
-        self._node = {name: i for i, name in enumerate(self._names)}
         self.jobs: dict[str, LiveJob] = {}
         self._by_row: list[str] = []
         self._children: dict[str, list[str]] = defaultdict(list)
@@ -143,16 +148,48 @@ class Alliance:
         self._closed_nodes: dict[int, str] = {}
         self._closed_sites: dict[int, str] = {}
         self._fence = 0
-        for a in terms.agreements:
+        self._watch_terms(terms.agreements)
+
+    def _take_fleet(self, fleet: Fleet) -> None:
+        nodes = fleet.nodes.copy()
+        nodes["online_ms"] = 1
+        self.fleet = Fleet(nodes, fleet.gpu_types, fleet.sites, fleet.clusters, fleet.node_names)
+        self._names = fleet.node_names or _names_of(fleet)
+        self._node = {name: i for i, name in enumerate(self._names)}
+
+    def _watch_terms(self, agreements: Sequence[AgreementTerms]) -> None:
+        for a in agreements:
             for at in (a.start_ms, a.end_ms):
-                if 0 < at < k.NEVER_MS:
+                if self._now < at < k.NEVER_MS:
                     heapq.heappush(self._timers, (at, _TERMS, 0, 0))
+
+    def _grown(self, sites: Sequence[str]) -> tuple[Fleet, Terms]:
+        """Fleet and terms with so many more sites.
+
+        Raises
+        ------
+        InputError
+            They do not fit, or none may be added here.
+        """
+        if self._with_sites is None:
+            raise InputError("no site can be added to this alliance")
+        fleet, terms = self._with_sites([*self._sites_added, *sites])
+        check_terms(self._core.built.terms, terms)
+        return fleet, terms
+
+    def _add_sites(self, sites: Sequence[str]) -> None:
+        fleet, terms = self._grown(sites)
+        known = {a.name for a in self._core.built.terms.agreements}
+        self._take_fleet(fleet)
+        self._core.grow(self.fleet, terms, self._trace([]))
+        self._sites_added.extend(sites)
+        self._watch_terms([a for a in terms.agreements if a.name not in known])
 
     def kept(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """All that it holds at rest, for `core.snapshot`: what JSON can say, and the policy's arrays themselves."""
         register, arrays = self._core.built.register.kept()
         registers = {
-            "register": register, "jobs": [_job_as_list(job) for job in self.jobs.values()], "by_row": self._by_row,
+            "sites_added": self._sites_added, "register": register, "jobs": [_job_as_list(job) for job in self.jobs.values()], "by_row": self._by_row,
             "children": self._children, "arrays": self._arrays, "array_run": self._array_run,
             "array_wait": {name: list(waiting) for name, waiting in self._array_wait.items()},
             "timers": self._timers, "begins": self._begins, "fence": self._fence,
@@ -163,6 +200,8 @@ class Alliance:
 
     def put_back(self, registers: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
         """The inverse of `kept`, on an alliance to which nothing has happened yet."""
+        if registers["sites_added"]:
+            self._add_sites(registers["sites_added"])
         self._core.built.register.put_back(registers["register"], arrays)
         jobs = [_job_from_list(values) for values in registers["jobs"]]
         self.jobs = {job.request.job_id: job for job in jobs}
@@ -267,15 +306,14 @@ class Alliance:
     def closing_of_site(self, site: str) -> str:
         """How an operator has closed a whole site: cordoned, draining or drained; empty: it is open."""
         i = self.site_index(site)
-        return self._as_drained(self._closed_sites.get(i, ""), np.flatnonzero(self.fleet.nodes["site"] == i).tolist())
+        return self._as_drained(self._closed_sites.get(i, ""), self.fleet.nodes["site"] == i)
 
     def _closing_of(self, n: int) -> str:
         found = {self._closed_nodes.get(n, ""), self._closed_sites.get(int(self.fleet.nodes["site"][n]), "")}
         return DRAINING if DRAINING in found else CORDONED if CORDONED in found else ""
 
-    def _as_drained(self, closing: str, nodes: Sequence[int]) -> str:
-        is_empty = bool((self._core.state.node["seg"][nodes] < 0).all())
-        return DRAINED if closing == DRAINING and is_empty else closing
+    def _as_drained(self, closing: str, nodes: Sequence[int] | NDArray[Any]) -> str:
+        return DRAINED if closing == DRAINING and bool((self._core.state.node["seg"][nodes] < 0).all()) else closing
 
     def next_due_ms(self) -> int | None:
         """Epoch ms at which the next timer is due, if nothing else happens; None: there is none."""
@@ -290,8 +328,8 @@ class Alliance:
 
         Raises
         ------
-        UnknownJobError
-            A stimulus names what does not exist; nothing was changed.
+        UnknownJobError, InputError
+            A stimulus names what does not exist, or a site that does not fit; nothing was changed.
         """
         self._check(stimuli)
         now = max(at_ms - self.start_ms, self._core.now_ms)
@@ -331,6 +369,9 @@ class Alliance:
                 self.node_index(s.node)
             if isinstance(s, Cordon | Drain | Uncordon):
                 self._place(s.node, s.site)
+        joining = [s.site for s in stimuli if isinstance(s, SiteAdded)]
+        if joining:
+            self._grown(joining)
 
     def _take(self, stimulus: Stimulus) -> None:
         match stimulus:
@@ -364,6 +405,8 @@ class Alliance:
                 # What it is then, its agent knows: it takes work when it is offered next.
                 closed, at, _ = self._place(node, site)
                 closed.pop(at, None)
+            case SiteAdded(site):
+                self._add_sites([site])
             case Tick():
                 pass
             case _:

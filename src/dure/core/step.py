@@ -9,6 +9,7 @@ from typing import assert_never
 
 from dure.core.build import Built, build_state, too_large
 from dure.core.explain import Explainer, Explanation
+from dure.core.growth import grown
 from dure.model.errors import DureError
 from dure.model.fleet import Fleet
 from dure.model.jobs import Trace
@@ -181,6 +182,7 @@ class Core:
     """
 
     def __init__(self, fleet: Fleet, terms: Terms | None, trace: Trace, policy: Policy) -> None:
+        self._policy = policy
         self.built: Built = build_state(fleet, terms, trace, policy)
         self.never = frozenset(int(j) for j in too_large(self.built, trace))
 
@@ -192,6 +194,10 @@ class Core:
     def add(self, trace: Trace) -> int:
         """Take in further jobs that may be submitted; the index of the first in the job table."""
         return self.built.register.add(trace)
+
+    def grow(self, fleet: Fleet, terms: Terms, trace: Trace) -> None:
+        """Sites have joined: go on with this fleet and these terms, as `core.growth.grown` wants them."""
+        self.built = grown(self.built, fleet, terms, trace, self._policy)
 
     @property
     def now_ms(self) -> int:

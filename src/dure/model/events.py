@@ -171,11 +171,20 @@ class Uncordon:
 
 
 @dataclass(frozen=True)
+class SiteAdded:
+    """A site has joined. ``site``: what `model.alliance_growth.text_of` makes of it."""
+
+    site: str
+
+
+@dataclass(frozen=True)
 class Tick:
     """Nothing but time has passed: what was due by now is due."""
 
 
-Stimulus = Submit | Cancel | Exited | LeaseLost | NodeUp | NodeDown | NodeSilent | Cordon | Drain | Uncordon | Tick
+Stimulus = (
+    Submit | Cancel | Exited | LeaseLost | NodeUp | NodeDown | NodeSilent | Cordon | Drain | Uncordon | SiteAdded | Tick
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -300,7 +309,7 @@ Effect = Start | Vacate | Resize | Stop | Held | Changed | Released | Quarantine
 
 STIMULI: dict[str, type[Any]] = {
     t.__name__: t
-    for t in (Submit, Cancel, Exited, LeaseLost, NodeUp, NodeDown, NodeSilent, Cordon, Drain, Uncordon, Tick)
+    for t in (Submit, Cancel, Exited, LeaseLost, NodeUp, NodeDown, NodeSilent, Cordon, Drain, Uncordon, SiteAdded, Tick)
 }
 EFFECTS: dict[str, type[Any]] = {
     t.__name__: t for t in (Start, Vacate, Resize, Stop, Held, Changed, Released, Quarantined)

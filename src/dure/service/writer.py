@@ -24,8 +24,11 @@ from dure.core.live import Alliance, UnknownJobError
 from dure.core.snapshot import SnapshotError, expand, pack, squeeze, unpack
 from dure.model.alliance import load_alliance
 from dure.model.alliance_build import build_fleet
+from dure.model.alliance_growth import with_sites
 from dure.model.errors import DureError, InputError
 from dure.model.events import Start, Step, Stimulus, Tick
+from dure.model.fleet import Fleet
+from dure.model.terms import Terms
 from dure.policy.config import named_policy
 from dure.ports.event_log import LogConflictError, LogUnwritableError
 from dure.service.clock import ForwardClock
@@ -80,8 +83,12 @@ def alliance_of(document: dict[str, Any]) -> Alliance:
     from datetime import date
 
     spec = load_alliance(document["alliance"], document.get("path", ""))
-    fleet, terms = build_fleet(spec, date.fromisoformat(document["at"]))
-    return Alliance(fleet, terms, named_policy(document["policy"]), int(document["start_ms"]))
+    at = date.fromisoformat(document["at"])
+
+    def with_more(texts: Sequence[str]) -> tuple[Fleet, Terms]:
+        return build_fleet(with_sites(spec, texts), at)
+
+    return Alliance(*build_fleet(spec, at), named_policy(document["policy"]), int(document["start_ms"]), with_more)
 
 
 @dataclass
@@ -365,7 +372,7 @@ class Writer:
         began = time.perf_counter()
         try:
             effects = self.alliance.apply(at_ms, plan.stimuli) if plan.stimuli else []
-        except UnknownJobError:
+        except (UnknownJobError, InputError):
             raise
         except Exception as error:
             raise StateBrokenError(str(error)) from error
