@@ -13,6 +13,7 @@ from dure.cli.main import cli
 from dure.model.events import Cordon, Drain, Uncordon
 from dure.service import commands
 from dure.service.audit import audit
+from dure.service.identity import ENROL, Grant, Principal
 from dure.service.schemas import Sync
 from dure.service.writer import Writer
 
@@ -175,3 +176,163 @@ def test_whatever_happens_while_nodes_are_closed_and_opened(tmp_path):
         world.settle()
         world.check()
         world.close()
+
+
+BARN = """
+name: barn
+clusters:
+  - {name: barn, owner: other, gpu_type: H200, gpus: 16, nodes_per_rack: 1}
+"""
+KEY = "dure_" + "k" * 43
+
+
+def tell_barn(running, token: str, seq: int = 1, runs=()):
+    body = {"agent_id": "b", "boot": "b", "seq": seq, "nodes": [{"name": f"barn-{i}", "gpus": 8} for i in range(2)], "runs": list(runs)}
+    return running.client("nobody").post("/api/v1/agents/barn/sync", json=body, headers={"Authorization": f"Bearer {token}"})
+
+
+def enrol(running, token: str, agent_id: str = "b", key: str = KEY, site: str = "barn"):
+    return running.client("nobody").post(
+        f"/api/v1/agents/{site}/enrol", json={"agent_id": agent_id, "key": key}, headers={"Authorization": f"Bearer {token}"}
+    )
+
+
+def test_a_site_joins_and_its_agent_enrols_and_works(running):
+    tell(running, 1)
+    before = submit(running)
+    fence = tell(running, 2)[before].fence
+    answer = running.client("operator").post("/api/v1/sites", json={"file": BARN})
+    assert answer.status_code == 201, answer.text
+    assert (answer.json()["site"]["name"], answer.json()["site"]["gpus"], answer.json()["site"]["agent"]) == ("barn", 16, "")
+    token = answer.json()["token"]
+    # What ran goes on under its lease.
+    assert tell(running, 3)[before].fence == fence
+    assert tell_barn(running, token).status_code == 401
+    assert tell_barn(running, KEY).status_code == 401
+    kept = enrol(running, token)
+    assert kept.status_code == 201
+    assert tell_barn(running, KEY).status_code == 200
+    job = running.client("other user").post("/api/v1/jobs", json={"project": "other/main", "command": ["true"], "resources": {"gpus": 16}})
+    assert job.status_code == 201
+    (lease,) = tell_barn(running, KEY, 2).json()["leases"]
+    assert (lease["job_id"], {p["node"] for p in lease["placements"]}) == (job.json()["job_id"], {"barn-0", "barn-1"})
+    # The same again, as if the answer had been lost; any other key comes too late.
+    assert enrol(running, token).json() == kept.json()
+    assert enrol(running, token, key=KEY + "x").status_code == 403
+    again = Writer(running.service.store, lambda sites: None)
+    again.load()
+    assert [s.name for s in again.alliance.fleet.sites] == ["hall", "barn"]
+    with running.service.writer.lock:
+        running.service.writer.keep_snapshot()
+    again.load()
+    assert again._kept_seq > 0
+    assert again.alliance.nodes_of_site("barn") == ["barn-0", "barn-1"]
+    found = audit(running.service.store)
+    assert (found.mismatches, found.events) == (0, running.service.writer.seq)
+
+
+def test_two_agents_with_one_token_at_one_moment(tmp_path):
+    """Of those that come with the same token, or the same key, in one batch of the writer one gets it."""
+    world = World(on_disk(tmp_path), 0)
+    tokens = [world.do(commands.make_enrolment("hall", OPERATOR))[0] for _ in range(2)]
+    first, second = (Principal("agent", (Grant(ENROL, site="hall"),), token_id) for token_id in tokens)
+    asked = [("a", KEY, first), ("b", KEY + "b", first), ("a", KEY, first), ("c", KEY, second), ("c", KEY + "c", second)]
+    found = world.batch(*(commands.enrol("hall", agent, key, who) for agent, key, who in asked))
+    assert found[0] == found[2]
+    assert [one.status for one in (found[1], found[3])] == [403, 409]
+    assert found[4][0] != found[0][0]
+    assert [world.batch(commands.enrol("hall", agent, key, who))[0] for agent, key, who in asked[:1]] == [found[0]]
+    world.check()
+    world.close()
+
+
+def test_a_key_is_listed_renewed_and_revoked(running):
+    token = running.do(commands.make_enrolment("hall", OPERATOR))[1]
+    assert enrol(running, token, "a", KEY, "hall").status_code == 201
+    headers = {"Authorization": f"Bearer {KEY}"}
+
+    def renew(key: str):
+        return running.client("nobody").post("/api/v1/agents/hall/renew", json={"key": key}, headers=headers)
+
+    second = KEY[:-1] + "2"
+    kept = renew(second)
+    assert kept.status_code == 201
+    assert renew(second).json() == kept.json()
+    assert renew(KEY).status_code == 409
+    listed = {t["token_id"]: t for t in running.client("operator").get("/api/v1/tokens").json()}
+    mine = [t for t in listed.values() if t["name"] == "agent a"]
+    assert [t["roles"] for t in mine] == [[{"role": "agent", "member": "", "project": "", "site": "hall"}]] * 2
+    old, new = sorted(mine, key=lambda t: t["expires_at"])
+    assert new["token_id"] == kept.json()["token_id"]
+    assert old["expires_at"] < new["expires_at"]
+    running.service.writer.clock.pass_by(running.service.writer.now_ms() + 25 * 3_600_000)
+    assert renew(second).status_code == 401
+    body = {"agent_id": "a", "boot": "b", "seq": 1, "nodes": [], "runs": []}
+    url, headers = "/api/v1/agents/hall/sync", {"Authorization": f"Bearer {second}"}
+    assert running.client("nobody").post(url, json=body, headers=headers).status_code == 200
+    assert running.client("operator").delete(f"/api/v1/tokens/{new['token_id']}").status_code == 204
+    assert running.client("nobody").post(url, json=body, headers=headers).status_code == 401
+
+
+def test_a_token_to_enrol_with_is_good_for_nothing_else_and_not_for_long(running):
+    token = running.do(commands.make_enrolment("hall", OPERATOR))[1]
+    running.tokens["enrolling"] = token
+    for path in ("whoami", "jobs", "sites", "members", "tokens"):
+        assert running.client("enrolling").get(f"/api/v1/{path}").status_code == 401
+    assert running.client("enrolling").post("/api/v1/agents/hall/renew", json={"key": KEY}).status_code == 401
+    assert enrol(running, token, site="elsewhere").status_code == 403
+    for who in TOKENS:
+        assert enrol(running, running.tokens[who], site="hall").status_code == 403
+    for bad in ("dure_short", "x" * 60, KEY + "!", ""):
+        assert enrol(running, token, key=bad, site="hall").status_code == 422
+    running.service.writer.clock.pass_by(running.service.writer.now_ms() + 3_600_001)
+    assert enrol(running, token, site="hall").status_code == 401
+    answer = running.client("operator").post("/api/v1/tokens", json={"user": "x", "role": "enrol", "site": "hall"})
+    assert answer.status_code == 422
+
+
+def test_who_may_let_a_site_join_or_an_agent_enrol(running):
+    running.tokens["owner admin"] = running.token(user="own", role="member_admin", member="owner")
+    for who in running.tokens:
+        assert running.client(who).post("/api/v1/sites/hall/enrolment").status_code == (201 if who in ("operator", "owner admin") else 403)
+        if who != "operator":
+            assert running.client(who).post("/api/v1/sites", json={"file": BARN}).status_code == 403
+    assert running.client("operator").post("/api/v1/sites/nowhere/enrolment").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("name: [", "file:2:"), ("name: barn", "clusters"), (BARN.replace("other", "nobody"), "unknown member"),
+        (BARN.replace("name: barn\n", "name: hall\n", 1), "name"), (BARN.replace("gpus: 16", "gpus: 15"), "node"),
+        (BARN + "operator: nobody", "unknown member"), (BARN + "colour: red", "unknown key"),
+    ],
+)  # fmt: skip
+def test_a_site_that_is_wrong_is_refused_with_the_reason(shared, file, said):
+    seq = shared.service.writer.seq
+    answer = shared.client("operator").post("/api/v1/sites", json={"file": file})
+    assert answer.status_code == 422
+    assert said in answer.text
+    assert shared.service.writer.seq == seq
+    assert shared.client("operator").get("/readyz").status_code == 200
+
+
+def test_the_commands_that_let_a_site_join(running, tmp_path):
+    path = tmp_path / "barn.yaml"
+    path.write_text(BARN)
+    env = {"DURE_URL": running.url, "DURE_TOKEN": running.tokens["operator"]}
+
+    def dure(*words):
+        return CliRunner().invoke(cli, words, env=env, catch_exceptions=False).stdout
+
+    made = json.loads(dure("site", "add", str(path), "--json"))
+    assert (made["site"]["name"], made["site"]["nodes"], made["token"][:5]) == ("barn", 2, "dure_")
+    assert enrol(running, made["token"]).status_code == 201
+    assert [s["name"] for s in json.loads(dure("site", "list", "--json"))] == ["hall", "barn"]
+    assert json.loads(dure("site", "enrol", "barn", "--json"))["token"] != made["token"]
+    text = dure("site", "enrol", "barn")
+    assert "dure agent --site barn" in text
+    path.write_text(BARN.replace("barn", "loft"))
+    lines = dure("site", "add", str(path)).splitlines()
+    assert lines[0] == "loft has joined: 16 GPUs on 2 nodes"
+    assert "DURE_ENROL_TOKEN=dure_" in lines[2]

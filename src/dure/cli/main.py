@@ -43,7 +43,7 @@ _COMMANDS = {
     "scancel": ("dure.cli.slurm.commands", "scancel", "Slurm's scancel: cancel jobs."),
     "serve": ("dure.cli.serve", "serve", "Run the service alone."),
     "sinfo": ("dure.cli.slurm.commands", "sinfo", "Slurm's sinfo: sites and nodes."),
-    "site": ("dure.cli.sites", "site", "List the sites; close, empty and open them."),
+    "site": ("dure.cli.sites", "site", "Add sites, list them; close, empty and open them."),
     "squeue": ("dure.cli.slurm.commands", "squeue", "Slurm's squeue: jobs not ended."),
     "srun": ("dure.cli.slurm.commands", "srun", "Slurm's srun: run tasks and follow them."),
     "sshare": ("dure.cli.slurm.commands", "sshare", "Slurm's sshare: shares and use."),

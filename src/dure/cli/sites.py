@@ -1,18 +1,20 @@
-"""`dure site`, `dure node`: what there is, and closing, emptying and opening it again."""
+"""`dure site`, `dure node`: what there is, letting a site join, and closing, emptying and opening what is there."""
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
 
 from dure.cli.main import echo_json
 from dure.cli.shared import listed
+from dure.cli.table import shown
 from dure.model.errors import InputError
 from dure.model.yaml_file import parse_duration
 
 if TYPE_CHECKING:
-    from dure.client.views import Node, Site
+    from dure.client.views import NewToken, Node, Site, SiteJoined
 
 SITE_COLUMNS = {
     "SITE": "name", "STATE": "state", "AGENT": "agent", "GPUS": "gpus", "ONLINE": "online_gpus", "USED": "used_gpus",
@@ -41,7 +43,7 @@ def _show(view: Site | Node, is_json: bool) -> None:
 
 @click.group()
 def site() -> None:
-    """List, close, empty and open sites."""
+    """Add, list, close, empty and open sites."""
 
 
 @site.command("list")
@@ -52,6 +54,49 @@ def list_sites(is_json: bool) -> None:
 
     with Client() as dure:
         listed(dure.sites(), SITE_COLUMNS, is_json)
+
+
+@site.command("add")
+@click.argument("path", type=click.Path())
+@_JSON
+def add_site(path: str, is_json: bool) -> None:
+    """Let a site join the running alliance: PATH has the keys of a site in an alliance's file.
+
+    Prints the token with which its agent enrols, this once.
+    """
+    from dure.client import Client
+    from dure.model.alliance_growth import load_site
+    from dure.twin.files import read_text
+
+    text = read_text(path)
+    load_site(text, path)
+    with Client() as dure:
+        made = dure.add_site(text)
+    if is_json:
+        echo_json(made.model_dump(mode="json"))
+        return
+    click.echo(f"{made.site.name} has joined: {made.site.gpus} GPUs on {made.site.nodes} nodes")
+    _tell_agent(made.site.name, made)
+
+
+@site.command("enrol")
+@click.argument("name")
+@_JSON
+def enrol(name: str, is_json: bool) -> None:
+    """Make a token with which an agent of a site enrols, once, within an hour. It is printed this once."""
+    from dure.client import Client
+
+    with Client() as dure:
+        made = dure.make_enrolment(name)
+    if is_json:
+        echo_json(made.model_dump(mode="json"))
+    else:
+        _tell_agent(name, made)
+
+
+def _tell_agent(name: str, made: NewToken | SiteJoined) -> None:
+    click.echo(f"On a machine of {name}, before {shown(made.expires_at) if made.expires_at else 'long'}:")
+    click.echo(f"  DURE_URL=… DURE_ENROL_TOKEN={made.token} dure agent --site {shlex.quote(name)}")
 
 
 @site.command("cordon")

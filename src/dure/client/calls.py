@@ -91,6 +91,7 @@ _READ_USAGE = _reader(views.Usage)
 _READ_MEMBERS = _reader(tuple[views.Member, ...])
 _READ_SITES = _reader(tuple[views.Site, ...])
 _READ_NODES = _reader(tuple[views.Node, ...])
+_READ_JOINED = _reader(views.SiteJoined)
 _READ_SITE = _reader(views.Site)
 _READ_NODE = _reader(views.Node)
 _READ_AGENTS = _reader(tuple[views.Agent, ...])
@@ -195,6 +196,16 @@ def sites() -> Call[tuple[views.Site, ...]]:
 def nodes() -> Call[tuple[views.Node, ...]]:
     """The nodes."""
     return Call("GET", "/nodes", _READ_NODES)
+
+
+def add_site(file: str) -> Call[views.SiteJoined]:
+    """Let a site join, as a file says; the token with which its agent enrols is shown this once."""
+    return Call("POST", "/sites", _READ_JOINED, content=_json({"file": file}), is_idempotent=False)
+
+
+def make_enrolment(site: str) -> Call[views.NewToken]:
+    """Make a token with which a site's agent enrols once; its secret is shown this once."""
+    return Call("POST", _path("sites", site, "enrolment"), _READ_NEW_TOKEN, is_idempotent=False)
 
 
 def cordon_site(site: str) -> Call[views.Site]:

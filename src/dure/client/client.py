@@ -86,6 +86,8 @@ class _Calls:
     members = _Method(calls.members)
     sites = _Method(calls.sites)
     nodes = _Method(calls.nodes)
+    add_site = _Method(calls.add_site)
+    make_enrolment = _Method(calls.make_enrolment)
     cordon_site = _Method(calls.cordon_site)
     drain_site = _Method(calls.drain_site)
     uncordon_site = _Method(calls.uncordon_site)

@@ -246,6 +246,15 @@ class Site(View):
     seen_at: datetime | None = None
 
 
+class SiteJoined(View):
+    """A site that has joined; with ``token``, shown this once, its agent enrols."""
+
+    site: Site
+    token_id: str
+    token: str
+    expires_at: datetime | None = None
+
+
 class Node(View):
     """A machine. ``state``: up, down, quarantined, spare, offline, silent; closed by its operators: cordoned, draining, drained."""
 

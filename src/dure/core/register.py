@@ -141,10 +141,10 @@ class Register:
         fill_needs(State(**self._arrays), 0, len(rows))
         self._segments(make_jobs(0))
         self.state = State(**self._arrays)
-        for c in np.flatnonzero(cls["is_seen"][: len(rows)]):
+        for c in np.flatnonzero(cls["is_seen"][: len(rows)]).tolist():
             # What has come of it makes scores worth their while in the new pools too.
             cls[c]["is_seen"] = 0
-            see_class(self.state, int(c))
+            see_class(self.state, c)
 
     def num_pools_for(self, trace: Trace) -> NDArray[Any]:
         """How many pools could ever take each of the jobs, which are not entered; 0: none."""

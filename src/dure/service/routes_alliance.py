@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Body, Path, Query, Response
 
+from dure.model.alliance_growth import load_site
+from dure.model.errors import InputError
 from dure.model.events import Cordon, Drain, Uncordon
-from dure.service import commands
+from dure.service import commands, examples
 from dure.service.access import Caller, KnownQuery, Running, carry_out, need, need_state
 from dure.service.app import described
-from dure.service.errors import following
-from dure.service.schemas import AgentView, Health, MemberView, NodeView, SiteView, Usage
+from dure.service.errors import following, refused_input
+from dure.service.schemas import (
+    AgentView,
+    Health,
+    MemberView,
+    NewSite,
+    NodeView,
+    SiteJoined,
+    SiteView,
+    TokenMade,
+    Usage,
+)
+from dure.service.views import iso
 
 router = APIRouter(tags=["alliance"], dependencies=[KnownQuery])
 
@@ -39,6 +53,26 @@ def list_sites(service: Running, who: Caller) -> list[SiteView]:
     """Sites: what is there, what is online, what is in use."""
     need_state(service)
     return service.views.sites(service.writer.now_ms())
+
+
+@router.post("/api/v1/sites", status_code=201, responses=described(401, 403, 413, 422, 503))
+async def add_site(service: Running, who: Caller, new: Annotated[NewSite, Body(openapi_examples=examples.SITE)]) -> SiteJoined:
+    """Let a site join the alliance; the answer has the token with which its agent enrols, this once."""
+    need(who, "operator")
+    try:
+        site = await asyncio.to_thread(load_site, new.file, "file")
+    except InputError as error:
+        raise refused_input(error) from None
+    token_id, secret, expires_ms = await carry_out(service, commands.add_site(site), who)
+    view = service.views.site(site.name, service.writer.now_ms())
+    return SiteJoined(site=view, token_id=token_id, token=secret, expires_at=iso(expires_ms) or "")
+
+
+@router.post("/api/v1/sites/{site}/enrolment", status_code=201, responses=described(401, 403, 404, 422, 503))
+async def make_enrolment(service: Running, who: Caller, site: SiteName) -> TokenMade:
+    """Make a token with which a site's agent enrols, once, within an hour; its text is shown this once."""
+    token_id, secret, expires_ms = await carry_out(service, commands.make_enrolment(site, who), who)
+    return TokenMade(token_id=token_id, token=secret, expires_at=iso(expires_ms) or "")
 
 
 @router.post("/api/v1/sites/{site}/cordon", responses=described(401, 403, 404, 422, 503))

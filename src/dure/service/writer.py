@@ -32,7 +32,7 @@ from dure.model.terms import Terms
 from dure.policy.config import named_policy
 from dure.ports.event_log import LogConflictError, LogUnwritableError
 from dure.service.clock import ForwardClock
-from dure.service.errors import Problem, following, internal, unavailable
+from dure.service.errors import Problem, following, internal, refused_input, unavailable
 from dure.service.projection import Desk, Lease, lease_of_row, project_step
 from dure.store.store import Changes, Entry, Store, StoreError, sealed
 
@@ -136,6 +136,8 @@ class Writer:
         self.offered: dict[str, set[str]] = {}
         #: Which agent was heard last at each site, and when by the clock that nobody sets.
         self.heard: dict[str, Heard] = {}
+        #: Rows of keys that commands of the batch being planned have made.
+        self.keys_made: list[dict[str, Any]] = []
         self.cycle_s: list[float] = []
         #: Grows whenever tokens have changed durably.
         self.tokens_version = 0
@@ -324,6 +326,7 @@ class Writer:
                     one.future.set_exception(unavailable("the log cannot be written now"))
                 return
             batch = Batch()
+            self.keys_made.clear()
             try:
                 self._tick(batch)
                 for one in asked:
@@ -465,4 +468,4 @@ def _as_problem(error: DureError) -> Problem:
         return unavailable(str(error))
     if isinstance(error, UnknownJobError):
         return Problem(404, "Not found", str(error))
-    return Problem(422, "Invalid request", str(error))
+    return refused_input(error) if isinstance(error, InputError) else Problem(422, "Invalid request", str(error))
