@@ -76,8 +76,11 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dure")
-def cli() -> None:
+@click.option("--insecure", is_flag=True, help="Let the token go to another machine unencrypted (DURE_INSECURE=1).")
+def cli(insecure: bool) -> None:
     """Dure (두레): one GPU fleet that many organisations own and use together."""
+    if insecure:
+        os.environ["DURE_INSECURE"] = "1"
 
 
 def main() -> None:
