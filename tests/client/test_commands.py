@@ -270,8 +270,8 @@ def test_members_and_nodes_stand_in_columns(service, dure):
     # Four Korean characters are eight columns wide: the next column starts at the same place on the screen.
     assert lines[1].index("company") == lines[2].index("company") + 4
     assert json.loads(dure("members", "--json").stdout)[0]["guarantee_gpus"] == 6
-    assert [node["state"] for node in json.loads(dure("nodes", "--json").stdout)] == ["up", "down"]
-    assert dure("nodes").stdout.splitlines()[1].split() == ["n1", "seoul", "H200", "4", "2", "up"]
+    assert [node["state"] for node in json.loads(dure("node", "list", "--json").stdout)] == ["up", "down"]
+    assert dure("node", "list").stdout.splitlines()[1].split() == ["n1", "seoul", "H200", "4", "2", "up"]
 
 
 def test_top_once_fits_the_screen(service, dure, monkeypatch):

@@ -78,6 +78,7 @@ FACTS = {
     Reason.AGREEMENT_NOT_IN_FORCE: {"start_ms": 1, "end_ms": 2},
     Reason.GPUS_BUSY: {"needed_milli": 4000, "free_milli": 1500},
     Reason.FRAGMENTED: {"needed_milli": 4000, "free_milli": 4000, "nodes": 1, "gpus_per_node": 4, "nodes_that_fit": 0},
+    Reason.CLOSED: {"needed_milli": 4000, "nodes": 2, "free_milli": 16_000},
     Reason.POWER_CAP: {"power_w": 900, "needed_w": 200, "reserve_w": 0, "cap_w": 1000},
 }  # fmt: skip
 

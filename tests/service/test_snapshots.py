@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import update
 
-from dure.core.snapshot import expand, pack, squeeze
+from dure.core.snapshot import FORMAT, expand, pack, squeeze
 from dure.service import commands, writer
 from dure.service.audit import audit
 from dure.service.schemas import Sync
@@ -78,7 +78,7 @@ def test_what_is_no_snapshot_of_this_log_is_passed_over(kept, harm):
         case "no form":
             change(kept, body=b"x", digest=_digest(seq, log_hash, b"x"))
         case "another layout":
-            other = squeeze(expand(body).replace(b'"format":1', b'"format":9'))
+            other = squeeze(expand(body).replace(f'"format":{FORMAT}'.encode(), b'"format":9'))
             change(kept, body=other, digest=_digest(seq, log_hash, other))
     again = started_anew(kept)
     assert again._kept_seq == 0

@@ -17,9 +17,12 @@ from world import Invariant, World, check
 from dure.core.step import (
     Cancelled,
     Core,
+    DecisionKind,
     Ended,
     IllegalStimulusError,
+    NodeClosed,
     NodeDown,
+    NodeDrained,
     NodeUp,
     RankDue,
     ReservationDue,
@@ -164,7 +167,10 @@ class Adversary(RuleBasedStateMachine):
 
     def step(self, *stimuli):
         before, self.in_force = self.in_force, self.agreements_in_force()
-        self.core.step(self.now, [*stimuli, *([TermsDue()] if before != self.in_force else [])])
+        for d in self.core.step(self.now, [*stimuli, *([TermsDue()] if before != self.in_force else [])]):
+            if d.kind == DecisionKind.START:
+                # What runs on a node goes on when that is closed; nothing starts there.
+                assert all(self.core.state.node[n]["state"] == k.UP for n, _, _ in self.core.leases(d.job))
 
     @rule(num=st.integers(1, 12), later=st.integers(0, 10**6))
     def submit(self, num, later):
@@ -214,6 +220,14 @@ class Adversary(RuleBasedStateMachine):
     @rule(node=st.integers(0, 1 << 20), is_release=st.booleans())
     def up(self, node, is_release):
         self.step(NodeUp(node % len(self.fleet.nodes), is_release))
+
+    @rule(node=st.integers(0, 1 << 20), notice_ms=st.integers(-1, 10**6))
+    def close(self, node, notice_ms):
+        """Cordon a node, or drain it."""
+        n = node % len(self.fleet.nodes)
+        self.step(NodeClosed(n), *([NodeDrained(n, notice_ms)] if notice_ms >= 0 else []))
+        assert self.core.state.node[n]["state"] not in (k.UP, k.SPARE)
+        assert self.core.state.node[n]["hold"] < 0
 
     @rule(later=st.integers(0, 10**7))
     def terms_due(self, later):

@@ -43,7 +43,7 @@ def check(ground: Ground) -> Recount:
     for j, leases in r.leases.items():
         asked, num = ground.jobs[j], r.alloc[j]
         for n, mask, _ in leases:
-            if not r.is_up[n]:
+            if s.node[n]["state"] not in (k.UP, k.UNKNOWN):
                 raise Invariant(f"job {j} on node {n} in state {s.node[n]['state']}")
             if ground.nodes[n]["pool"] != r.pool[j]:
                 raise Invariant(f"job {j} on node {n} of another pool")

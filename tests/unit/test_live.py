@@ -10,7 +10,7 @@ import pytest
 
 from dure.core.explain import Explainer, NotWaitingError
 from dure.core.live import Alliance, UnknownJobError
-from dure.core.snapshot import SnapshotError, expand, pack, squeeze, unpack
+from dure.core.snapshot import FORMAT, SnapshotError, expand, pack, squeeze, unpack
 from dure.model.alliance import load_alliance
 from dure.model.alliance_build import build_fleet
 from dure.model.events import (
@@ -371,7 +371,7 @@ def test_bytes_that_are_no_snapshot_of_this_alliance_are_refused() -> None:
     spec = load_alliance(text, "larger.yaml")
     larger = Alliance(*build_fleet(spec, spec.start), named_policy("dure"), T0)
     up(larger)
-    bad = [b"", good[:7], good[:100], good[:-1], good + b"x", good.replace(b'"format":1', b'"format":2'),
+    bad = [b"", good[:7], good[:100], good[:-1], good + b"x", good.replace(f'"format":{FORMAT}'.encode(), b'"format":9'),
            good.replace(b'["state",', b'["stute",'), good.replace(b'"timers"', b'"tamers"'), pack(larger)]  # fmt: skip
     for body in bad:
         with pytest.raises(SnapshotError):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import random
+import ssl
 import time
 import uuid
 from collections.abc import Collection, Sequence
@@ -18,6 +19,7 @@ import structlog
 from dure.agent import reconcile, wire
 from dure.agent.contact import Backoff, Contact
 from dure.agent.folders import Folders, MissingInputError
+from dure.agent.keys import KeyFile, Keyring
 from dure.agent.logs import LogShipper
 from dure.agent.progress import ProgressReader
 from dure.agent.service import NoAnswerError, Service
@@ -25,9 +27,12 @@ from dure.agent.state import AgentState, StateUnwritableError
 from dure.client.settings import Settings
 from dure.executors.clock import Clock
 from dure.executors.process import boot_id
+from dure.model.errors import DureError
 from dure.model.events import Placement
 from dure.ports.executor import Executor, Launch, LaunchError, Run, RunState
 
+#: An agent's own key, below its folder of data.
+KEY_FILE = "agent.key"
 #: The longest that the service may hold a report back.
 WAIT_S = 25.0
 #: So often within the time to live, however short it is.
@@ -54,6 +59,12 @@ class AgentConfig:
     ----------
     url : str
         Several addresses, of which one leads: parted by commas.
+    token : str
+        Of role agent; empty: the agent's own key, which `enrol_token` is given for where there is none yet.
+    key_file : Path or None
+        Where that is kept; None: below ``data_dir``.
+    ca_file, trust : str, ssl.SSLContext or None
+        For jobs, the certificate authorities that the agent was told of; and whose certificates it takes itself.
     keep_days : int
         So long the working folder of a job that has no lease here is kept after it was used last.
     """
@@ -63,6 +74,10 @@ class AgentConfig:
     token: str
     data_dir: Path
     keep_days: int = 30
+    enrol_token: str = ""
+    key_file: Path | None = None
+    ca_file: str = ""
+    trust: ssl.SSLContext | None = None
 
 
 class Agent:
@@ -104,22 +119,29 @@ class Agent:
         Raises
         ------
         DureError
-            The state cannot be opened.
+            The state cannot be opened, or the service does not take this agent's enrolment.
         """
         self._folders.logs.mkdir(parents=True, exist_ok=True)
         await self._executor.open()
         self._state = AgentState(self._folders.root / "agent.sqlite")
-        self._service = Service(Settings(self._config.url).urls, self._config.token, self._config.site)
+        self._service = Service(Settings(self._config.url).urls, self._config.token, self._config.site, self._config.trust)
+        keyring = None if self._config.token else self._keyring()
         self._shipper = LogShipper(self._folders, self._service.post_log, self._clock, Backoff(self._chance))
         now_ms = self._clock.boot_ms()
         self._contact = Contact(*(self._state.last_contact(self._machine_boot) or (now_ms,)))
         self._noted_ms: int | None = None
         self._runs = await self._take_up()
         _log.info("agent up", site=self._config.site, agent=self._state.agent_id, runs=len(self._runs))
+        refusal: DureError | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                beside = [group.create_task(work) for work in (self._shipper.run(), self._guard(), self._follow_progress(), self._tidy())]
-                await self._loop()
+                beside = [group.create_task(work) for work in (self._guard(), self._follow_progress(), self._tidy())]
+                refusal = await self._take_key(keyring)
+                if refusal is None and not self._is_stopping.is_set():
+                    beside.append(group.create_task(self._shipper.run()))
+                    if keyring is not None:
+                        beside.append(group.create_task(keyring.keep_good()))
+                    await self._loop()
                 for task in beside:
                     task.cancel()
         finally:
@@ -127,6 +149,27 @@ class Agent:
             self._state.close()
             await self._executor.close()
             _log.info("agent down", site=self._config.site)
+        if refusal is not None:
+            raise refusal
+
+    def _keyring(self) -> Keyring:
+        file = KeyFile(self._config.key_file or self._folders.root / KEY_FILE)
+        return Keyring(file, self._service, self._state.agent_id, self._config.enrol_token, self._clock, Backoff(self._chance))
+
+    async def _take_key(self, keyring: Keyring | None) -> DureError | None:
+        """Enrol where that is needed, until it is done or `stop`; why it cannot be done."""
+        if keyring is None:
+            return None
+        taking, stopping = asyncio.create_task(keyring.take()), asyncio.create_task(self._is_stopping.wait())
+        await asyncio.wait([taking, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in (taking, stopping):
+            task.cancel()
+        (found, _) = await asyncio.gather(taking, stopping, return_exceptions=True)
+        if isinstance(found, asyncio.CancelledError | None):
+            return None
+        if isinstance(found, DureError):
+            return found
+        raise found
 
     async def _take_up(self) -> list[Run]:
         """Follow what an earlier process has left: runs, and logs that were not sent whole."""
@@ -150,7 +193,7 @@ class Agent:
             try:
                 answer = await self._ask()
             except NoAnswerError as error:
-                pause_s = backoff.pause_s()
+                pause_s = max(backoff.pause_s(), error.retry_s)
                 log = _log.debug if is_out else _log.warning
                 log("no contact", error=str(error), pause_s=round(pause_s, 2), left_ms=self._contact.left_ms(self._clock.boot_ms()))
                 is_out = True
@@ -330,6 +373,7 @@ class Agent:
             "DURE_INPUT_DIR": str(self._folders.inputs(lease.job_id)),
             "DURE_ARRAY_INDEX": "" if given.array_index is None else str(given.array_index),
             "DURE_URL": self._config.url,
+            **({"DURE_CA_FILE": self._config.ca_file} if self._config.ca_file else {}),
         }
         return Launch(
             lease_id=lease.lease_id, fence=lease.fence, job_id=lease.job_id, attempt=lease.attempt, argv=given.argv,

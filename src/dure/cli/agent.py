@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 from click.core import ParameterSource
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
 @click.option("--gpu-type", default="", help="Default: that of the GPUs found.")
 @click.option("--node-names", default="", help="Comma-separated; several: stand-ins for nodes. Default: the host's name.")
 @click.option("--url", envvar="DURE_URL", required=True, help="Address of the service (DURE_URL); several of which one leads: with commas.")
-@click.option("--token", envvar="DURE_TOKEN", default="", help="Of role agent (better: DURE_TOKEN).")
+@click.option("--enrol", "enrol_token", envvar="DURE_ENROL_TOKEN", default="",
+              help="One-time token of `dure site enrol` (better: DURE_ENROL_TOKEN): the agent gets a key of its own.")
+@click.option("--token", envvar="DURE_TOKEN", default="", help="Of role agent (better: DURE_TOKEN), instead of a key of its own.")
+@click.option("--ca", "ca_file", envvar="DURE_CA_FILE", default="", help="Certificate authorities beside the system's, PEM (DURE_CA_FILE).")
+@click.option("--insecure", "is_insecure", envvar="DURE_INSECURE", is_flag=True,
+              help="Let the token go to another machine unencrypted (DURE_INSECURE=1).")
 @click.option("--log-mib", default=256, type=click.IntRange(1, 1024), show_default=True, help="A task's log is cut there.")
 @click.option("--keep-days", default=30, type=click.IntRange(1), show_default=True,
               help="So long the working folder of a job that does not run here is kept.")
@@ -42,23 +48,25 @@ if TYPE_CHECKING:
     help="slurm, ray: for logs, checkpoints and outputs, under the same path on every node. Default: --data-dir.",
 )  # fmt: skip
 def agent(
-    site: str, executor: str, gpus: int | None, gpu_type: str, node_names: str, url: str, token: str, log_mib: int,
-    keep_days: int, data_dir: Path, partition: str, account: str, address: str, node_label: str, shared_dir: Path | None,
+    site: str, executor: str, gpus: int | None, gpu_type: str, node_names: str, url: str, enrol_token: str, token: str,
+    ca_file: str, is_insecure: bool, log_mib: int, keep_days: int, data_dir: Path, partition: str, account: str,
+    address: str, node_label: str, shared_dir: Path | None,
 ) -> None:  # fmt: skip
     """Run the leases of a site, on this machine, as jobs of a Slurm cluster, or as actors of a Ray cluster.
 
     Connects to the service, never the other way. Jobs go on when the agent is stopped or killed; the next one takes
     them up from the same --data-dir.
     """
-    from dure.agent.agent import Agent, AgentConfig
+    from dure.agent.agent import KEY_FILE, Agent, AgentConfig
     from dure.agent.folders import Folders
     from dure.client.settings import Settings
+    from dure.client.trust import check_encrypted, trust_of
 
     for one in Settings(url).urls or [url]:
-        if not one.startswith(("http://", "https://")):
-            raise InputError(f"not an address: {one!r}; write http://host:port or https://host:port", field="DURE_URL")
+        check_encrypted(*_parts_of(one), is_insecure)
+    trust = trust_of(ca_file)
     _log_as_json()
-    state_dir = Folders(data_dir.resolve()).state
+    state_dir, key_file = Folders(data_dir.resolve()).state, data_dir.resolve() / KEY_FILE
     runner: Executor
     slurm = {"--partition": partition, "--account": account}
     ray = {"--address": address if _is_typed("address") else "", "--node-label": node_label}
@@ -74,7 +82,23 @@ def agent(
     else:
         _refuse_other({**slurm, **ray, "--shared-dir": shared_dir}, executor)
         runner = _on_this_machine(state_dir, node_names, gpus, gpu_type, log_mib)
-    asyncio.run(_run(Agent(AgentConfig(site, url, token, data_dir, keep_days), runner)))
+    config = AgentConfig(
+        site, url, token, data_dir, keep_days, enrol_token=enrol_token, key_file=key_file,
+        ca_file=str(Path(ca_file).resolve()) if ca_file else "", trust=trust,
+    )  # fmt: skip
+    asyncio.run(_run(Agent(config, runner)))
+
+
+def _parts_of(address: str) -> tuple[str, str]:
+    """Scheme and host."""
+    try:
+        parts = urlsplit(address)
+        host = parts.hostname
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https"):
+        raise InputError(f"not an address: {address!r}; write http://host:port or https://host:port", field="DURE_URL")
+    return parts.scheme, host
 
 
 def _is_typed(name: str) -> bool:

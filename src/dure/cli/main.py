@@ -33,7 +33,7 @@ _COMMANDS = {
     "logout": ("dure.cli.login", "logout", "End and forget the token that `dure login` kept."),
     "logs": ("dure.cli.jobs", "logs", "What a job has written."),
     "members": ("dure.cli.shared", "members", "Shares, use and loans of the members."),
-    "nodes": ("dure.cli.shared", "nodes", "The machines, and how busy they are."),
+    "node": ("dure.cli.sites", "node", "List the machines; close, empty and open them."),
     "pipeline": ("dure.cli.jobs", "pipeline", "Check a pipeline file; show a pipeline's jobs."),
     "project": ("dure.cli.shared", "project", "List and make projects."),
     "replay": ("dure.cli.twin", "replay", "Replay a trace on a fleet under a policy."),
@@ -43,6 +43,7 @@ _COMMANDS = {
     "scancel": ("dure.cli.slurm.commands", "scancel", "Slurm's scancel: cancel jobs."),
     "serve": ("dure.cli.serve", "serve", "Run the service alone."),
     "sinfo": ("dure.cli.slurm.commands", "sinfo", "Slurm's sinfo: sites and nodes."),
+    "site": ("dure.cli.sites", "site", "Add sites, list them; close, empty and open them."),
     "squeue": ("dure.cli.slurm.commands", "squeue", "Slurm's squeue: jobs not ended."),
     "srun": ("dure.cli.slurm.commands", "srun", "Slurm's srun: run tasks and follow them."),
     "sshare": ("dure.cli.slurm.commands", "sshare", "Slurm's sshare: shares and use."),
@@ -75,8 +76,11 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dure")
-def cli() -> None:
+@click.option("--insecure", is_flag=True, help="Let the token go to another machine unencrypted (DURE_INSECURE=1).")
+def cli(insecure: bool) -> None:
     """Dure (두레): one GPU fleet that many organisations own and use together."""
+    if insecure:
+        os.environ["DURE_INSECURE"] = "1"
 
 
 def main() -> None:

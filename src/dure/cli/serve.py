@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ _OPTIONS = (
     click.option("--alliance", type=click.Path(), help="Alliance to begin with; default: the reference alliance."),
     click.option("--policy", default="dure", show_default=True, help="Policy to begin with."),
     click.option("--oidc", type=click.Path(dir_okay=False), help="File that says how people sign in with an OpenID Connect provider."),
+    click.option("--tls-cert", type=click.Path(dir_okay=False), help="Certificate with its chain, PEM: the service speaks https."),
+    click.option("--tls-key", type=click.Path(dir_okay=False), help="Its key, PEM, without a passphrase."),
     click.option("--ttl-s", default=3600, type=click.IntRange(10, 30 * 86_400), show_default=True,
                  help="So long an agent goes on without contact."),
 )  # fmt: skip
@@ -57,7 +60,17 @@ class _Options:
     alliance: str | None
     policy: str
     oidc: str | None
+    tls_cert: str | None
+    tls_key: str | None
     ttl_s: int
+
+
+@dataclass(frozen=True)
+class _Tls:
+    """Files of a certificate and its key."""
+
+    cert: str
+    key: str
 
 
 @click.command()
@@ -98,7 +111,7 @@ def _run(given: _Options, machine: tuple[int, str, str] | None, is_touring: bool
     from dure.twin.warm import warm
 
     named_policy(given.policy)
-    oidc = _provider(given.oidc)
+    oidc, tls = _provider(given.oidc), _tls(given.tls_cert, given.tls_key)
     folder = data_folder(given.data_dir)
     source = given.alliance or str(example_path("alliance"))
     text = read_text(source)
@@ -108,8 +121,9 @@ def _run(given: _Options, machine: tuple[int, str, str] | None, is_touring: bool
     click.echo("Getting ready (the first time this takes half a minute) …", err=True)
     warm()
     port, is_everywhere = listener.getsockname()[1], given.host in ("0.0.0.0", "::")
-    url = f"http://{'127.0.0.1' if is_everywhere else given.host}:{port}"
-    told = f"http://{socket.getfqdn()}:{port}" if is_everywhere else url
+    scheme = "http" if tls is None else "https"
+    url = f"{scheme}://{_in_url('127.0.0.1' if is_everywhere else given.host)}:{port}"
+    told = f"{scheme}://{socket.getfqdn()}:{port}" if is_everywhere else url
     database = given.database or f"sqlite:///{folder / 'dure.db'}"
     service = Service(Settings(database, folder, ttl_ms=given.ttl_s * 1000, oidc=oidc, url=told))
     service.store.open()
@@ -119,9 +133,26 @@ def _run(given: _Options, machine: tuple[int, str, str] | None, is_touring: bool
             text = with_machine(text, machine[0], *_owner_and_type(text, source, machine[1], machine[2]))
         begin(service, text, source, given.policy)
     service.open()
-    agent_token = _greet(service, folder, url, is_new)
+    agent_token = _greet(service, folder, url if tls is None else told, is_new)
     tour = _tour(url, folder, is_once) if is_touring else None
-    return asyncio.run(_serve(service, listener, url, folder if machine is not None else None, agent_token, tour))
+    return asyncio.run(_serve(service, listener, url, folder if machine is not None else None, agent_token, tour, tls))
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _tls(cert: str | None, key: str | None) -> _Tls | None:
+    """A certificate and its key that fit together; None: neither is given."""
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise InputError("go together", field="--tls-cert, --tls-key")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, lambda: "")
+    except (OSError, ValueError, ssl.SSLError) as error:
+        raise InputError(f"no certificate with its key in {key}: {error}", cert, field="--tls-cert") from None
+    return _Tls(cert, key)
 
 
 def _provider(path: str | None) -> OidcConfig | None:
@@ -214,7 +245,7 @@ def _mount_console(app: Any, service: Service) -> None:
 
 
 async def _serve(
-    service: Service, listener: socket.socket, url: str, agent_folder: Path | None, token: str, tour: Tour | None
+    service: Service, listener: socket.socket, url: str, agent_folder: Path | None, token: str, tour: Tour | None, tls: _Tls | None
 ) -> bool:
     import uvicorn
 
@@ -222,7 +253,10 @@ async def _serve(
 
     app = create_app(service)
     _mount_console(app, service)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, access_log=False)
+    config = uvicorn.Config(
+        app, log_level="warning", timeout_graceful_shutdown=5, access_log=False,
+        ssl_certfile=None if tls is None else tls.cert, ssl_keyfile=None if tls is None else tls.key,
+    )  # fmt: skip
     server = uvicorn.Server(config)
     agent = None
 
@@ -232,7 +266,7 @@ async def _serve(
 
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(server.serve(sockets=[listener]))]
     if agent_folder is not None and token:
-        agent = _agent_of(service, url, agent_folder, token)
+        agent = _agent_of(service, url, agent_folder, token, tls)
         at_work = asyncio.create_task(agent.run())
         at_work.add_done_callback(lambda _: leave())
         tasks.append(at_work)
@@ -264,7 +298,15 @@ async def _serve(
         await asyncio.to_thread(service.close)
 
 
-def _agent_of(service: Service, url: str, folder: Path, token: str) -> Any:
+def _only(cert: str) -> ssl.SSLContext:
+    """Trust in one certificate, whatever it is called: that of the service in this same process."""
+    context = ssl.create_default_context(cafile=cert)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.check_hostname = False
+    return context
+
+
+def _agent_of(service: Service, url: str, folder: Path, token: str, tls: _Tls | None) -> Any:
     from dure.agent.agent import Agent, AgentConfig
     from dure.agent.folders import Folders
     from dure.executors.local import LocalExecutor
@@ -276,4 +318,4 @@ def _agent_of(service: Service, url: str, folder: Path, token: str) -> Any:
     per_node = int(alliance.fleet.nodes["num_gpus"][alliance.node_index(names[0])]) if names else 0
     home = folder / "agent"
     runner = LocalExecutor(Folders(home.resolve()).state, find_nodes(names, per_node, ""))
-    return Agent(AgentConfig(MACHINE_SITE, url, token, home), runner)
+    return Agent(AgentConfig(MACHINE_SITE, url, token, home, trust=None if tls is None else _only(tls.cert)), runner)

@@ -1,4 +1,4 @@
-"""`dure members`, `nodes`, `usage`, `audit`, `whoami`, `token`, `project`: what the members share and who may do what."""
+"""`dure members`, `usage`, `audit`, `whoami`, `token`, `project`: what the members share and who may do what."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROLES = ("operator", "member_admin", "project_lead", "user", "auditor", "agent")
 
 
-def _listed(found: Sequence[View], columns: dict[str, str], is_json: bool) -> None:
+def listed(found: Sequence[View], columns: dict[str, str], is_json: bool) -> None:
     """Print a list: all of its keys as JSON, or the columns (heading: attribute)."""
     if is_json:
         echo_json([view.model_dump(mode="json") for view in found])
@@ -51,18 +51,6 @@ def member_lines(found: Sequence[Member]) -> list[str]:
             (m.name, m.kind, m.guarantee_gpus, m.used_gpus, m.borrowed_gpus, m.lent_gpus, m.waiting_jobs) for m in found
         ],
     )
-
-
-@click.command()
-@click.option("--json", "is_json", is_flag=True)
-def nodes(is_json: bool) -> None:
-    """The machines, what is in them and in use."""
-    from dure.client import Client
-
-    with Client() as dure:
-        found = dure.nodes()
-    columns = {"NODE": "name", "SITE": "site", "TYPE": "gpu_type", "GPUS": "gpus", "USED": "used_gpus", "STATE": "state"}
-    _listed(found, columns, is_json)
 
 
 @click.command()
@@ -138,7 +126,7 @@ def list_projects(is_json: bool) -> None:
     from dure.client import Client
 
     with Client() as dure:
-        _listed(dure.projects(), {"PROJECT": "name", "MEMBER": "member", "WEIGHT": "weight"}, is_json)
+        listed(dure.projects(), {"PROJECT": "name", "MEMBER": "member", "WEIGHT": "weight"}, is_json)
 
 
 @project.command("create")
@@ -170,7 +158,7 @@ def list_tokens(is_json: bool) -> None:
         "EXPIRES": "expires_at", "REVOKED": "is_revoked",
     }  # fmt: skip
     with Client() as dure:
-        _listed(dure.tokens(), columns, is_json)
+        listed(dure.tokens(), columns, is_json)
 
 
 @token.command("create")

@@ -67,6 +67,10 @@ def _params(**values: Param | None) -> dict[str, Param]:
     return {key: value for key, value in values.items() if value not in (None, "", (), [])}
 
 
+def _notice(notice_s: float | None) -> dict[str, Param]:
+    return {} if notice_s is None else {"notice_s": str(notice_s)}
+
+
 def _json(form: object) -> bytes:
     return TypeAdapter(Any).dump_json(form)
 
@@ -87,6 +91,9 @@ _READ_USAGE = _reader(views.Usage)
 _READ_MEMBERS = _reader(tuple[views.Member, ...])
 _READ_SITES = _reader(tuple[views.Site, ...])
 _READ_NODES = _reader(tuple[views.Node, ...])
+_READ_JOINED = _reader(views.SiteJoined)
+_READ_SITE = _reader(views.Site)
+_READ_NODE = _reader(views.Node)
 _READ_AGENTS = _reader(tuple[views.Agent, ...])
 _READ_PROJECTS = _reader(tuple[views.Project, ...])
 _READ_PROJECT = _reader(views.Project)
@@ -189,6 +196,46 @@ def sites() -> Call[tuple[views.Site, ...]]:
 def nodes() -> Call[tuple[views.Node, ...]]:
     """The nodes."""
     return Call("GET", "/nodes", _READ_NODES)
+
+
+def add_site(file: str) -> Call[views.SiteJoined]:
+    """Let a site join, as a file says; the token with which its agent enrols is shown this once."""
+    return Call("POST", "/sites", _READ_JOINED, content=_json({"file": file}), is_idempotent=False)
+
+
+def make_enrolment(site: str) -> Call[views.NewToken]:
+    """Make a token with which a site's agent enrols once; its secret is shown this once."""
+    return Call("POST", _path("sites", site, "enrolment"), _READ_NEW_TOKEN, is_idempotent=False)
+
+
+def cordon_site(site: str) -> Call[views.Site]:
+    """Close a site: nothing new starts there, what runs goes on."""
+    return Call("POST", _path("sites", site, "cordon"), _READ_SITE)
+
+
+def drain_site(site: str, notice_s: float | None = None) -> Call[views.Site]:
+    """Close a site, and make what runs there leave, within a notice, and go on elsewhere."""
+    return Call("POST", _path("sites", site, "drain"), _READ_SITE, _notice(notice_s))
+
+
+def uncordon_site(site: str) -> Call[views.Site]:
+    """Open a site again."""
+    return Call("POST", _path("sites", site, "uncordon"), _READ_SITE)
+
+
+def cordon_node(node: str) -> Call[views.Node]:
+    """Close a node: nothing new starts there, what runs goes on."""
+    return Call("POST", _path("nodes", node, "cordon"), _READ_NODE)
+
+
+def drain_node(node: str, notice_s: float | None = None) -> Call[views.Node]:
+    """Close a node, and make what runs there leave, within a notice, and go on elsewhere."""
+    return Call("POST", _path("nodes", node, "drain"), _READ_NODE, _notice(notice_s))
+
+
+def uncordon_node(node: str) -> Call[views.Node]:
+    """Open a node again."""
+    return Call("POST", _path("nodes", node, "uncordon"), _READ_NODE)
 
 
 def agents() -> Call[tuple[views.Agent, ...]]:

@@ -18,6 +18,7 @@ from dure.client.calls import Call
 from dure.client.courses import Course, Pause
 from dure.client.errors import ApiError, UnreachableError, api_error
 from dure.client.settings import Settings, load_settings
+from dure.client.trust import check_encrypted, trust_of
 from dure.model.errors import InputError
 
 P = ParamSpec("P")
@@ -86,6 +87,14 @@ class _Calls:
     members = _Method(calls.members)
     sites = _Method(calls.sites)
     nodes = _Method(calls.nodes)
+    add_site = _Method(calls.add_site)
+    make_enrolment = _Method(calls.make_enrolment)
+    cordon_site = _Method(calls.cordon_site)
+    drain_site = _Method(calls.drain_site)
+    uncordon_site = _Method(calls.uncordon_site)
+    cordon_node = _Method(calls.cordon_node)
+    drain_node = _Method(calls.drain_node)
+    uncordon_node = _Method(calls.uncordon_node)
     agents = _Method(calls.agents)
     projects = _Method(calls.projects)
     create_project = _Method(calls.create_project)
@@ -122,7 +131,7 @@ class _Calls:
         self.timeout_s, self.retry_s = timeout_s, retry_s
         self._bases = [_base_of(address) for address in self.settings.urls or [self.settings.url]]
         self._at = 0
-        self._options = _http_options(self._bases, self.settings.token)
+        self._options = _http_options(self._bases, self.settings)
 
     def _request(self, call: Call[Any], at: int) -> dict[str, Any]:
         return {
@@ -173,14 +182,18 @@ def _base_of(address: str) -> httpx.URL:
     return url
 
 
-def _http_options(bases: Sequence[httpx.URL], token: str) -> dict[str, Any]:
-    """What httpx is told once: proxies and certificates of the environment hold, but not for this machine itself."""
+def _http_options(bases: Sequence[httpx.URL], settings: Settings) -> dict[str, Any]:
+    """What httpx is told once: proxies of the environment hold, but not for this machine itself."""
+    token = settings.token
     if not (token.isascii() and token.isprintable()):
         raise InputError("has characters that no token has", field="DURE_TOKEN")
+    for url in bases:
+        check_encrypted(url.scheme, url.host, settings.is_insecure)
     headers = {"User-Agent": f"dure/{__version__}"}
     headers |= {"Authorization": f"Bearer {token}"} if token else {}
     return {
         "headers": headers, "trust_env": not all(url.host in ("127.0.0.1", "::1", "localhost") for url in bases),
+        **({"verify": trust_of(settings.ca_file)} if any(url.scheme == "https" for url in bases) else {}),
         "limits": httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=IDLE_S),
     }  # fmt: skip
 

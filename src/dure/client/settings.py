@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dure.model.errors import InputError
@@ -18,10 +18,16 @@ class Settings:
     ----------
     url : str
         Several, of which one leads: parted by commas.
+    ca_file : str
+        Certificate authorities beside the system's, PEM; default: ``DURE_CA_FILE``.
+    is_insecure : bool
+        Whether the token may go to another machine unencrypted; default: whether ``DURE_INSECURE`` is 1.
     """
 
     url: str
     token: str = ""
+    ca_file: str = field(default_factory=lambda: os.environ.get("DURE_CA_FILE", ""))
+    is_insecure: bool = field(default_factory=lambda: os.environ.get("DURE_INSECURE", "") == "1")
 
     @property
     def urls(self) -> list[str]:

@@ -231,9 +231,10 @@ class Member(View):
 
 
 class Site(View):
-    """A site of the fleet."""
+    """A site of the fleet. ``state``: open, cordoned, draining or drained."""
 
     name: str
+    state: str = ""
     gpus: int = 0
     used_gpus: float = 0
     nodes: int = 0
@@ -245,8 +246,17 @@ class Site(View):
     seen_at: datetime | None = None
 
 
+class SiteJoined(View):
+    """A site that has joined; with ``token``, shown this once, its agent enrols."""
+
+    site: Site
+    token_id: str
+    token: str
+    expires_at: datetime | None = None
+
+
 class Node(View):
-    """A machine. ``state``: up, down, quarantined, spare, offline or silent."""
+    """A machine. ``state``: up, down, quarantined, spare, offline, silent; closed by its operators: cordoned, draining, drained."""
 
     name: str
     site: str = ""

@@ -5,12 +5,13 @@ Reads the state and changes nothing in it but the scratch arrays `pick` and `cos
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dure.core.build import Built
 from dure.model.errors import DureError
@@ -38,6 +39,7 @@ class Reason(StrEnum):
     GPUS_BUSY = "gpus_busy"
     FRAGMENTED = "fragmented"
     CPU_OR_MEMORY = "cpu_or_memory"
+    CLOSED = "closed"
     POWER_CAP = "power_cap"
 
 
@@ -45,7 +47,7 @@ class Reason(StrEnum):
 RULE: dict[Reason, int] = {
     Reason.NEVER: 9, Reason.RESERVED: 5, Reason.HELD: 6, Reason.BEHIND: 3, Reason.SHARE_USED: 1, Reason.AGREEMENT_LIMIT: 2,
     Reason.AGREEMENT_NOT_IN_FORCE: 2, Reason.GPUS_BUSY: 1, Reason.FRAGMENTED: 4, Reason.CPU_OR_MEMORY: 4,
-    Reason.POWER_CAP: 8,
+    Reason.CLOSED: 7, Reason.POWER_CAP: 8,
 }  # fmt: skip
 
 #: Rule behind each kind of hold.
@@ -53,7 +55,7 @@ HOLD_RULE = {k.HOLD_RECLAIM: 1, k.HOLD_BACKFILL: 5, k.HOLD_RESERVED: 5, k.HOLD_R
 
 #: The nearer to a start, the earlier; the headline is the nearest of the pools' reasons.
 NEARNESS = (
-    Reason.RESERVED, Reason.HELD, Reason.POWER_CAP, Reason.CPU_OR_MEMORY, Reason.FRAGMENTED, Reason.GPUS_BUSY,
+    Reason.RESERVED, Reason.HELD, Reason.POWER_CAP, Reason.CPU_OR_MEMORY, Reason.CLOSED, Reason.FRAGMENTED, Reason.GPUS_BUSY,
     Reason.SHARE_USED, Reason.BEHIND, Reason.AGREEMENT_LIMIT, Reason.AGREEMENT_NOT_IN_FORCE, Reason.NEVER,
 )  # fmt: skip
 
@@ -78,7 +80,8 @@ class PoolReason:
         agreement_not_in_force: ``start_ms``, ``end_ms``. power_cap: ``power_w`` drawn now, ``needed_w`` more for
         the job, ``reserve_w`` that it must leave alone, ``cap_w``; where power is being taken back, ``job`` for which.
         cpu_or_memory: ``cpu_milli``, ``mem_mib``, ``net_mbps`` wanted on each of ``nodes`` nodes. held:
-        ``missing_nodes`` of ``nodes``, ``promised_ms``. reserved: ``begin_ms``. behind: ``job`` that stands first.
+        ``missing_nodes`` of ``nodes``, ``promised_ms``. closed: ``needed_milli``, and on ``nodes`` that an operator has
+        closed ``free_milli``. reserved: ``begin_ms``. behind: ``job`` that stands first.
     holders : tuple of (member, milli-GPUs in use, of these borrowed)
         Who uses the pool's GPUs, most first.
     """
@@ -133,10 +136,14 @@ class Explainer:
         The state must be at rest: after a step, before the next.
     job_ids : sequence of str, optional
         What messages and facts call the jobs; without it, their indices.
+    closed : collection of int
+        Nodes that an operator has closed.
     """
 
-    def __init__(self, built: Built, job_ids: Sequence[str] | None = None) -> None:
+    def __init__(self, built: Built, job_ids: Sequence[str] | None = None, closed: Collection[int] = ()) -> None:
         self._built, self._state, self._job_ids = built, built.state, job_ids
+        self._is_closed = np.zeros(len(built.state.node), np.bool_)
+        self._is_closed[list(closed)] = True
         self._pools_of_class: dict[int, tuple[PoolReason, ...]] = {}
         self._sooner_of_class: dict[int, tuple[Change, ...]] = {}
         self._holders_of: dict[int, tuple[tuple[str, int, int], ...]] = {}
@@ -335,6 +342,9 @@ class Explainer:
                 return PoolReason(name, *power)
             first = self._called(int(s.cls[first_class(s, int(cls["member"]), p)]["root"]))
             return PoolReason(name, Reason.BEHIND, f"job {first} stands before it", {"job": first})
+        closed = self._closed(c, p, milli)
+        if closed:
+            return closed
         facts = {"needed_milli": milli, "free_milli": int(pool["free_milli"])}
         if pool["free_milli"] < milli:
             message = f"it needs {_gpus(milli)}, free: {facts['free_milli'] / 1000:g}"
@@ -346,28 +356,62 @@ class Explainer:
                 message += f"; of its share of {_gpus(share['guarantee_milli'])} {share['used_milli'] / 1000:g} in use"
                 return PoolReason(name, Reason.SHARE_USED, message, facts | share, self._holders(p))
             return PoolReason(name, Reason.GPUS_BUSY, message, facts, self._holders(p))
-        parts, per_node, _ = (int(x) for x in shape_on(s, c, p, gpus)) if gpus else (1, 0, 0)
-        nodes = s.node[int(pool["node0"]) : int(pool["node1"])]
-        count = max(per_node, 1) if gpus else 0
-        cpu, mem, net = (int(wanted(s, c, count)) for wanted in (cpu_for, mem_for, net_for))
-        if cls["gpu_milli"] < 1000:
-            part = np.where(nodes["free_mask"][:, None] >> np.arange(k.GPUS_MAX) & 1, 1000, 0)
-            part = np.maximum(part, s.gfree[int(pool["node0"]) : int(pool["node1"])]).max(axis=1)
-            has_gpus = (nodes["is_indexed"] == 1) & (part >= milli)
-        else:
-            has_gpus = (nodes["is_indexed"] == 1) & (nodes["free"] >= per_node)
-        has_rest = has_gpus & (nodes["cpu_free"] >= cpu) & (nodes["mem_free"] >= mem) & (nodes["net_free"] >= net)
-        if has_gpus.sum() >= parts > has_rest.sum():
-            facts = {"cpu_milli": cpu, "mem_mib": mem, "net_mbps": net, "nodes": parts,
-                     "nodes_with_gpus": int(has_gpus.sum())}  # fmt: skip
+        parts, per_node = self._shape(c, p)
+        cpu, mem, net = self._beside(c, per_node)
+        has_gpus, has_rest = self._fitting(c, p, milli)
+        in_service = s.node["is_indexed"][int(pool["node0"]) : int(pool["node1"])] == 1
+        with_gpus, fitting = int((has_gpus & in_service).sum()), int((has_rest & in_service).sum())
+        if with_gpus >= parts > fitting:
+            facts = {"cpu_milli": cpu, "mem_mib": mem, "net_mbps": net, "nodes": parts, "nodes_with_gpus": with_gpus}
             message = (
                 f"nodes have the GPUs free, and not the {cpu / 1000:g} cores, {mem} MiB and {net} Mbit/s beside them"
             )
             return PoolReason(name, Reason.CPU_OR_MEMORY, message, facts, self._holders(p))
-        facts |= {"nodes": parts, "gpus_per_node": per_node, "nodes_that_fit": int(has_rest.sum())}
+        facts |= {"nodes": parts, "gpus_per_node": per_node, "nodes_that_fit": fitting}
         where = {1: "on one node", 2: "in one rack", 3: "in one block"}.get(int(cls["topology"]), "in the pool")
         message = f"{_gpus(facts['free_milli'])} free, but not {parts} × {per_node} of them {where}"
         return PoolReason(name, Reason.FRAGMENTED, message, facts, self._holders(p))
+
+    def _shape(self, c: int, p: int) -> tuple[int, int]:
+        """On how many nodes a job of a class stands in a pool, and with how many GPUs on each."""
+        gpus = int(self._state.cls[c]["min_gpus"])
+        if gpus == 0:
+            return 1, 0
+        parts, per_node, _ = shape_on(self._state, c, p, gpus)
+        return int(parts), int(per_node)
+
+    def _beside(self, c: int, per_node: int) -> tuple[int, ...]:
+        """CPU, memory and network that a class wants on a node beside so many GPUs."""
+        count = max(per_node, 1) if self._state.cls[c]["min_gpus"] else 0
+        return tuple(int(wanted(self._state, c, count)) for wanted in (cpu_for, mem_for, net_for))
+
+    def _fitting(self, c: int, p: int, milli: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Which of a pool's nodes, in service or not, have the GPUs free that a class wants on one; and all that it wants."""
+        s, at = self._state, slice(int(self._state.pool[p]["node0"]), int(self._state.pool[p]["node1"]))
+        nodes, (_, per_node) = s.node[at], self._shape(c, p)
+        cpu, mem, net = self._beside(c, per_node)
+        if s.cls[c]["gpu_milli"] < 1000:
+            part = np.where(nodes["free_mask"][:, None] >> np.arange(k.GPUS_MAX) & 1, 1000, 0)
+            has_gpus = np.maximum(part, s.gfree[at]).max(axis=1) >= milli
+        else:
+            has_gpus = nodes["free"] >= per_node
+        return has_gpus, has_gpus & (nodes["cpu_free"] >= cpu) & (nodes["mem_free"] >= mem) & (nodes["net_free"] >= net)
+
+    def _closed(self, c: int, p: int, milli: int) -> PoolReason | None:
+        """Nodes that an operator has closed, where there would be enough that fit with them; None: they change nothing."""
+        s, pool = self._state, self._state.pool[p]
+        at = slice(int(pool["node0"]), int(pool["node1"]))
+        is_closed = self._is_closed[at]
+        if not is_closed.any():
+            return None
+        _, fits = self._fitting(c, p, milli)
+        in_service = s.node["is_indexed"][at] == 1
+        if (fits & is_closed).sum() == 0 or (fits & (is_closed | in_service)).sum() < self._shape(c, p)[0]:
+            return None
+        nodes = s.node[at][is_closed]
+        facts = {"needed_milli": milli, "nodes": len(nodes), "free_milli": int((nodes["num"] * 1000 - nodes["used_milli"]).sum())}
+        message = f"it needs {_gpus(milli)}, and an operator has closed {len(nodes)} node{'s' if len(nodes) > 1 else ''} with {_gpus(facts['free_milli'])} free"
+        return PoolReason(self._built.terms.pools[p].name, Reason.CLOSED, message, facts, self._holders(p))
 
     def _has_room(self, c: int, p: int, gpus: int) -> bool:
         """Whether so many GPUs of the class's kind are free in the pool, with their power, whoever may use them."""

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, assert_never
 
+import numpy as np
 from numpy.typing import NDArray
 
 from dure.core import step as core
+from dure.core.growth import check_terms
 from dure.core.step import Core, DecisionKind
-from dure.model.errors import DureError
+from dure.model.errors import DureError, InputError
 from dure.model.events import (
     AFTER_ANY,
     AFTER_OK,
     Cancel,
     Changed,
+    Cordon,
+    Drain,
     Effect,
     Exited,
     Held,
@@ -34,16 +38,18 @@ from dure.model.events import (
     Placement,
     Quarantined,
     Released,
+    SiteAdded,
     Start,
     Stimulus,
     Stop,
     Submit,
     Tick,
+    Uncordon,
     Vacate,
 )
 from dure.model.fleet import Fleet
 from dure.model.jobs import UNKNOWN, Trace, make_jobs
-from dure.model.terms import Terms
+from dure.model.terms import AgreementTerms, Terms
 from dure.policy.config import Policy
 from dure.policy.kernels import layout as k
 
@@ -54,6 +60,8 @@ REFUSED_FIRST_MS, REFUSED_LAST_MS = 1_000, 300_000
 #: A node that has refused so many jobs, one after another, takes no new work for so long, ms: doubled each time that
 #: it goes on refusing, up to the last. What runs there goes on.
 NODE_REFUSALS_MAX, NODE_OUT_FIRST_MS, NODE_OUT_LAST_MS = 3, 60_000, 3_600_000
+#: How nodes and sites are closed, and what a drained one is when nothing runs there any more.
+CORDONED, DRAINING, DRAINED = "cordoned", "draining", "drained"
 #: Timers, in the order in which they are taken at one moment.
 _RANK, _DUE, _TERMS, _RELEASE, _LIMIT, _BEGIN = range(6)
 
@@ -114,17 +122,20 @@ class Alliance:
         All nodes are out of service until an agent offers them.
     start_ms : int
         Epoch ms that the terms' times count from.
+    with_sites : callable, optional
+        Fleet and terms with further sites, each a text of `SiteAdded`, after those that there were; raises InputError
+        where they do not fit. Without it no site can be added.
     """
 
-    def __init__(self, fleet: Fleet, terms: Terms, policy: Policy, start_ms: int) -> None:
-        nodes = fleet.nodes.copy()
-        nodes["online_ms"] = 1
-        self.fleet = Fleet(nodes, fleet.gpu_types, fleet.sites, fleet.clusters, fleet.node_names)
+    def __init__(
+        self, fleet: Fleet, terms: Terms, policy: Policy, start_ms: int,
+        with_sites: Callable[[Sequence[str]], tuple[Fleet, Terms]] | None = None,
+    ) -> None:  # fmt: skip
+        self._with_sites, self._sites_added = with_sites, list[str]()
+        self._take_fleet(fleet)
         self.start_ms = start_ms
         self._now = 0
         self._core = Core(self.fleet, terms, self._trace([]), policy)
-        self._names = fleet.node_names or _names_of(fleet)
-        self._node = {name: i for i, name in enumerate(self._names)}
         self.jobs: dict[str, LiveJob] = {}
         self._by_row: list[str] = []
         self._children: dict[str, list[str]] = defaultdict(list)
@@ -134,26 +145,63 @@ class Alliance:
         self._timers: list[tuple[int, int, int, int]] = []
         self._begins: list[str] = []
         self._refusing: dict[int, Refusing] = {}
+        self._closed_nodes: dict[int, str] = {}
+        self._closed_sites: dict[int, str] = {}
         self._fence = 0
-        for a in terms.agreements:
+        self._watch_terms(terms.agreements)
+
+    def _take_fleet(self, fleet: Fleet) -> None:
+        nodes = fleet.nodes.copy()
+        nodes["online_ms"] = 1
+        self.fleet = Fleet(nodes, fleet.gpu_types, fleet.sites, fleet.clusters, fleet.node_names)
+        self._names = fleet.node_names or _names_of(fleet)
+        self._node = {name: i for i, name in enumerate(self._names)}
+
+    def _watch_terms(self, agreements: Sequence[AgreementTerms]) -> None:
+        for a in agreements:
             for at in (a.start_ms, a.end_ms):
-                if 0 < at < k.NEVER_MS:
+                if self._now < at < k.NEVER_MS:
                     heapq.heappush(self._timers, (at, _TERMS, 0, 0))
+
+    def _grown(self, sites: Sequence[str]) -> tuple[Fleet, Terms]:
+        """Fleet and terms with so many more sites.
+
+        Raises
+        ------
+        InputError
+            They do not fit, or none may be added here.
+        """
+        if self._with_sites is None:
+            raise InputError("no site can be added to this alliance")
+        fleet, terms = self._with_sites([*self._sites_added, *sites])
+        check_terms(self._core.built.terms, terms)
+        return fleet, terms
+
+    def _add_sites(self, sites: Sequence[str]) -> None:
+        fleet, terms = self._grown(sites)
+        known = {a.name for a in self._core.built.terms.agreements}
+        self._take_fleet(fleet)
+        self._core.grow(self.fleet, terms, self._trace([]))
+        self._sites_added.extend(sites)
+        self._watch_terms([a for a in terms.agreements if a.name not in known])
 
     def kept(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """All that it holds at rest, for `core.snapshot`: what JSON can say, and the policy's arrays themselves."""
         register, arrays = self._core.built.register.kept()
         registers = {
-            "register": register, "jobs": [_job_as_list(job) for job in self.jobs.values()], "by_row": self._by_row,
+            "sites_added": self._sites_added, "register": register, "jobs": [_job_as_list(job) for job in self.jobs.values()], "by_row": self._by_row,
             "children": self._children, "arrays": self._arrays, "array_run": self._array_run,
             "array_wait": {name: list(waiting) for name, waiting in self._array_wait.items()},
             "timers": self._timers, "begins": self._begins, "fence": self._fence,
             "refusing": [[node, sorted(r.jobs), r.until_ms, r.times] for node, r in self._refusing.items()],
+            "closed_nodes": list(self._closed_nodes.items()), "closed_sites": list(self._closed_sites.items()),
         }  # fmt: skip
         return registers, arrays
 
     def put_back(self, registers: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
         """The inverse of `kept`, on an alliance to which nothing has happened yet."""
+        if registers["sites_added"]:
+            self._add_sites(registers["sites_added"])
         self._core.built.register.put_back(registers["register"], arrays)
         jobs = [_job_from_list(values) for values in registers["jobs"]]
         self.jobs = {job.request.job_id: job for job in jobs}
@@ -165,6 +213,7 @@ class Alliance:
         self._timers = [tuple(timer) for timer in registers["timers"]]
         self._begins, self._fence = registers["begins"], registers["fence"]
         self._refusing = {node: Refusing(set(jobs), until, times) for node, jobs, until, times in registers["refusing"]}
+        self._closed_nodes, self._closed_sites = dict(registers["closed_nodes"]), dict(registers["closed_sites"])
 
     @property
     def policy_core(self) -> Core:
@@ -211,6 +260,61 @@ class Alliance:
         found = self._refusing.get(self.node_index(node))
         return found is not None and at_ms - self.start_ms < found.until_ms
 
+    def site_index(self, name: str) -> int:
+        """Place of a site in the fleet.
+
+        Raises
+        ------
+        UnknownJobError
+            There is none of that name.
+        """
+        for i, site in enumerate(self.fleet.sites):
+            if site.name == name:
+                return i
+        raise UnknownJobError(f"no site {name!r} in the alliance")
+
+    def runners_of(self, site: str) -> set[str]:
+        """The members that run a site: its operator, or all that own something there where none is named."""
+        i = self.site_index(site)
+        if self.fleet.sites[i].operator:
+            return {self.fleet.sites[i].operator}
+        members = self._core.built.terms.members
+        return {members[m].name for m in np.unique(self.fleet.nodes["owner"][self.fleet.nodes["site"] == i])}
+
+    def owner_of(self, node: str) -> str:
+        """The member that owns a node."""
+        return self._core.built.terms.members[int(self.fleet.nodes["owner"][self.node_index(node)])].name
+
+    def site_of(self, node: str) -> str:
+        """The site at which a node stands."""
+        return self.fleet.sites[int(self.fleet.nodes["site"][self.node_index(node)])].name
+
+    def closed_nodes(self) -> frozenset[int]:
+        """Places of the nodes that an operator has closed, by themselves or with their sites."""
+        at = self.fleet.nodes["site"]
+        return frozenset(self._closed_nodes).union(*(np.flatnonzero(at == site).tolist() for site in self._closed_sites))
+
+    def is_closed(self, node: str) -> bool:
+        """Whether an operator has closed a node, by itself or with its site."""
+        return bool(self._closing_of(self.node_index(node)))
+
+    def closing_of(self, node: str) -> str:
+        """How an operator has closed a node: cordoned, draining or drained; empty: it is open."""
+        n = self.node_index(node)
+        return self._as_drained(self._closing_of(n), [n])
+
+    def closing_of_site(self, site: str) -> str:
+        """How an operator has closed a whole site: cordoned, draining or drained; empty: it is open."""
+        i = self.site_index(site)
+        return self._as_drained(self._closed_sites.get(i, ""), self.fleet.nodes["site"] == i)
+
+    def _closing_of(self, n: int) -> str:
+        found = {self._closed_nodes.get(n, ""), self._closed_sites.get(int(self.fleet.nodes["site"][n]), "")}
+        return DRAINING if DRAINING in found else CORDONED if CORDONED in found else ""
+
+    def _as_drained(self, closing: str, nodes: Sequence[int] | NDArray[Any]) -> str:
+        return DRAINED if closing == DRAINING and bool((self._core.state.node["seg"][nodes] < 0).all()) else closing
+
     def next_due_ms(self) -> int | None:
         """Epoch ms at which the next timer is due, if nothing else happens; None: there is none."""
         return self._timers[0][0] + self.start_ms if self._timers else None
@@ -224,8 +328,8 @@ class Alliance:
 
         Raises
         ------
-        UnknownJobError
-            A stimulus names what does not exist; nothing was changed.
+        UnknownJobError, InputError
+            A stimulus names what does not exist, or a site that does not fit; nothing was changed.
         """
         self._check(stimuli)
         now = max(at_ms - self.start_ms, self._core.now_ms)
@@ -263,6 +367,11 @@ class Alliance:
                 raise UnknownJobError(f"no job {s.job_id!r}")
             if isinstance(s, NodeUp | NodeDown | NodeSilent):
                 self.node_index(s.node)
+            if isinstance(s, Cordon | Drain | Uncordon):
+                self._place(s.node, s.site)
+        joining = [s.site for s in stimuli if isinstance(s, SiteAdded)]
+        if joining:
+            self._grown(joining)
 
     def _take(self, stimulus: Stimulus) -> None:
         match stimulus:
@@ -280,16 +389,45 @@ class Alliance:
                     else:
                         self._over(job_id, "lost")
             case NodeUp(name):
-                if not self.is_left_alone(name, self._now + self.start_ms):
+                if not self.is_left_alone(name, self._now + self.start_ms) and not self.is_closed(name):
                     self._tell(core.NodeUp(self._node[name]))
             case NodeDown(name, is_failure):
                 self._node_down(self._node[name], is_failure)
             case NodeSilent(name):
                 self._tell(core.NodeSilent(self._node[name]))
+            case Cordon(node, site):
+                self._close(node, site, CORDONED)
+            case Drain(node, site, notice_ms):
+                notice = notice_ms if notice_ms >= 0 else int(self._core.state.g[0]["own_notice_ms"])
+                for n in self._close(node, site, DRAINING):
+                    self._tell(core.NodeDrained(n, notice))
+            case Uncordon(node, site):
+                # What it is then, its agent knows: it takes work when it is offered next.
+                closed, at, _ = self._place(node, site)
+                closed.pop(at, None)
+            case SiteAdded(site):
+                self._add_sites([site])
             case Tick():
                 pass
             case _:
                 assert_never(stimulus)
+
+    def _place(self, node: str, site: str) -> tuple[dict[int, str], int, list[int]]:
+        """Where it is noted that a node or site is closed, under which index, and its nodes."""
+        if node:
+            n = self.node_index(node)
+            return self._closed_nodes, n, [n]
+        i = self.site_index(site)
+        return self._closed_sites, i, np.flatnonzero(self.fleet.nodes["site"] == i).tolist()
+
+    def _close(self, node: str, site: str, how: str) -> list[int]:
+        """Close a node or a site; the nodes that stand there. One that drains is not merely cordoned by another word."""
+        closed, at, nodes = self._place(node, site)
+        if closed.get(at) != DRAINING:
+            closed[at] = how
+        for n in nodes:
+            self._tell(core.NodeClosed(n))
+        return nodes
 
     def _submit(self, request: JobRequest) -> None:
         job = LiveJob(request)
@@ -518,6 +656,8 @@ class Alliance:
                 self._tell(core.TermsDue())
             elif kind == _RELEASE:
                 self._tell(core.NodeUp(who, is_release=True))
+                if self._closing_of(who):
+                    self._tell(core.NodeClosed(who))
             elif kind == _BEGIN:
                 job_id = self._begins[who]
                 if self.jobs[job_id].state != ENDED:
@@ -546,7 +686,7 @@ class Alliance:
                 job_id = self._by_row[d.job]
                 job = self.jobs[job_id]
                 self._change(job_id, COMPLETING)
-                cause = self._by_row[d.cause] if d.cause >= 0 else ""
+                cause = self._by_row[d.cause] if d.cause >= 0 else DRAINED
                 self._effects.append(Vacate(job_id, job.attempt, d.at_ms + self.start_ms, cause))
             case DecisionKind.HOLD:
                 self.jobs[self._by_row[d.job]].promised_ms = d.at_ms + self.start_ms

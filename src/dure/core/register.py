@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dure.core.eligible import PoolFacts
-from dure.model.jobs import Trace
+from dure.model.jobs import Trace, make_jobs
 from dure.model.terms import Terms
 from dure.policy.config import CLAIRVOYANT, Policy
 from dure.policy.kernels import layout as k
 from dure.policy.kernels.arrays import aligned_zeros
 from dure.policy.kernels.compile import kernel
-from dure.policy.kernels.expected import SEEN_MIN
+from dure.policy.kernels.expected import SEEN_MIN, see_class
 from dure.policy.kernels.layout import State
 from dure.policy.kernels.place import least_part
 from dure.policy.kernels.placement import FULL_MILLI
@@ -126,6 +126,26 @@ class Register:
         self._project, self._len = registers["project"], registers["len"]
         self._num_small = registers["num_small"]
         self.state = State(**self._arrays)
+
+    def look_at_pools_anew(self, trace: Trace) -> None:
+        """Find the pools of every class again: there are more. `trace` has the fleet's GPU types."""
+        kinds = self._facts.types_of(trace)
+        rows = np.frombuffer(b"".join(self._class), [(name, np.int64) for name in _CLASS_KEYS])
+        cls = self._arrays["cls"]
+        self._arrays["cls_pool"], self._len["cls_pool"] = np.zeros(0, np.int64), 0
+        for c, row in enumerate(rows):
+            mine = self._facts.pools_for(cls[c], int(row["type_mask"]), int(row["site_mask"]), kinds)
+            first = self._len["cls_pool"]
+            self._room("cls_pool", len(mine), first)[:] = mine
+            cls[c]["pool0"], cls[c]["num_pools"] = first, len(mine)
+        self._arrays["need"][: len(rows)] = k.NEED_NEVER
+        fill_needs(State(**self._arrays), 0, len(rows))
+        self._segments(make_jobs(0))
+        self.state = State(**self._arrays)
+        for c in np.flatnonzero(cls["is_seen"][: len(rows)]).tolist():
+            # What has come of it makes scores worth their while in the new pools too.
+            cls[c]["is_seen"] = 0
+            see_class(self.state, c)
 
     def num_pools_for(self, trace: Trace) -> NDArray[Any]:
         """How many pools could ever take each of the jobs, which are not entered; 0: none."""

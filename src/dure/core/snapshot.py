@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dure.core.live import Alliance
-from dure.model.errors import DureError
+from dure.model.errors import DureError, InputError
 
 #: Grows when the form changes.
-FORMAT = 1
+FORMAT = 2
 #: Arrays that hold nothing from one step to the next.
 _SCRATCH = frozenset({"pick", "cost", "dec"})
 _LENGTH = struct.Struct("<Q")
@@ -88,6 +88,8 @@ def unpack(alliance: Alliance, body: bytes) -> None:
         alliance.put_back(head["registers"], arrays)
     except SnapshotError:
         raise
+    except InputError as error:
+        raise SnapshotError(f"other sites: {error}") from None
     except (struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise SnapshotError(f"cannot be read: {error}") from None
 

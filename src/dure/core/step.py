@@ -9,6 +9,7 @@ from typing import assert_never
 
 from dure.core.build import Built, build_state, too_large
 from dure.core.explain import Explainer, Explanation
+from dure.core.growth import grown
 from dure.model.errors import DureError
 from dure.model.fleet import Fleet
 from dure.model.jobs import Trace
@@ -17,7 +18,17 @@ from dure.policy.config import Policy
 from dure.policy.kernels import layout as k
 from dure.policy.kernels.cycle import cycle, next_rerank_ms, on_rerank
 from dure.policy.kernels.layout import State
-from dure.policy.kernels.leases import fail_job, on_cancel, on_end, on_node_down, on_node_silent, on_node_up, on_vacated
+from dure.policy.kernels.leases import (
+    fail_job,
+    on_cancel,
+    on_end,
+    on_node_closed,
+    on_node_down,
+    on_node_drained,
+    on_node_silent,
+    on_node_up,
+    on_vacated,
+)
 from dure.policy.kernels.quota import look_again
 from dure.policy.kernels.reserve import next_due_ms, on_reservation_due, on_submit
 
@@ -95,11 +106,29 @@ class NodeSilent:
 
 
 @dataclass(frozen=True)
+class NodeClosed:
+    """A node is closed until further notice: its jobs go on, nothing new starts there until it is up again."""
+
+    node: int
+
+
+@dataclass(frozen=True)
+class NodeDrained:
+    """What runs on a node must leave it, within `notice_ms`."""
+
+    node: int
+    notice_ms: int
+
+
+@dataclass(frozen=True)
 class TermsDue:
     """An agreement has come into force or run out."""
 
 
-Stimulus = Submitted | Ended | Vacated | Failed | Cancelled | RankDue | ReservationDue | NodeDown | NodeUp | NodeSilent | TermsDue
+Stimulus = (
+    Submitted | Ended | Vacated | Failed | Cancelled | RankDue | ReservationDue
+    | NodeDown | NodeUp | NodeSilent | NodeClosed | NodeDrained | TermsDue
+)  # fmt: skip
 
 
 class DecisionKind(IntEnum):
@@ -126,7 +155,7 @@ class Decision:
     at_ms : int
         When it takes effect: now, the deadline of a vacate, the expected start of a hold, a quarantine's end.
     cause : int
-        Job for which a victim leaves; kind of a hold; -1.
+        Job for which a victim leaves (-1: its node is drained); kind of a hold; -1.
     """
 
     kind: DecisionKind
@@ -153,6 +182,7 @@ class Core:
     """
 
     def __init__(self, fleet: Fleet, terms: Terms | None, trace: Trace, policy: Policy) -> None:
+        self._policy = policy
         self.built: Built = build_state(fleet, terms, trace, policy)
         self.never = frozenset(int(j) for j in too_large(self.built, trace))
 
@@ -164,6 +194,10 @@ class Core:
     def add(self, trace: Trace) -> int:
         """Take in further jobs that may be submitted; the index of the first in the job table."""
         return self.built.register.add(trace)
+
+    def grow(self, fleet: Fleet, terms: Terms, trace: Trace) -> None:
+        """Sites have joined: go on with this fleet and these terms, as `core.growth.grown` wants them."""
+        self.built = grown(self.built, fleet, terms, trace, self._policy)
 
     @property
     def now_ms(self) -> int:
@@ -245,6 +279,10 @@ class Core:
                 on_node_up(s, node, int(is_release))
             case NodeSilent(node):
                 on_node_silent(s, node)
+            case NodeClosed(node):
+                on_node_closed(s, node)
+            case NodeDrained(node, notice_ms):
+                on_node_drained(s, node, notice_ms)
             case TermsDue():
                 look_again(s)
             case _:

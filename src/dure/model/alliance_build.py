@@ -78,7 +78,7 @@ def build_fleet(alliance: Alliance, at: date, until: date | None = None) -> tupl
     fleet = Fleet(
         _nodes(alliance, plans, arrivals, terms),
         [_gpu_type(gpu_type) for gpu_type in alliance.gpu_types],
-        [Site(site.name, site.country, _power_cap_w(site, at)) for site in alliance.sites],
+        [Site(site.name, site.country, _power_cap_w(site, at), site.operator) for site in alliance.sites],
         [cluster.name for _, cluster in alliance.clusters],
         [],
     )

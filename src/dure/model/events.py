@@ -140,11 +140,51 @@ class NodeSilent:
 
 
 @dataclass(frozen=True)
+class Cordon:
+    """An operator closes a node, or a whole site: nothing new starts there, what runs goes on. One of them is named."""
+
+    node: str = ""
+    site: str = ""
+
+
+@dataclass(frozen=True)
+class Drain:
+    """As `Cordon`, and what runs there is made to leave, to go on elsewhere.
+
+    Attributes
+    ----------
+    notice_ms : int
+        At most so long it has to save its work and leave; -1: as long as one who is above its share.
+    """
+
+    node: str = ""
+    site: str = ""
+    notice_ms: int = -1
+
+
+@dataclass(frozen=True)
+class Uncordon:
+    """A node or site is open again; it takes work once its agent offers it."""
+
+    node: str = ""
+    site: str = ""
+
+
+@dataclass(frozen=True)
+class SiteAdded:
+    """A site has joined. ``site``: what `model.alliance_growth.text_of` makes of it."""
+
+    site: str
+
+
+@dataclass(frozen=True)
 class Tick:
     """Nothing but time has passed: what was due by now is due."""
 
 
-Stimulus = Submit | Cancel | Exited | LeaseLost | NodeUp | NodeDown | NodeSilent | Tick
+Stimulus = (
+    Submit | Cancel | Exited | LeaseLost | NodeUp | NodeDown | NodeSilent | Cordon | Drain | Uncordon | SiteAdded | Tick
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -268,7 +308,8 @@ class Quarantined:
 Effect = Start | Vacate | Resize | Stop | Held | Changed | Released | Quarantined
 
 STIMULI: dict[str, type[Any]] = {
-    t.__name__: t for t in (Submit, Cancel, Exited, LeaseLost, NodeUp, NodeDown, NodeSilent, Tick)
+    t.__name__: t
+    for t in (Submit, Cancel, Exited, LeaseLost, NodeUp, NodeDown, NodeSilent, Cordon, Drain, Uncordon, SiteAdded, Tick)
 }
 EFFECTS: dict[str, type[Any]] = {
     t.__name__: t for t in (Start, Vacate, Resize, Stop, Held, Changed, Released, Quarantined)

@@ -60,11 +60,12 @@ class GpuType:
 
 @dataclass(frozen=True)
 class Site:
-    """A place with one power feed. ``power_cap_w`` 0: none."""
+    """A place with one power feed. ``power_cap_w`` 0: none; ``operator``: the member that runs it, empty: those who own what stands there."""
 
     name: str
     country: str = "KR"
     power_cap_w: int = 0
+    operator: str = ""
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,27 @@ def service_of(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
-async def caller_of(
+async def token_of(
     request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)] = None
-) -> Principal:
+) -> dict[str, Any] | None:
+    """The row of the token that came with the request; None: it is not known.
+
+    Raises
+    ------
+    Problem
+        401: there is none.
+    """
+    service = service_of(request)
+    if given is None:
+        raise Problem(401, "Unauthorized", "send a token: `Authorization: Bearer …`", headers={"WWW-Authenticate": "Bearer"})
+    hashed = hash_of(given.credentials)
+    return service.tokens.known(hashed) or await asyncio.to_thread(service.tokens.look_up, hashed)
+
+
+TokenRow = Annotated[dict[str, Any] | None, Depends(token_of)]
+
+
+async def caller_of(request: Request, row: TokenRow) -> Principal:
     """Whose token came with the request.
 
     Raises
@@ -31,12 +49,7 @@ async def caller_of(
     Problem
         401: none, or not a good one.
     """
-    service = service_of(request)
-    if given is None:
-        raise Problem(401, "Unauthorized", "send a token: `Authorization: Bearer …`", headers={"WWW-Authenticate": "Bearer"})
-    hashed = hash_of(given.credentials)
-    row = service.tokens.known(hashed) or await asyncio.to_thread(service.tokens.look_up, hashed)
-    return principal_of(row, service.writer.now_ms())
+    return principal_of(row, service_of(request).writer.now_ms())
 
 
 def refuse_unknown_query(request: Request) -> None:

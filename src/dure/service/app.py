@@ -120,6 +120,10 @@ class Service:
 
         self._loop.call_soon_threadsafe(wake)
 
+    def wake(self, site: str) -> None:
+        """Answer a site's agent if it waits for news: it is to say anew what it has."""
+        self._wake({site})
+
     def wake_all(self) -> None:
         """Answer every agent that waits for news: the service is about to stop."""
         self._wake(set(self.changed))

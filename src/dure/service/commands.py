@@ -10,17 +10,35 @@ from datetime import datetime
 from typing import Any
 
 from dure.core.live import ENDED, Alliance
-from dure.model.events import Cancel, Exited, JobRequest, LeaseLost, NodeDown, NodeSilent, NodeUp, Stimulus, Submit
+from dure.model.alliance import SiteSpec
+from dure.model.alliance_growth import text_of as text_of_site
+from dure.model.events import (
+    Cancel,
+    Cordon,
+    Drain,
+    Exited,
+    JobRequest,
+    LeaseLost,
+    NodeDown,
+    NodeSilent,
+    NodeUp,
+    SiteAdded,
+    Stimulus,
+    Submit,
+    Uncordon,
+)
 from dure.model.job_file import PRIORITY, WHEN, JobSpec, Pipeline, pipeline_order
 from dure.policy.kernels import layout as k
 from dure.service.errors import Problem, forbidden, invalid, not_found
-from dure.service.identity import Grant, Principal, check_grant, grants_of, hash_of, new_secret
+from dure.service.identity import ENROL, Grant, Principal, check_grant, grants_of, hash_of, new_secret
 from dure.service.projection import RUN, new_job_row
 from dure.service.schemas import NewProject, NewToken, Sync
 from dure.service.writer import Command, Heard, Plan, Writer
 
 #: Jobs of one array or pipeline, and of one batch, in all.
 TASKS_MAX = 10_000
+#: A token with which an agent enrols is good for so long; the key that it gets; and its key from before, once it has another.
+ENROL_S, KEY_S, OLD_KEY_S = 3_600, 90 * 86_400, 86_400
 #: Characters of the files of jobs that are taken in at a time.
 SPECS_CHARS_MAX = 64_000_000
 
@@ -295,11 +313,17 @@ def _new_token(writer: Writer, user: str, name: str, grants: Sequence[Grant], ex
     forms = [grant.form() for grant in grants]
     row = {
         "token_id": token_id, "hash": hash_of(secret), "name": name, "user": user, "grants": json.dumps(forms),
-        "made_ms": now, "expires_ms": now + expires_in_s * 1000, "is_revoked": False,
+        "made_ms": now, "expires_ms": now + expires_in_s * 1000, "is_revoked": False, "from_id": "",
     }  # fmt: skip
-    plan = Plan(facts=[{"fact": "token", **{x: y for x, y in row.items() if x != "hash"}, "grants": forms}])
-    plan.changes.add("token", row)
+    plan = _with_token(row)
     plan.result = (token_id, secret, row["expires_ms"])
+    return plan
+
+
+def _with_token(row: dict[str, Any]) -> Plan:
+    fact = {x: y for x, y in row.items() if x != "hash"}
+    plan = Plan(facts=[{"fact": "token", **fact, "grants": json.loads(row["grants"])}])
+    plan.changes.add("token", row)
     return plan
 
 
@@ -313,6 +337,104 @@ def revoke_token(token_id: str, who: Principal) -> Command:
         plan = Plan(facts=[{"fact": "token revoked", "token_id": token_id}])
         plan.changes.change("token", token_id, is_revoked=True)
         return plan
+
+    return command
+
+
+def add_site(site: SiteSpec) -> Command:
+    """Let a site join; the result: that of the token with which its agent enrols, as `make_token`'s."""
+
+    def command(writer: Writer) -> Plan:
+        plan = _enrolment(writer, site.name)
+        plan.stimuli = [SiteAdded(text_of_site(site))]
+        return plan
+
+    return command
+
+
+def make_enrolment(site: str, who: Principal) -> Command:
+    """A token with which an agent of a site enrols; the result is as `make_token`'s."""
+
+    def command(writer: Writer) -> Plan:
+        _check_runs(writer, who, site)
+        return _enrolment(writer, site)
+
+    return command
+
+
+def _enrolment(writer: Writer, site: str) -> Plan:
+    return _new_token(writer, "agent", f"to enrol at {site}", [Grant(ENROL, site=site)], ENROL_S)
+
+
+def _check_runs(writer: Writer, who: Principal, site: str) -> None:
+    """Raise 403 unless the caller runs a site, 404 where there is none."""
+    if not all(who.may_administer(member) for member in writer.alliance.runners_of(site)):
+        raise forbidden(f"{who.user} does not run {site}")
+
+
+def enrol(site: str, agent_id: str, key: str, who: Principal) -> Command:
+    """Keep the key that an agent has made for itself, for the token with which it enrols; the result: its id and end.
+
+    The same again changes nothing, as the answer may have been lost; with any other key the token is used up.
+    """
+
+    def command(writer: Writer) -> Plan:
+        hashed = hash_of(key)
+        for row in _keys_from(writer, who.token_id):
+            if row["hash"] != hashed or row["is_revoked"]:
+                raise forbidden("this token has been used: make another with `dure site enrol`")
+            return Plan(result=(row["token_id"], row["expires_ms"]))
+        return _keep_key(writer, site, f"agent {agent_id}", hashed, who.token_id)
+
+    return command
+
+
+def renew_key(site: str, key: str, who: Principal) -> Command:
+    """Keep another key that an agent has made for itself; the one that it comes with ends soon. As `enrol`."""
+
+    def command(writer: Writer) -> Plan:
+        hashed, now = hash_of(key), writer.now_ms()
+        for row in _keys_from(writer, who.token_id):
+            if row["hash"] == hashed:
+                return Plan(result=(row["token_id"], row["expires_ms"]))
+        old = writer.store.row("token", who.token_id)
+        plan = _keep_key(writer, site, old["name"] if old else "", hashed, who.token_id)
+        plan.changes.change("token", who.token_id, expires_ms=min(who.expires_ms, now + OLD_KEY_S * 1000))
+        return plan
+
+    return command
+
+
+def _keys_from(writer: Writer, token_id: str) -> list[dict[str, Any]]:
+    """Keys that were given for a token, also those of which the log is being written."""
+    found = writer.store.rows("token", where={"from_id": token_id})
+    return [*found, *(row for row in writer.keys_made if row["from_id"] == token_id)]
+
+
+def _keep_key(writer: Writer, site: str, name: str, hashed: str, from_id: str) -> Plan:
+    if any(row["hash"] == hashed for row in writer.keys_made) or writer.store.rows("token", where={"hash": hashed}, limit=1):
+        raise Problem(409, "Conflict", "this key is in use")
+    now = writer.now_ms()
+    row = {
+        "token_id": writer.new_id(), "hash": hashed, "name": name, "user": "agent",
+        "grants": json.dumps([Grant("agent", site=site).form()]), "made_ms": now, "expires_ms": now + KEY_S * 1000,
+        "is_revoked": False, "from_id": from_id,
+    }  # fmt: skip
+    plan = _with_token(row)
+    writer.keys_made.append(row)
+    plan.result = (row["token_id"], row["expires_ms"])
+    return plan
+
+
+def operate(asked: Cordon | Drain | Uncordon, who: Principal) -> Command:
+    """Close or open a node or a site, as its operators may."""
+
+    def command(writer: Writer) -> Plan:
+        alliance = writer.alliance
+        site = asked.site or alliance.site_of(asked.node)
+        if not asked.node or not who.may_administer(alliance.owner_of(asked.node)):
+            _check_runs(writer, who, site)
+        return Plan([asked])
 
     return command
 
@@ -360,8 +482,9 @@ def take_sync(site: str, sync: Sync) -> Command:
                 raise invalid(f"node {node.name!r} has {int(state.node[n]['num'])} GPUs in the alliance, not {node.gpus}", "nodes")
             offered.add(node.name)
             at = int(state.node[n]["state"])
-            if node.is_open and at in (k.DOWN, k.OFFLINE, k.UNKNOWN) and not alliance.is_left_alone(node.name, now):
-                stimuli.append(NodeUp(node.name))
+            if node.is_open and at in (k.DOWN, k.OFFLINE, k.UNKNOWN):
+                if not alliance.is_left_alone(node.name, now) and not alliance.is_closed(node.name):
+                    stimuli.append(NodeUp(node.name))
             elif not node.is_open and at == k.UP:
                 # Its jobs go on: what is silent takes no new work.
                 stimuli.append(NodeSilent(node.name))

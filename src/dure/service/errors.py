@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import Response
 
-from dure.model.errors import DureError
+from dure.model.errors import DureError, InputError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -67,6 +67,12 @@ def invalid(detail: str, field_name: str = "") -> Problem:
     """422: understood, and wrong."""
     errors = [{"field": field_name, "message": detail}] if field_name else []
     return Problem(422, "Invalid request", detail, errors)
+
+
+def refused_input(error: InputError) -> Problem:
+    """422: a file that came with the request is wrong; says line and field."""
+    errors = [{"field": error.field, "message": error.message}] if error.field else []
+    return Problem(422, "Invalid request", str(error), errors)
 
 
 def internal() -> Problem:

@@ -43,6 +43,15 @@ TOKEN = _one(
     "A token for a person of a project, for thirty days",
     {"user": "minji", "role": "user", "project": "kaist/vision", "name": "laptop", "expires_in_s": 2_592_000},
 )
+SITE = _one(
+    "A site of one cluster with sixteen GPUs on two nodes",
+    {"file": "name: barn\nclusters:\n  - {name: barn, owner: kaist, gpu_type: H200, gpus: 16, nodes_per_rack: 1}\n"},
+)
+ENROLMENT = _one(
+    "An agent's first key",
+    {"agent_id": "8f0c2a52", "key": "dure_MnT4vQ0sYbJ7xWz1rKc8eLh3dUa6gPf9iNo2kEq5tRw"},
+)
+KEY = _one("Its next key", {"key": "dure_q5tRwMnT4vQ0sYbJ7xWz1rKc8eLh3dUa6gPf9iNo2kE"})
 LOGIN = _one(
     "What a sign-in ended with, and what it began with",
     {"code": "kQ3v0mJ2xWc1r8sT", "verifier": "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"},

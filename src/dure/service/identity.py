@@ -14,6 +14,8 @@ from dure.service.errors import Problem, forbidden
 Role = Literal["operator", "member_admin", "project_lead", "user", "auditor", "agent"]
 ROLES: tuple[str, ...] = get_args(Role)
 TOKEN_PREFIX = "dure_"
+#: The role of a token with which an agent enrols; it may do nothing else, and nobody gets it otherwise.
+ENROL = "enrol"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Principal:
     @property
     def actor(self) -> str:
         """As the log names the caller."""
-        site = next((g.site for g in self.grants if g.role == "agent"), "")
+        site = next((g.site for g in self.grants if g.role in ("agent", ENROL)), "")
         return f"agent:{site}" if site else f"user:{self.user}"
 
     def may_submit(self, project: str, member: str) -> bool:
@@ -123,11 +125,36 @@ def principal_of(row: dict[str, Any] | None, now_ms: int) -> Principal:
     Raises
     ------
     Problem
-        401: no such token, revoked or expired.
+        401: no such token, revoked or expired, or one to enrol with.
     """
+    found = _holder_of(row, now_ms)
+    if found.has(ENROL):
+        raise _unauthorized("with this token an agent enrols, and nothing else")
+    return found
+
+
+def enrolling_of(row: dict[str, Any] | None, now_ms: int, site: str) -> Principal:
+    """The agent that enrols at a site with a token's row.
+
+    Raises
+    ------
+    Problem
+        401: no such token, revoked or expired; 403: not one to enrol with there.
+    """
+    found = _holder_of(row, now_ms)
+    if Grant(ENROL, site=site) not in found.grants:
+        raise forbidden(f"this needs a token to enrol at {site}")
+    return found
+
+
+def _holder_of(row: dict[str, Any] | None, now_ms: int) -> Principal:
     if row is None or row["is_revoked"] or row["expires_ms"] <= now_ms:
-        raise Problem(401, "Unauthorized", "the token is unknown, revoked or expired", headers={"WWW-Authenticate": "Bearer"})
+        raise _unauthorized("the token is unknown, revoked or expired")
     return Principal(row["user"], grants_of(row), row["token_id"], row["expires_ms"])
+
+
+def _unauthorized(detail: str) -> Problem:
+    return Problem(401, "Unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
 
 
 def grants_of(row: dict[str, Any]) -> tuple[Grant, ...]:

@@ -11,12 +11,13 @@ from fastapi import APIRouter, Body, Path, Query, Request, Response
 
 from dure.model.job_file import JobSpec
 from dure.service import commands, examples
-from dure.service.access import Caller, KnownQuery, Running, carry_out
+from dure.service.access import Caller, KnownQuery, Running, TokenRow, carry_out
 from dure.service.app import Service, described
 from dure.service.errors import Problem, forbidden, not_found
-from dure.service.identity import Principal
+from dure.service.identity import Principal, enrolling_of
 from dure.service.projection import RUN, Lease
-from dure.service.schemas import InputForm, LaunchForm, LeaseForm, Sync, SyncAnswer
+from dure.service.schemas import Enrolment, InputForm, KeyKept, LaunchForm, LeaseForm, NewKey, Sync, SyncAnswer
+from dure.service.views import iso
 
 router = APIRouter(prefix="/api/v1/agents", tags=["agents"], dependencies=[KnownQuery])
 
@@ -45,6 +46,26 @@ async def sync_agent(
                 await asyncio.wait_for(changed.wait(), sync.wait_s)
     leases = await asyncio.to_thread(_forms, service, site)
     return SyncAnswer(now_ms=service.writer.now_ms(), ttl_ms=service.settings.ttl_ms, seq=sync.seq, leases=leases)
+
+
+@router.post("/{site}/enrol", status_code=201, responses=described(401, 403, 409, 413, 422, 503))
+async def enrol_agent(
+    service: Running, row: TokenRow, site: SiteName, given: Annotated[Enrolment, Body(openapi_examples=examples.ENROLMENT)]
+) -> KeyKept:
+    """Give the one-time token of a site for a key of the agent's own; the same again gets the same answer."""
+    who = enrolling_of(row, service.writer.now_ms(), site)
+    token_id, expires_ms = await carry_out(service, commands.enrol(site, given.agent_id, given.key, who), who)
+    return KeyKept(token_id=token_id, expires_at=iso(expires_ms) or "")
+
+
+@router.post("/{site}/renew", status_code=201, responses=described(401, 403, 409, 413, 422, 503))
+async def renew_key(
+    service: Running, who: Caller, site: SiteName, given: Annotated[NewKey, Body(openapi_examples=examples.KEY)]
+) -> KeyKept:
+    """Replace an agent's key by another; the old one is good for a day more."""
+    _check_site(who, site)
+    token_id, expires_ms = await carry_out(service, commands.renew_key(site, given.key, who), who)
+    return KeyKept(token_id=token_id, expires_at=iso(expires_ms) or "")
 
 
 def _has_news(service: Service, site: str, known: dict[str, str]) -> bool:

@@ -228,9 +228,10 @@ class MemberView(Answer):
 
 
 class SiteView(Answer):
-    """A site: its GPUs, those that an agent offers, those in use; its agent."""
+    """A site: its GPUs, those that an agent offers, those in use; its agent; whether its operators have closed it."""
 
     name: str
+    state: Literal["open", "cordoned", "draining", "drained"]
     gpus: int
     online_gpus: int
     used_gpus: float
@@ -242,8 +243,23 @@ class SiteView(Answer):
     seen_at: str | None
 
 
+class NewSite(Request):
+    """A site that joins: YAML, in the keys of a site in an alliance's file."""
+
+    file: Annotated[str, Field(min_length=1, max_length=1_000_000)]
+
+
+class SiteJoined(Answer):
+    """A site that has joined, and the token with which its agent enrols: shown this once."""
+
+    site: SiteView
+    token_id: str
+    token: str
+    expires_at: str
+
+
 class NodeView(Answer):
-    """A node that was ever offered by an agent."""
+    """A node. One that its operators have closed is cordoned; draining, while what runs there leaves; then drained."""
 
     name: str
     site: str
@@ -251,7 +267,7 @@ class NodeView(Answer):
     gpu_type: str
     gpus: int
     used_gpus: float
-    state: Literal["up", "down", "quarantined", "spare", "offline", "silent"]
+    state: Literal["up", "down", "quarantined", "spare", "offline", "silent", "cordoned", "draining", "drained"]
     owner: str
     cpu_milli: int
     mem_mib: int
@@ -302,6 +318,25 @@ class TokenMade(Answer):
 
     token_id: str
     token: str
+    expires_at: str
+
+
+class NewKey(Request):
+    """A key that an agent has made for itself."""
+
+    key: Annotated[str, Field(pattern=r"^dure_[A-Za-z0-9_-]{43,100}$")]
+
+
+class Enrolment(NewKey):
+    """An agent's key, and which agent it is."""
+
+    agent_id: Annotated[str, Field(min_length=1, max_length=64, pattern=_TEXT)]
+
+
+class KeyKept(Answer):
+    """An agent's key is good from now on; it is a token of role agent."""
+
+    token_id: str
     expires_at: str
 
 

@@ -77,7 +77,7 @@ class Foresight:
             if job is None or job.row < 0:
                 return None
             if self._explainer is None or self._explained_seq != self._writer.seq:
-                self._explainer = Explainer(alliance.policy_core.built, _Names(alliance))
+                self._explainer = Explainer(alliance.policy_core.built, _Names(alliance), alliance.closed_nodes())
                 self._explained_seq = self._writer.seq
             try:
                 return self._explainer.explain(job.row)
@@ -93,7 +93,7 @@ class Foresight:
             alliance = self._writer.alliance
             if self._reasoned_of is not alliance:
                 self._reason_of, self._reasoned_of = {}, alliance
-            explainer = Explainer(alliance.policy_core.built)
+            explainer = Explainer(alliance.policy_core.built, closed=alliance.closed_nodes())
             for job_id in job_ids:
                 job = alliance.jobs.get(job_id)
                 if job is None or job.row < 0:
@@ -329,6 +329,10 @@ class Views:
             )  # fmt: skip
         return out
 
+    def site(self, name: str, now_ms: int) -> SiteView:
+        """One site."""
+        return next(view for view in self.sites(now_ms) if view.name == name)
+
     def sites(self, now_ms: int) -> list[SiteView]:
         """Sites with what is online and in use."""
         alliance = self.writer.alliance
@@ -344,7 +348,7 @@ class Views:
                 is_live = row is not None and now_ms - row["seen_ms"] < SILENT_MS
                 out.append(
                     SiteView(
-                        name=site.name, gpus=int(s.node["num"][here].sum()), online_gpus=int(s.node["num"][here & up].sum()),
+                        name=site.name, state=self._site_state(site.name), gpus=int(s.node["num"][here].sum()), online_gpus=int(s.node["num"][here & up].sum()),
                         used_gpus=float(s.node["used_milli"][here].sum()) / 1000, nodes=int(here.sum()), nodes_up=int((here & up).sum()), power_w=int(s.site[i]["power_w"]),
                         cap_w=int(s.site[i]["cap_w"]), agent="" if row is None else "connected" if is_live else "silent",
                         seen_at=iso(row["seen_ms"]) if row else None,
@@ -354,28 +358,40 @@ class Views:
 
     def nodes(self, who: Principal) -> list[NodeView]:
         """Nodes that an agent offers or has offered, with the jobs on them that the caller may see."""
-        alliance, now_ms = self.writer.alliance, self.writer.now_ms()
-        offered = [n["name"] for row in self.store.rows("agent") for n in json.loads(row["nodes"])]
-        out = []
+        offered = {n["name"] for row in self.store.rows("agent") for n in json.loads(row["nodes"])}
         with self.writer.lock:
-            built = alliance.policy_core.built
-            s = built.state
-            for name in sorted(set(offered)):
-                n = alliance.node_index(name)
-                node, jobs, seg = s.node[n], set(), int(s.node[n]["seg"])
-                while seg >= 0:
-                    jobs.add(alliance.job_at(int(s.seg[seg]["job"])))
-                    seg = int(s.seg[seg]["node_next"])
-                pool = s.pool[int(node["pool"])]
-                out.append(
-                    NodeView(
-                        name=name, site=alliance.fleet.sites[int(pool["site"])].name, pool=built.terms.pools[int(node["pool"])].name,
-                        gpu_type=alliance.fleet.gpu_types[max(int(pool["gpu_type"]), 0)].name, gpus=int(node["num"]),
-                        used_gpus=int(node["used_milli"]) / 1000, state="quarantined" if alliance.is_left_alone(name, now_ms) else _NODE_STATES[int(node["state"])], owner=built.terms.members[int(pool["home"])].name,
-                        cpu_milli=int(node["cpu_all"]), mem_mib=int(node["mem_all"]), jobs=sorted(job for job in jobs if self._names(who, job) is None),
-                    )
-                )  # fmt: skip
-        return out
+            return [self._node(name, who) for name in sorted(offered)]
+
+    def node(self, name: str, who: Principal) -> NodeView:
+        """One node, whether it was ever offered or not."""
+        with self.writer.lock:
+            return self._node(name, who)
+
+    def _node(self, name: str, who: Principal) -> NodeView:
+        alliance = self.writer.alliance
+        built, n = alliance.policy_core.built, alliance.node_index(name)
+        s = built.state
+        node, jobs, seg = s.node[n], set(), int(s.node[n]["seg"])
+        while seg >= 0:
+            jobs.add(alliance.job_at(int(s.seg[seg]["job"])))
+            seg = int(s.seg[seg]["node_next"])
+        pool = s.pool[int(node["pool"])]
+        return NodeView(
+            name=name, site=alliance.fleet.sites[int(pool["site"])].name, pool=built.terms.pools[int(node["pool"])].name,
+            gpu_type=alliance.fleet.gpu_types[max(int(pool["gpu_type"]), 0)].name, gpus=int(node["num"]),
+            used_gpus=int(node["used_milli"]) / 1000, state=self._node_state(name, int(node["state"])),
+            owner=built.terms.members[int(pool["home"])].name, cpu_milli=int(node["cpu_all"]), mem_mib=int(node["mem_all"]),
+            jobs=sorted(job for job in jobs if self._names(who, job) is None),
+        )  # fmt: skip
+
+    def _site_state(self, name: str) -> Any:
+        return self.writer.alliance.closing_of_site(name) or "open"
+
+    def _node_state(self, name: str, state: int) -> Any:
+        alliance = self.writer.alliance
+        if alliance.is_left_alone(name, self.writer.now_ms()):
+            return "quarantined"
+        return alliance.closing_of(name) or _NODE_STATES[state]
 
     def agents(self, now_ms: int) -> list[AgentView]:
         """Agents, and whether they are heard."""

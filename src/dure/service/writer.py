@@ -24,12 +24,15 @@ from dure.core.live import Alliance, UnknownJobError
 from dure.core.snapshot import SnapshotError, expand, pack, squeeze, unpack
 from dure.model.alliance import load_alliance
 from dure.model.alliance_build import build_fleet
+from dure.model.alliance_growth import with_sites
 from dure.model.errors import DureError, InputError
 from dure.model.events import Start, Step, Stimulus, Tick
+from dure.model.fleet import Fleet
+from dure.model.terms import Terms
 from dure.policy.config import named_policy
 from dure.ports.event_log import LogConflictError, LogUnwritableError
 from dure.service.clock import ForwardClock
-from dure.service.errors import Problem, following, internal, unavailable
+from dure.service.errors import Problem, following, internal, refused_input, unavailable
 from dure.service.projection import Desk, Lease, lease_of_row, project_step
 from dure.store.store import Changes, Entry, Store, StoreError, sealed
 
@@ -80,8 +83,12 @@ def alliance_of(document: dict[str, Any]) -> Alliance:
     from datetime import date
 
     spec = load_alliance(document["alliance"], document.get("path", ""))
-    fleet, terms = build_fleet(spec, date.fromisoformat(document["at"]))
-    return Alliance(fleet, terms, named_policy(document["policy"]), int(document["start_ms"]))
+    at = date.fromisoformat(document["at"])
+
+    def with_more(texts: Sequence[str]) -> tuple[Fleet, Terms]:
+        return build_fleet(with_sites(spec, texts), at)
+
+    return Alliance(*build_fleet(spec, at), named_policy(document["policy"]), int(document["start_ms"]), with_more)
 
 
 @dataclass
@@ -129,6 +136,8 @@ class Writer:
         self.offered: dict[str, set[str]] = {}
         #: Which agent was heard last at each site, and when by the clock that nobody sets.
         self.heard: dict[str, Heard] = {}
+        #: Rows of keys that commands of the batch being planned have made.
+        self.keys_made: list[dict[str, Any]] = []
         self.cycle_s: list[float] = []
         #: Grows whenever tokens have changed durably.
         self.tokens_version = 0
@@ -317,6 +326,7 @@ class Writer:
                     one.future.set_exception(unavailable("the log cannot be written now"))
                 return
             batch = Batch()
+            self.keys_made.clear()
             try:
                 self._tick(batch)
                 for one in asked:
@@ -365,7 +375,7 @@ class Writer:
         began = time.perf_counter()
         try:
             effects = self.alliance.apply(at_ms, plan.stimuli) if plan.stimuli else []
-        except UnknownJobError:
+        except (UnknownJobError, InputError):
             raise
         except Exception as error:
             raise StateBrokenError(str(error)) from error
@@ -458,4 +468,4 @@ def _as_problem(error: DureError) -> Problem:
         return unavailable(str(error))
     if isinstance(error, UnknownJobError):
         return Problem(404, "Not found", str(error))
-    return Problem(422, "Invalid request", str(error))
+    return refused_input(error) if isinstance(error, InputError) else Problem(422, "Invalid request", str(error))

@@ -107,6 +107,8 @@ token = Table(
     Column("made_ms", BigInteger, nullable=False),
     Column("expires_ms", BigInteger, nullable=False),
     Column("is_revoked", Boolean, nullable=False),
+    Column("from_id", String(32), nullable=False),
+    Index("token_from", "from_id"),
 )  # fmt: skip
 
 #: States of the live core after some step, of which the last is kept; `digest` ties `body` to the step and its hash.

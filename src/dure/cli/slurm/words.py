@@ -20,7 +20,7 @@ _ENDED = {
 REASONS = {
     "never": "BadConstraints", "reserved": "Reservation", "held": "Resources", "behind": "Priority",
     "share_used": "AssocGrpGRES", "agreement_limit": "QOSGrpGRES", "agreement_not_in_force": "QOSNotAllowed",
-    "gpus_busy": "Resources", "fragmented": "Resources", "cpu_or_memory": "Resources", "power_cap": "PowerNotAvail",
+    "gpus_busy": "Resources", "fragmented": "Resources", "cpu_or_memory": "Resources", "power_cap": "PowerNotAvail", "closed": "ReqNodeNotAvail",
     "dependency": "Dependency", "array_limit": "JobArrayTaskLimit", "begin_time": "BeginTime", "refused": "LaunchFailed",
 }  # fmt: skip
 
@@ -54,15 +54,17 @@ def reason_word(job: JobView) -> str:
 
 def node_state(node: Node) -> str:
     """A node's state as sinfo has it."""
-    if node.state == "quarantined":
+    if node.state in ("quarantined", "drained"):
         return "drained"
+    if node.state in ("cordoned", "draining"):
+        return "draining" if node.used_gpus else "drained"
     if node.state != "up":
         return "down"
     return "idle" if not node.used_gpus else "allocated" if node.used_gpus >= node.gpus else "mixed"
 
 
 #: sinfo's short words.
-NODE_SHORT = {"drained": "drain", "down": "down", "idle": "idle", "allocated": "alloc", "mixed": "mix"}
+NODE_SHORT = {"drained": "drain", "draining": "drng", "down": "down", "idle": "idle", "allocated": "alloc", "mixed": "mix"}
 
 
 def host_list(names: Sequence[str]) -> str:

@@ -378,14 +378,17 @@ def drop_hold(S: State, h: int) -> None:
 
 @kernel
 def revoke(S: State, j: int, notice: int, cause: int) -> None:
-    """Tell a running job to leave: at once where a checkpoint takes no longer, at the end of notice otherwise."""
+    """Tell a running job to leave: at once where a checkpoint takes no longer, at the end of notice otherwise.
+
+    `cause`: the job that it leaves for; -1: none.
+    """
     g = S.g[0]
     job = S.job[j]
     job.state = REVOKING
     leaving_on_nodes(S, j, 1)
     wait = min(notice, g.save_ms) if job.ckpt_ms > 0 else notice
     job.vacate_ms = g.now_ms + wait
-    job.cause, job.cause_no = cause, S.job[cause].claim_no
+    job.cause, job.cause_no = cause, S.job[cause].claim_no if cause >= 0 else -1
     job.preemptions = min(job.preemptions + 1, COUNT_MAX)
     g.preemptions += 1
     decide(S, VACATE, j, job.pool, -1, job.alloc, job.vacate_ms, cause)
@@ -462,6 +465,22 @@ def fail_job(S: State, j: int) -> None:
 
 
 @kernel
+def lose_hold(S: State, n: int) -> None:
+    """A node will not come free for the gang that it is held for: that one waits again with all others."""
+    h = S.node[n].hold
+    if h < 0:
+        return
+    j = S.hold[h].job
+    drop_hold(S, h)
+    # The promise falls with the node; the next claim is a new one. A reserved job is seen to when it is due.
+    S.job[j].claim_ms = -1
+    S.job[j].claim_no += 1
+    S.job[j].rank_claim_ms = -1
+    if S.job[j].state != RESERVED:
+        requeue(S, j)
+
+
+@kernel
 def on_node_down(S: State, n: int, is_failure: int) -> None:
     """A node is lost (or, with is_failure 0, taken out of service): its gangs fail whole."""
     g = S.g[0]
@@ -479,16 +498,7 @@ def on_node_down(S: State, n: int, is_failure: int) -> None:
     if is_failure:
         node.fails = node.fails + 1 if g.now_ms - node.fail_ms <= g.fail_window_ms else 1
         node.fail_ms = g.now_ms
-    if node.hold >= 0:
-        h = node.hold
-        j = S.hold[h].job
-        drop_hold(S, h)
-        # The promise falls with the node; the next claim is a new one. A reserved job is seen to when it is due.
-        S.job[j].claim_ms = -1
-        S.job[j].claim_no += 1
-        S.job[j].rank_claim_ms = -1
-        if S.job[j].state != RESERVED:
-            requeue(S, j)
+    lose_hold(S, n)
     lost = 0
     while node.seg >= 0:
         j = S.seg[node.seg].job
@@ -551,6 +561,27 @@ def on_node_silent(S: State, n: int) -> None:
         unindex(S, n)
         S.node[n].state = UNKNOWN
         count_clear(S, n)
+
+
+@kernel
+def on_node_closed(S: State, n: int) -> None:
+    """A node takes no new work, for as long as its operator likes: its jobs go on, and nobody waits for it."""
+    if S.node[n].state == SPARE:
+        on_node_down(S, n, 0)
+        return
+    on_node_silent(S, n)
+    lose_hold(S, n)
+
+
+@kernel
+def on_node_drained(S: State, n: int, notice: int) -> None:
+    """All that runs on a node is told to leave it, gangs whole; notice in ms."""
+    s = S.node[n].seg
+    while s >= 0:
+        j = S.seg[s].job
+        if S.job[j].state == RUNNING:
+            revoke(S, j, notice, -1)
+        s = S.seg[s].node_next
 
 
 @kernel
