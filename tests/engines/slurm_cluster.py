@@ -96,11 +96,18 @@ class SlurmCluster:
         self._controller = self._spawn("slurmctld", "-D", "-i", *(["-c"] if is_fresh else []))
         self.until(lambda: self.run("scontrol", "ping", check=False).returncode == 0, 30)
 
-    def kill_controller(self, *known: str) -> None:
-        """As a crash would, once its file of jobs has some names: it is written some seconds behind."""
-        assert self._controller is not None
+    def save(self) -> Path:
+        """Wait until the controller has written down what its jobs are now, which it does some seconds late; the file."""
         path = self.folder / "state" / "job_state"
-        self.until(lambda: all(name.encode() in path.read_bytes() for name in known), 20)
+        name = f"save-{time.monotonic_ns()}"
+        mark = self.run("sbatch", "--parsable", "--hold", f"--job-name={name}", "--output=/dev/null", "--wrap=true").stdout.strip()
+        self.until(lambda: path.exists() and name.encode() in path.read_bytes(), 30)
+        self.run("scancel", mark)
+        return path
+
+    def kill_controller(self) -> None:
+        """As a crash would."""
+        assert self._controller is not None
         self._controller.kill()
         self._controller.wait()
 
@@ -122,6 +129,11 @@ class SlurmCluster:
     def jobs(self, states: str = "all") -> list[str]:
         """``name state`` of each job."""
         return self.run("squeue", "-h", "-r", "-t", states, "-O", "Name:100,State:20").stdout.splitlines()
+
+    def told(self) -> str:
+        """What Slurm has to say when something has not come about."""
+        logs = [path.read_text()[-3000:] for path in sorted(self.folder.glob("*.log"))]
+        return "\n".join([self.run("scontrol", "-o", "show", "node", check=False).stdout, *self.jobs(), *logs])
 
     def clear(self) -> None:
         """End all jobs, and bring all nodes back."""

@@ -45,6 +45,13 @@ class OnSlurm(ExecutorScenes):
         yield
         cluster.clear()
 
+    async def until(self, is_so, wait_s=None):
+        try:
+            return await super().until(is_so, wait_s)
+        except AssertionError:
+            print(self.cluster.told())
+            raise
+
     def make(self, folder, **options):
         engine = SlurmCommands({**inherited_env(), **self.cluster.env})
         return SlurmExecutor(folder / "state", folder / "shared", engine, **options)
@@ -266,7 +273,8 @@ class TestOnlySlurm(OnSlurm):
                 script = f"touch {tmp_path}/up2; while [ ! -e {tmp_path}/go ]; do sleep 0.02; done; exit 6"
                 await executor.launch(self.launch(tmp_path, script, "j2.1"))
                 await self.until_file(tmp_path / "up2")
-                self.cluster.kill_controller("dure-j1.1-", "dure-j2.1-")
+                self.cluster.save()
+                self.cluster.kill_controller()
                 (tmp_path / "go").touch()
                 await asyncio.wait_for(executor.launch(self.launch(tmp_path, "echo x >> ran", "j3.1")), 1)
                 await executor.stop("j1.1", signal="TERM", grace_ms=60_000)
@@ -297,6 +305,28 @@ class TestOnlySlurm(OnSlurm):
                 self.cluster.start_controller()
                 run = await self.ended(executor)
                 assert (run.state, run.exit_code) == (RunState.EXITED, 4)
+            assert (tmp_path / "ran").read_text() == "x\n"
+
+        asyncio.run(scene())
+
+    @pytest.mark.slow
+    def test_a_controller_that_comes_back_with_an_older_state_starts_nothing_twice(self, tmp_path):
+        """It takes the job for one that waits, ends what it finds running, and starts it again."""
+
+        async def scene():
+            async with self.opened(tmp_path) as executor:
+                await self.ready(executor, tmp_path, lease="j0.1", gpus=(0, 1, 2, 3))
+                await executor.launch(self.launch(tmp_path, f"echo x >> ran; {self.LOOP}"))
+                await asyncio.sleep(1)
+                older = self.cluster.save().read_bytes()
+                await executor.stop("j0.1", signal="TERM", grace_ms=0)
+                await self.until_file(tmp_path / "ran")
+                self.cluster.save()
+                self.cluster.kill_controller()
+                (self.cluster.folder / "state" / "job_state").write_bytes(older)
+                self.cluster.start_controller()
+                assert (await self.ended(executor)).state is RunState.LOST
+            self.cluster.clear()
             assert (tmp_path / "ran").read_text() == "x\n"
 
         asyncio.run(scene())

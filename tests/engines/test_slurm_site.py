@@ -77,7 +77,8 @@ def test_jobs_run_on_slurm_whatever_dies(site, tmp_path):
     while not (tmp_path / "up").exists():
         time.sleep(0.05)
     site.kill_agent()
-    site.cluster.kill_controller(f"dure-{long}")
+    site.cluster.save()
+    site.cluster.kill_controller()
     (tmp_path / "go").touch()
     site.start_agent()
     time.sleep(1)

@@ -429,6 +429,9 @@ class SlurmExecutor:
         return True
 
     def _on_ended(self, attempt: SlurmAttempt, job: SlurmJob, now: Now) -> None:
+        if folders.has_begun_again(attempt.folder):
+            self._on_taken(attempt, job)
+            return
         ends = folders.read_ends(attempt.folder)
         code = attempt.code_of(ends)
         if code is None:

@@ -66,6 +66,11 @@ def revoke(folder: Path) -> bool:
     return True
 
 
+def has_begun_again(folder: Path) -> bool:
+    """Whether Slurm has started the batch script a second time, which it does when it has given up the first."""
+    return (claim_of(folder) / script.AGAIN).exists()
+
+
 def remove(folder: Path) -> None:
     """Take away all of an attempt; the claim last: without the scripts it is worth nothing."""
     for path in (folder, claim_of(folder)):

@@ -22,6 +22,8 @@ from dure.ports.executor import Launch
 NOT_CLAIMED = 125
 #: Below the root: a folder for each attempt, and one that is made by whoever claims it.
 LEASES, CLAIMS = "leases", "claims"
+#: In the claim: somebody has come for it a second time, so that Slurm has ended the first.
+AGAIN = "again"
 STOP = "stop"
 #: With the name of a signal: the tasks have had it. One that a controller has dropped is sent again.
 HEARD = "heard-"
@@ -37,7 +39,11 @@ case ${{SLURM_ARRAY_TASK_ID:-0}} in
 *) exit {not_claimed} ;;
 esac
 dure_dir={root}/{leases}/$dure_name
-mkdir {root}/{claims}/"$dure_name" || exit {not_claimed}
+dure_claim={root}/{claims}/$dure_name
+mkdir "$dure_claim" || {{
+    : > "$dure_claim/{again}"
+    exit {not_claimed}
+}}
 exec >> "$dure_dir/batch.log" 2>&1 < /dev/null
 DURE_MASTER_PORT=$(({ports_from} + SLURM_JOB_ID % {num_ports}))
 {find_port}\
@@ -178,7 +184,7 @@ def batch_script(root: PurePath, names: Mapping[int, str], shape: Shape, world: 
         )
     return _BATCH.format(
         names="\n".join(f"{idx}) dure_name={quote(name)} ;;" for idx, name in names.items()),
-        root=quote(str(root)), leases=LEASES, claims=CLAIMS, not_claimed=NOT_CLAIMED, ports_from=_PORTS_FROM, num_ports=_NUM_PORTS, run=run,
+        root=quote(str(root)), leases=LEASES, claims=CLAIMS, again=AGAIN, not_claimed=NOT_CLAIMED, ports_from=_PORTS_FROM, num_ports=_NUM_PORTS, run=run,
         find_port=_FIND_PORT if world > 1 else "",
     )  # fmt: skip
 
