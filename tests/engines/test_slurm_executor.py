@@ -314,7 +314,9 @@ class TestOnlySlurm(OnSlurm):
         """It takes the job for one that waits, ends what it finds running, and starts it again."""
 
         async def scene():
-            async with self.opened(tmp_path) as executor:
+            executor = self.make(tmp_path, patience_ms=15_000)
+            await executor.open()
+            try:
                 await self.ready(executor, tmp_path, lease="j0.1", gpus=(0, 1, 2, 3))
                 await executor.launch(self.launch(tmp_path, f"echo x >> ran; {self.LOOP}"))
                 await asyncio.sleep(1)
@@ -326,6 +328,8 @@ class TestOnlySlurm(OnSlurm):
                 (self.cluster.folder / "state" / "job_state").write_bytes(older)
                 self.cluster.start_controller()
                 assert (await self.ended(executor)).state is RunState.LOST
+            finally:
+                await executor.close()
             self.cluster.clear()
             assert (tmp_path / "ran").read_text() == "x\n"
 

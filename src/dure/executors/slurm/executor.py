@@ -387,18 +387,29 @@ class SlurmExecutor:
             self._finish(attempt, RunState.EXITED, code)
         elif folders.revoke(attempt.folder):
             self._finish_unbegun(attempt, "it did not reach Slurm")
-        else:
-            # A controller that has lost its state ends such jobs when their nodes have told it of them.
-            now_ms = self._clock.boot_ms()
-            if attempt.absent_boot_ms is None:
-                attempt.absent_boot_ms = now_ms
-            if now_ms >= attempt.absent_boot_ms + self._patience_ms:
-                self._finish_traceless(attempt, "Slurm does not know of it any more")
+        elif self._is_given_up(attempt):
+            self._finish_traceless(attempt, "Slurm does not know of it any more")
+
+    def _is_given_up(self, attempt: SlurmAttempt) -> bool:
+        """Of one that has begun, and that Slurm does not know to run: whether Slurm has had the time to end it.
+
+        A controller that has lost its state, or has come back with an older one, ends such jobs when their nodes have told
+        it of them.
+        """
+        now_ms = self._clock.boot_ms()
+        if attempt.absent_boot_ms is None:
+            attempt.absent_boot_ms = now_ms
+        return now_ms >= attempt.absent_boot_ms + self._patience_ms
 
     def _on_job(self, attempt: SlurmAttempt, job: SlurmJob) -> bool:
         """Take in what Slurm says of a job; True: the job is not wanted any more."""
         now = self._now()
-        attempt.job, attempt.absent_boot_ms = job.word, None
+        attempt.job = job.word
+        if job.phase is Phase.PENDING and attempt.started_boot_ms is not None:
+            if self._is_given_up(attempt):
+                self._on_taken(attempt, job)
+            return attempt.is_over
+        attempt.absent_boot_ms = None
         match job.phase:
             case Phase.PENDING | Phase.STARTING | Phase.RUNNING:
                 return attempt.started_boot_ms is None and self._on_not_begun(attempt, job, now)
