@@ -71,6 +71,9 @@ def test_jobs_run_on_slurm_whatever_dies(site, tmp_path):
     assert site.until(gang, "ENDED")["exit_code"] == 0
     logs = site.running.client("operator").get(f"/api/v1/jobs/{gang}/logs?rank=1").text
     assert "rank 1 of 2 on hall-1" in logs
+    # No database lies on storage that is shared.
+    assert {path.name for path in (tmp_path / "data").rglob("*.sqlite")} == {"agent.sqlite", "leases.sqlite"}
+    assert list((tmp_path / "shared").rglob("*sqlite*")) == []
 
     long = site.submit("operator", "owner/main", f"touch {tmp_path}/up; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; exit 3", 8)
     site.until(long, "RUNNING")

@@ -54,6 +54,10 @@ class AgentConfig:
     ----------
     url : str
         Several addresses, of which one leads: parted by commas.
+    data_dir : Path
+        What the agent itself must remember, on a disk of this machine.
+    shared_dir : Path or None
+        Logs, checkpoints, outputs and working folders, which every node sees under the same path; None: all in ``data_dir``.
     keep_days : int
         So long the working folder of a job that has no lease here is kept after it was used last.
     """
@@ -63,6 +67,7 @@ class AgentConfig:
     token: str
     data_dir: Path
     keep_days: int = 30
+    shared_dir: Path | None = None
 
 
 class Agent:
@@ -80,7 +85,7 @@ class Agent:
         self._config = config
         self._executor = executor
         self._clock = clock or Clock()
-        self._folders = Folders(config.data_dir.resolve())
+        self._folders = Folders((config.shared_dir or config.data_dir).resolve())
         self._chance = random.Random()
         self._boot = str(uuid.uuid4())
         self._machine_boot = boot_id()
@@ -106,9 +111,10 @@ class Agent:
         DureError
             The state cannot be opened.
         """
-        self._folders.logs.mkdir(parents=True, exist_ok=True)
+        for folder in (self._config.data_dir, self._folders.logs):
+            folder.mkdir(parents=True, exist_ok=True)
         await self._executor.open()
-        self._state = AgentState(self._folders.root / "agent.sqlite")
+        self._state = AgentState(self._config.data_dir.resolve() / "agent.sqlite")
         self._service = Service(Settings(self._config.url).urls, self._config.token, self._config.site)
         self._shipper = LogShipper(self._folders, self._service.post_log, self._clock, Backoff(self._chance))
         now_ms = self._clock.boot_ms()

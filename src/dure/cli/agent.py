@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 @click.option("--log-mib", default=256, type=click.IntRange(1, 1024), show_default=True, help="A task's log is cut there.")
 @click.option("--keep-days", default=30, type=click.IntRange(1), show_default=True,
               help="So long the working folder of a job that does not run here is kept.")
-@click.option("--data-dir", default="dure-agent", show_default=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--data-dir", default="dure-agent", show_default=True, type=click.Path(file_okay=False, path_type=Path),
+              help="What the agent must remember: on a disk of this machine.")
 @click.option("--partition", default="", help="slurm: whose nodes are offered. Default: Slurm's.")
 @click.option("--account", default="", help="slurm: whom Slurm bills. Default: Slurm's.")
 @click.option(
     "--shared-dir", type=click.Path(file_okay=False, path_type=Path),
-    help="slurm: for logs, checkpoints and outputs, under the same path on every node. Default: --data-dir.",
+    help="slurm: for logs, checkpoints and outputs, under the same path on every node.",
 )  # fmt: skip
 def agent(
     site: str, executor: str, gpus: int | None, gpu_type: str, node_names: str, url: str, token: str, log_mib: int,
@@ -59,18 +60,31 @@ def agent(
     runner: Executor
     if executor == "slurm":
         _refuse_other({"--gpus": gpus, "--gpu-type": gpu_type, "--node-names": node_names}, executor)
-        data_dir = shared_dir or data_dir
-        runner = _on_slurm(state_dir, data_dir, partition, account)
+        runner = _on_slurm(state_dir, _apart(shared_dir, data_dir), partition, account)
     else:
         _refuse_other({"--partition": partition, "--account": account, "--shared-dir": shared_dir}, executor)
         runner = _on_this_machine(state_dir, node_names, gpus, gpu_type, log_mib)
-    asyncio.run(_run(Agent(AgentConfig(site, url, token, data_dir, keep_days), runner)))
+    asyncio.run(_run(Agent(AgentConfig(site, url, token, data_dir, keep_days, shared_dir), runner)))
 
 
 def _refuse_other(options: Mapping[str, object], executor: str) -> None:
     for name, value in options.items():
         if value not in (None, ""):
             raise InputError(f"it means nothing with --executor {executor}", field=name)
+
+
+def _apart(shared_dir: Path | None, data_dir: Path) -> Path:
+    """The shared folder, if the agent's own is on no storage that is shared: its databases must not lie there."""
+    from dure.agent.folders import network_filesystem
+
+    if shared_dir is None:
+        raise InputError("a folder that the nodes see under the same path is needed", field="--shared-dir")
+    if data_dir.resolve().is_relative_to(shared_dir.resolve()):
+        raise InputError("it must lie outside of --shared-dir, on a disk of this machine", field="--data-dir")
+    found = network_filesystem(data_dir.resolve(), Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
+    if found is not None:
+        raise InputError(f"it lies on {found}, and must on a disk of this machine", field="--data-dir")
+    return shared_dir
 
 
 def _on_slurm(state_dir: Path, shared_dir: Path, partition: str, account: str) -> Executor:
