@@ -168,6 +168,9 @@ class ExecutorContract(ExecutorScenes):
                 assert visible == {"1,3"}
             else:
                 assert [len(set(devices.split(","))) for devices in visible] == [2]
+                # Where the engine chooses, the run says which it has.
+                seen = {node: ",".join(map(str, idxs)) for node, idxs in run.gpu_idxs.items()}
+                assert seen == {self.NODES[int(env["NODE_RANK"])]: env["CUDA_VISIBLE_DEVICES"] for env in found}
             assert len({(env["MASTER_ADDR"], env["MASTER_PORT"]) for env in found}) == 1
             assert int(found[0]["MASTER_PORT"]) > 0
             assert {(env["DURE_JOB_ID"], env["DURE_ATTEMPT"], env["DURE_LEASE_ID"], env["DURE_FENCE"]) for env in found} == {

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -139,6 +140,28 @@ class TestOnlySlurm(OnSlurm):
             for word in ("NumCPUs=3", "MinMemoryNode=1G", "TimeLimit=00:07:00"):
                 assert word in found, (word, found)
             await executor.close()
+
+        asyncio.run(scene())
+
+    def test_the_gpus_that_slurm_has_given_are_told(self, tmp_path):
+        """The lease names GPU 0 on both nodes; somebody has it on the second."""
+
+        async def scene():
+            self.cluster.run("sbatch", "--nodelist=n1", "--gres=gpu:1", "--mem=100", "--output=/dev/null", "--wrap=sleep 600")
+            SlurmCluster.until(lambda: self.cluster.jobs("running"), 20)
+            async with self.opened(tmp_path) as executor:
+                await self.ready(executor, tmp_path, nodes=2)
+
+                async def told():
+                    return (await self.run_of(executor)).gpu_idxs
+
+                idxs = await self.until(told)
+                assert idxs == {"n0": (0,), "n1": (1,)}
+                said = self.cluster.run("scontrol", "-d", "-o", "show", "job").stdout
+                (line,) = (line for line in said.splitlines() if "JobName=dure-j1.1-" in line and "JobState=RUNNING" in line)
+                assert dict(re.findall(r" Nodes=(\S+) CPU_IDs=\S+ Mem=\d+ GRES=gpu:h100:1\(IDX:(\d+)\)", line)) == {"n0": "0", "n1": "1"}
+            async with self.opened(tmp_path) as executor:
+                assert (await self.run_of(executor)).gpu_idxs == idxs
 
         asyncio.run(scene())
 

@@ -94,7 +94,8 @@ class RunState(StrEnum):
 class Run:
     """An attempt that the executor knows. ``exit_code`` is set once it has EXITED (128 + n: signal n).
 
-    ``refused``: why it was not started at all, of one that is LOST; empty: it may have run.
+    ``refused``: why it was not started at all, of one that is LOST; empty: it may have run. ``gpu_idxs``: the GPUs that
+    it has on each node, where the engine chooses them; None: those of its lease, or not known yet.
     """
 
     lease_id: str
@@ -105,6 +106,7 @@ class Run:
     ended_ms: int = -1
     gpu_energy_mj: int = -1
     refused: str = ""
+    gpu_idxs: Mapping[str, Sequence[int]] | None = None
 
 
 class Executor(Protocol):

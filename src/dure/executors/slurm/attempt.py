@@ -59,6 +59,8 @@ class SlurmAttempt:
         Slurm was asked to take it, and has answered or will not any more.
     told_boot_ms : dict of str
         Signal → when it was last sent.
+    gpu_idxs : tuple or None
+        The GPUs that Slurm has given it on each node of the shape; None: not known yet.
     is_adopted : bool
         An earlier process has launched it.
     pending_boot_ms, started_boot_ms, failed_boot_ms, absent_boot_ms, ended_boot_ms, killed_boot_ms : int or None
@@ -78,6 +80,7 @@ class SlurmAttempt:
     ended_ms: int = -1
     stop: StopOrder | None = None
     told_boot_ms: dict[str, int] = field(default_factory=dict)
+    gpu_idxs: tuple[tuple[int, ...], ...] | None = None
     is_adopted: bool = False
     pending_boot_ms: int | None = None
     started_boot_ms: int | None = None
@@ -103,8 +106,9 @@ class SlurmAttempt:
 
     def run(self) -> Run:
         """What is reported of it."""
+        idxs = None if self.gpu_idxs is None else dict(zip(self.shape.nodes, self.gpu_idxs, strict=True))
         return Run(
-            self.launch.lease_id, self.launch.fence, self.state, self.exit_code, self.started_ms, self.ended_ms
+            self.launch.lease_id, self.launch.fence, self.state, self.exit_code, self.started_ms, self.ended_ms, gpu_idxs=idxs
         )
 
     def order(self, signal: str, kill_at_boot_ms: int) -> bool:

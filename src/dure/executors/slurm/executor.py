@@ -359,6 +359,7 @@ class SlurmExecutor:
         for job in sorted(await self._engine.jobs(), key=lambda job: -job.job_id):
             jobs[job.name, max(job.task, 0)] = job
         self._see_begun()
+        self._see_gpus(known)
         strangers = []
         for attempt in known:
             if attempt.is_over:
@@ -379,6 +380,14 @@ class SlurmExecutor:
         for name, started_ms in folders.begun(self._root, starting).items():
             starting[name].see_begun(started_ms, now)
             self._changed.set()
+
+    def _see_gpus(self, attempts: Iterable[SlurmAttempt]) -> None:
+        """Which GPUs Slurm has given, of those that have begun."""
+        for attempt in attempts:
+            if attempt.shape.gpus and attempt.gpu_idxs is None and attempt.started_boot_ms is not None:
+                attempt.gpu_idxs = folders.read_gpus(attempt.folder, len(attempt.shape.nodes))
+                if attempt.gpu_idxs is not None:
+                    self._changed.set()
 
     def _on_absent(self, attempt: SlurmAttempt) -> None:
         """Slurm does not know of it: it never came there, or has ended so long ago that Slurm has forgotten it."""

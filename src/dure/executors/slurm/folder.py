@@ -105,6 +105,20 @@ def read_ends(folder: Path) -> dict[int, RankEnd]:
     return found
 
 
+def read_gpus(folder: Path, num_nodes: int) -> tuple[tuple[int, ...], ...] | None:
+    """The GPUs that Slurm has given an attempt on each of its nodes; None: they have not all told."""
+    found = []
+    for node in range(num_nodes):
+        try:
+            text = (folder / f"{node}.{script.GPUS}").read_text()
+        except FileNotFoundError:
+            return None
+        if not text.endswith("\n"):
+            return None
+        found.append(tuple(int(word) for word in text.split(",")))
+    return tuple(found)
+
+
 def write_note(launch: Launch, why: str) -> None:
     """Tell the user, in the log of an attempt that did not start."""
     with contextlib.suppress(OSError), (Path(launch.log_dir) / "0.log").open("a") as file:

@@ -25,6 +25,8 @@ LEASES, CLAIMS = "leases", "claims"
 #: In the claim: somebody has come for it a second time, so that Slurm has ended the first.
 AGAIN = "again"
 STOP = "stop"
+#: After the number of a node in the attempt: the GPUs that Slurm has given it there.
+GPUS = "gpus"
 #: With the name of a signal: the tasks have had it. One that a controller has dropped is sent again.
 HEARD = "heard-"
 #: To the shell of each node: kill all that is left of the attempt there.
@@ -74,6 +76,10 @@ esac
 # A shell's background processes ignore these two; the job's should not.
 dure_with=
 if env --default-signal=INT,QUIT true 2> /dev/null; then dure_with="env --default-signal=INT,QUIT"; fi
+
+# Of a step it is the first, of a batch script the second.
+dure_gpus=${{SLURM_STEP_GPUS:-$SLURM_JOB_GPUS}}
+[ -z "$dure_gpus" ] || echo "$dure_gpus" > "$dure_dir/$dure_node.{gpus}"
 
 dure_marked() {{
     set -- $(grep -lszxF DURE_LEASE_ID={lease_id} /proc/[0-9]*/environ)
@@ -217,7 +223,7 @@ def attempt_script(launch: Launch, folder: PurePath, addresses: Mapping[str, str
         setup=_SETUP.format(path=quote(str(folder / "setup.sh"))) if launch.setup else "",
         argv=" ".join(quote(word) for word in launch.argv),
         folder=quote(str(folder)), nodes=_cases(ranks), not_claimed=NOT_CLAIMED, lease_id=quote(launch.lease_id),
-        master_addr=quote(addresses[ranks[0].node]), world=len(ranks), stop=STOP, heard=HEARD,
+        master_addr=quote(addresses[ranks[0].node]), world=len(ranks), stop=STOP, gpus=GPUS, heard=HEARD,
         env="\n".join(f"    command export {name}={quote(value)}" for name, value in env.items()),
         no_gpus="" if has_gpus else " CUDA_VISIBLE_DEVICES=",
         log_dir=quote(launch.log_dir), log_max_blocks=max(log_max_bytes // 512, 1),
