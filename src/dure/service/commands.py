@@ -385,6 +385,10 @@ def take_sync(site: str, sync: Sync) -> Command:
                 plan.changes.change("job", lease.job_id, started_ms=now, **({"state": "RUNNING"} if is_staying else {}))
             if run.progress is not None:
                 plan.changes.change("job", lease.job_id, progress=json.dumps(run.progress))
+            if run.gpu_idxs is not None and (engine_gpus := json.dumps(run.gpu_idxs, sort_keys=True)) != lease.engine_gpus:
+                if lease.lease_id in desk.leases:
+                    desk.put(replace(desk.leases[lease.lease_id], engine_gpus=engine_gpus))
+                plan.changes.change("attempt", lease.lease_id, engine_gpus=engine_gpus)
             if run.gpu_energy_mj >= 0:
                 plan.changes.change("attempt", lease.lease_id, energy_mj=run.gpu_energy_mj)
         row = {"agent_id": sync.agent_id, "boot": sync.boot, "seen_ms": now,

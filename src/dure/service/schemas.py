@@ -144,6 +144,9 @@ class AttemptView(Answer):
     gpus: float
     nodes: list[str]
     placements: list[dict[str, Any]]
+    engine_gpus: dict[str, list[int]] | None = Field(
+        description="GPUs by node as the site's engine gave them, where it chooses; null: those of the placements."
+    )
     leased_at: str
     started_at: str | None
     ended_at: str | None
@@ -403,6 +406,9 @@ class AgentRun(Request):
     )
     refused: Annotated[str, Field(max_length=1000)] = Field(
         default="", description="Of what is lost: why it was not started at all; empty: it may have run."
+    )
+    gpu_idxs: dict[Annotated[str, Field(min_length=1, max_length=200)], list[Annotated[int, Field(ge=0, le=1023)]]] | None = Field(
+        default=None, description="GPUs that it has by node, where the site's engine chooses them; null: those of its lease."
     )
 
 
