@@ -98,7 +98,6 @@ class TestOnlySlurm(OnSlurm):
         [
             ([Placement("n9", (0,))], "no node 'n9'"),
             ([Placement("n0", (0,), 500)], "parts of GPUs"),
-            ([Placement("n0", (0, 1)), Placement("n1", (0,))], "2 on n0, 1 on n1"),
         ],
     )
     def test_what_slurm_cannot_do_is_refused(self, tmp_path, placements, words):
@@ -140,6 +139,53 @@ class TestOnlySlurm(OnSlurm):
             for word in ("NumCPUs=3", "MinMemoryNode=1G", "TimeLimit=00:07:00"):
                 assert word in found, (word, found)
             await executor.close()
+
+        asyncio.run(scene())
+
+    UNLIKE = (Placement("n1", (0,)), Placement("n0", (1, 2, 3)))
+
+    def test_a_gang_with_unlike_numbers_of_gpus(self, tmp_path):
+        async def scene():
+            async with self.opened(tmp_path) as executor:
+                script = "echo $RANK/$WORLD_SIZE $NODE_RANK on $DURE_NODE $CUDA_VISIBLE_DEVICES; exit $((RANK * 3))"
+                await executor.launch(self.launch(tmp_path, script, placements=self.UNLIKE, fence=3))
+                run = await self.ended(executor)
+                assert (run.state, run.exit_code) == (RunState.EXITED, 3)
+                assert run.gpu_idxs == {"n1": (0,), "n0": (0, 1, 2)}
+                assert [self.log(tmp_path, rank=rank) for rank in range(2)] == ["0/2 0 on n1 0\n", "1/2 1 on n0 0,1,2\n"]
+
+        asyncio.run(scene())
+
+    def test_a_gang_with_unlike_numbers_of_gpus_saves_and_leaves(self, tmp_path):
+        async def scene():
+            script = "trap 'echo saved > said-$RANK; exit 0' USR1; touch up-$RANK; while :; do sleep 0.05; done"
+            async with self.opened(tmp_path) as executor:
+                await executor.launch(self.launch(tmp_path, script, placements=self.UNLIKE))
+                await executor.launch(self.launch(tmp_path, f"trap '' TERM; touch $DURE_NODE; {self.LOOP}", "j2.1"))
+                for name in ("up-0", "up-1", "n0"):
+                    await self.until_file(tmp_path / name)
+            async with self.opened(tmp_path) as executor:
+                await executor.stop("j1.1", signal="USR1", grace_ms=60_000)
+                assert (await self.ended(executor)).exit_code == 0
+                assert [(tmp_path / f"said-{rank}").read_text() for rank in range(2)] == ["saved\n"] * 2
+                # The other is not touched; what does not leave is killed on all nodes.
+                assert (await self.run_of(executor, "j2.1")).state is RunState.RUNNING
+                await executor.launch(self.launch(tmp_path, f"trap '' TERM; touch here-$RANK; {self.LOOP}", "j3.1", placements=self.UNLIKE))
+                for rank in range(2):
+                    await self.until_file(tmp_path / f"here-{rank}")
+                await executor.stop("j3.1", signal="TERM", grace_ms=100)
+                assert (await self.ended(executor, "j3.1")).exit_code == 137
+            self.cluster.clear()
+
+        asyncio.run(scene())
+
+    def test_a_gang_with_unlike_numbers_of_gpus_is_lost_with_any_of_its_nodes(self, tmp_path):
+        async def scene():
+            async with self.opened(tmp_path) as executor:
+                await self.ready(executor, tmp_path, placements=self.UNLIKE)
+                self.cluster.run("scontrol", "update", "nodename=n0", "state=down", "reason=test")
+                assert (await self.ended(executor)).state is RunState.LOST
+            self.cluster.until_idle()
 
         asyncio.run(scene())
 

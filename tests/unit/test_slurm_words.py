@@ -6,7 +6,7 @@ import pytest
 
 from dure.executors.slurm.attempt import Now, RankEnd, SlurmAttempt, attempt_from, order_to_json
 from dure.executors.slurm.commands import parse_job, parse_node, parse_partition, sbatch_options
-from dure.executors.slurm.engine import Cluster, Phase, Shape, SlurmJob
+from dure.executors.slurm.engine import Cluster, Part, Phase, Shape, SlurmJob
 from dure.executors.slurm.nodes import cluster_from_json, cluster_to_json, nodes_of, offer, partition_of, shape_of
 from dure.model.errors import InputError
 from dure.model.events import Placement
@@ -108,34 +108,44 @@ def launch(*placements, **other):
 @pytest.mark.parametrize(
     ("placements", "other", "partition", "asked"),
     [
-        ([Placement("n0", (0,))], {}, "gpu", Shape("gpu", ("n0",), 1, "h100", 15, 128_000, None)),
+        ([Placement("n0", (0,))], {}, "gpu", Shape("gpu", (Part(("n0",), 1, "h100", 15, 128_000),), None)),
         ([Placement("n0", (0, 1)), Placement("n1", (2, 3))], {"cpu_milli": 5_500, "mem_mib": 1_001}, "gpu",
-         Shape("gpu", ("n0", "n1"), 2, "h100", 3, 501, None)),
-        ([Placement("n0", ())], {"cpu_milli": 6_000}, "gpu", Shape("gpu", ("n0",), 0, "", 6, 51_200, None)),
-        ([Placement("n0", ())], {}, "all", Shape("all", ("n0",), 0, "", 1, 8_533, 36 * 60 + 30)),
-        ([Placement("n0", (0,))], {"limit_ms": 61_000, "grace_ms": 0}, "gpu", Shape("gpu", ("n0",), 1, "h100", 15, 128_000, 7)),
-        ([Placement("n0", (0,))], {"limit_ms": 10**9}, "all", Shape("all", ("n0",), 1, "h100", 15, 128_000, 36 * 60 + 30)),
+         Shape("gpu", (Part(("n0", "n1"), 2, "h100", 3, 501),), None)),
+        ([Placement("n0", (0, 1)), Placement("n1", (2,)), Placement("a0", (0, 1)), Placement("n2", (2, 3))],
+         {"cpu_milli": 14_000, "mem_mib": 1_002}, "gpu",
+         Shape("gpu", (Part(("n0", "n2"), 2, "h100", 4, 287), Part(("n1",), 1, "h100", 2, 144), Part(("a0",), 2, "a100", 4, 287)), None)),
+        ([Placement("n0", (0,)), Placement("n1", (0, 1))], {}, "gpu",
+         Shape("gpu", (Part(("n0",), 1, "h100", 15, 128_000), Part(("n1",), 2, "h100", 30, 256_000)), None)),
+        ([Placement("n0", ())], {"cpu_milli": 6_000}, "gpu", Shape("gpu", (Part(("n0",), 0, "", 6, 51_200),), None)),
+        ([Placement("n0", ()), Placement("a0", ())], {}, "all", Shape("all", (Part(("n0", "a0"), 0, "", 1, 8_533),), 36 * 60 + 30)),
+        ([Placement("n0", (0,))], {"limit_ms": 61_000, "grace_ms": 0}, "gpu", Shape("gpu", (Part(("n0",), 1, "h100", 15, 128_000),), 7)),
+        ([Placement("n0", (0,))], {"limit_ms": 10**9}, "all", Shape("all", (Part(("n0",), 1, "h100", 15, 128_000),), 36 * 60 + 30)),
     ],
 )  # fmt: skip
 def test_what_is_asked_for_a_launch(placements, other, partition, asked):
-    all_of = cluster(node_line("n0"), node_line("n1"))
+    all_of = cluster(node_line("n0"), node_line("n1"), node_line("n2"), node_line("a0", gres="gpu:a100:4"))
     found = partition_of(all_of, partition)
     assert shape_of(launch(*placements, **other), nodes_of(all_of, found), found) == asked
 
 
-def test_a_gang_on_two_types_is_refused():
-    all_of = cluster(node_line("n0"), node_line("n1", gres="gpu:a100:4"))
+def test_parts_of_gpus_are_refused():
+    all_of = cluster(node_line("n0"))
     found = partition_of(all_of, "")
-    with pytest.raises(LaunchError, match="of one type"):
-        shape_of(launch(Placement("n0", (0,)), Placement("n1", (0,))), nodes_of(all_of, found), found)
+    with pytest.raises(LaunchError, match="parts of GPUs"):
+        shape_of(launch(Placement("n0", (0,), 500)), nodes_of(all_of, found), found)
 
 
 def test_options_of_sbatch():
-    shape = Shape("gpu", ("n0", "n1"), 2, "", 3, 501, None)
+    shape = Shape("gpu", (Part(("n0", "n1"), 2, "", 3, 501),), None)
     words = sbatch_options(shape, "dure-j1.1-x", "fence=1", 1, "acct")
     assert {"--nodelist=n0,n1", "--nodes=2", "--gres=gpu:2", "--mem=501M", "--time=UNLIMITED", "--account=acct", "--no-requeue"} <= set(words)
     assert not any(word.startswith("--array") for word in words)
     assert "--array=0-4" in sbatch_options(shape, "dure-j1.1-x", "fence=1", 5)
+    unlike = Shape("gpu", (shape.parts[0], Part(("n2",), 1, "h100", 1, 99)), 7)
+    words = sbatch_options(unlike, "dure-j1.1-x", "fence=1", 1)
+    first, second = words[: words.index(":")], words[words.index(":") + 1 :]
+    assert {"--nodelist=n0,n1", "--gres=gpu:2", "--job-name=dure-j1.1-x", "--no-requeue", "--time=7"} <= set(first)
+    assert {"--nodelist=n2", "--gres=gpu:h100:1", "--job-name=dure-j1.1-x", "--no-requeue", "--time=7"} <= set(second)
 
 
 def job_line(state, *, task="N/A", restarts=0, status="0"):
@@ -166,7 +176,7 @@ def test_exit_codes(status, code):
 
 
 def attempt(**other):
-    shape = Shape("gpu", ("n0", "n1"), 1, "h100", 1, 1, None)
+    shape = Shape("gpu", (Part(("n0", "n1"), 1, "h100", 1, 1),), None)
     return SlurmAttempt(launch(Placement("n0", (0,)), Placement("n1", (0,)), **other), PurePath("/f"), shape, "name")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from dure.executors.attempt import PEER_GRACE_MS, PEER_WAIT_MS, launch_form, launch_from
 from dure.executors.process import signal_number
 from dure.executors.ranks import ranks_of
-from dure.executors.slurm.engine import Shape
+from dure.executors.slurm.engine import Part, Shape
 from dure.ports.executor import Launch, Run, RunState
 
 _KILLED = 137
@@ -60,7 +60,7 @@ class SlurmAttempt:
     told_boot_ms : dict of str
         Signal → when it was last sent.
     gpu_idxs : tuple or None
-        The GPUs that Slurm has given it on each node of the shape; None: not known yet.
+        The GPUs that Slurm has given it on each of its nodes; None: not known yet.
     is_adopted : bool
         An earlier process has launched it.
     pending_boot_ms, started_boot_ms, failed_boot_ms, absent_boot_ms, ended_boot_ms, killed_boot_ms : int or None
@@ -97,7 +97,17 @@ class SlurmAttempt:
     @property
     def is_gang(self) -> bool:
         """Whether it has several nodes."""
-        return len(self.shape.nodes) > 1
+        return len(self.shape.gpus_on) > 1
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether it has any."""
+        return any(part.gpus for part in self.shape.parts)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Its nodes, in order of their ranks."""
+        return tuple(dict.fromkeys(part.node for part in self.launch.placements))
 
     @property
     def world(self) -> int:
@@ -106,7 +116,7 @@ class SlurmAttempt:
 
     def run(self) -> Run:
         """What is reported of it."""
-        idxs = None if self.gpu_idxs is None else dict(zip(self.shape.nodes, self.gpu_idxs, strict=True))
+        idxs = None if self.gpu_idxs is None else dict(zip(self.nodes, self.gpu_idxs, strict=True))
         return Run(
             self.launch.lease_id, self.launch.fence, self.state, self.exit_code, self.started_ms, self.ended_ms, gpu_idxs=idxs
         )
@@ -188,7 +198,8 @@ class SlurmAttempt:
 def attempt_from(intent: str, stop: str | None, folder: Path, now: Now) -> SlurmAttempt:
     """The inverse of `SlurmAttempt.intent`, with the stop order that was written since."""
     data: dict[str, Any] = json.loads(intent)
-    shape = Shape(**{**data["shape"], "nodes": tuple(data["shape"]["nodes"])})
+    parts = tuple(Part(**{**part, "nodes": tuple(part["nodes"])}) for part in data["shape"]["parts"])
+    shape = Shape(**{**data["shape"], "parts": parts})
     found = SlurmAttempt(
         launch_from(data["launch"]), folder, shape, data["name"], data["task"], is_handed_in=True, is_adopted=True
     )

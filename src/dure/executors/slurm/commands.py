@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from dure.executors.slurm.engine import (
     Cluster,
+    Part,
     Shape,
     SlurmJob,
     SlurmNode,
@@ -115,13 +116,28 @@ def _error(command: str, why: str) -> SlurmSilentError | SlurmRefusalError:
 
 
 def sbatch_options(shape: Shape, name: str, comment: str, tasks: int, account: str = "") -> list[str]:
-    """The options of sbatch. The memory is always named: without, a job has all of the node's."""
-    gres = f"gpu:{shape.gpu_type}:{shape.gpus}" if shape.gpu_type else f"gpu:{shape.gpus}"
+    """The options of sbatch, for each component of a heterogeneous job."""
+    found: list[str] = []
+    for part in shape.parts:
+        found += [*([":"] if found else []), *_part_options(shape, part, name, comment, tasks, account)]
+    return found
+
+
+def gres_of(part: Part) -> str:
+    """What is asked of each node of a part; empty: no GPUs."""
+    if not part.gpus:
+        return ""
+    return f"gpu:{part.gpu_type}:{part.gpus}" if part.gpu_type else f"gpu:{part.gpus}"
+
+
+def _part_options(shape: Shape, part: Part, name: str, comment: str, tasks: int, account: str) -> list[str]:
+    """The memory is always named: without, a job has all of the node's."""
+    gres = gres_of(part)
     return [
         "--parsable", f"--job-name={name}", f"--comment={comment}",
-        f"--partition={shape.partition}", f"--nodelist={','.join(shape.nodes)}", f"--nodes={len(shape.nodes)}",
-        "--ntasks-per-node=1", f"--cpus-per-task={shape.cpus}", f"--mem={shape.mem_mib}M",
-        *([f"--gres={gres}"] if shape.gpus else []),
+        f"--partition={shape.partition}", f"--nodelist={','.join(part.nodes)}", f"--nodes={len(part.nodes)}",
+        "--ntasks-per-node=1", f"--cpus-per-task={part.cpus}", f"--mem={part.mem_mib}M",
+        *([f"--gres={gres}"] if gres else []),
         f"--time={'UNLIMITED' if shape.time_min is None else shape.time_min}",
         *([f"--array=0-{tasks - 1}"] if tasks > 1 else []),
         *([f"--account={account}"] if account else []),

@@ -139,16 +139,28 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What a job asks for: exactly these nodes, and the same of each of them."""
+class Part:
+    """Nodes of which a job asks for the same of each."""
 
-    partition: str
     nodes: tuple[str, ...]
     gpus: int
     gpu_type: str
     cpus: int
     mem_mib: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a job asks for: exactly the nodes of its parts; several parts are a heterogeneous job."""
+
+    partition: str
+    parts: tuple[Part, ...]
     time_min: int | None
+
+    @property
+    def gpus_on(self) -> dict[str, int]:
+        """Node → GPUs there."""
+        return {node: part.gpus for part in self.parts for node in part.nodes}
 
 
 class Engine(Protocol):

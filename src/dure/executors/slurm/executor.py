@@ -199,9 +199,8 @@ class SlurmExecutor:
         ours: dict[str, int] = {}
         for lease_id in {*before, *self._living()}:
             if lease_id in self._attempts:
-                shape = self._attempts[lease_id].shape
-                for node in shape.nodes:
-                    ours[node] = ours.get(node, 0) + shape.gpus
+                for node, gpus in self._attempts[lease_id].shape.gpus_on.items():
+                    ours[node] = ours.get(node, 0) + gpus
         self._shunned = {node: until for node, until in self._shunned.items() if until > now_ms}
         offered = offer(self._nodes, ours, self._shunned)
         if offered != self._offered:
@@ -217,7 +216,7 @@ class SlurmExecutor:
         shape = shape_of(launch, self._nodes, self._partition)
         attempt = SlurmAttempt(launch, self._folder(launch.lease_id), shape)
         self._attempts[launch.lease_id] = attempt
-        addresses = {node: self._nodes[node].address for node in shape.nodes}
+        addresses = {node: self._nodes[node].address for node in shape.gpus_on}
         try:
             await asyncio.to_thread(folders.write, attempt.folder, launch, addresses, self._log_max_bytes)
         except OSError as error:
@@ -384,8 +383,8 @@ class SlurmExecutor:
     def _see_gpus(self, attempts: Iterable[SlurmAttempt]) -> None:
         """Which GPUs Slurm has given, of those that have begun."""
         for attempt in attempts:
-            if attempt.shape.gpus and attempt.gpu_idxs is None and attempt.started_boot_ms is not None:
-                attempt.gpu_idxs = folders.read_gpus(attempt.folder, len(attempt.shape.nodes))
+            if attempt.has_gpus and attempt.gpu_idxs is None and attempt.started_boot_ms is not None:
+                attempt.gpu_idxs = folders.read_gpus(attempt.folder, len(attempt.nodes))
                 if attempt.gpu_idxs is not None:
                     self._changed.set()
 
@@ -443,7 +442,7 @@ class SlurmExecutor:
             return False
         if not folders.revoke(attempt.folder):
             return False
-        self._shunned.update(dict.fromkeys(attempt.shape.nodes, now.boot_ms + _SHUNNED_MS))
+        self._shunned.update(dict.fromkeys(attempt.nodes, now.boot_ms + _SHUNNED_MS))
         self._survey_at_ms = 0
         self._finish_unbegun(attempt, f"Slurm has not started it: {job.state} {job.reason}")
         return True

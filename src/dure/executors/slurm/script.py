@@ -50,7 +50,7 @@ exec >> "$dure_dir/batch.log" 2>&1 < /dev/null
 DURE_MASTER_PORT=$(({ports_from} + SLURM_JOB_ID % {num_ports}))
 {find_port}\
 export DURE_MASTER_PORT
-exec {run}/bin/sh "$dure_dir/attempt.sh"
+exec {shell}
 """
 
 # The batch script runs on the first node of Slurm's order, which as a rule is that of rank 0.
@@ -181,18 +181,24 @@ def batch_script(root: PurePath, names: Mapping[int, str], shape: Shape, world: 
     world : int
         Tasks of an attempt: several need a port to meet at.
     """
-    run = ""
-    if len(shape.nodes) > 1:
-        num = len(shape.nodes)
-        run = (
-            f"srun --nodes={num} --ntasks={num} --ntasks-per-node=1 --cpus-per-task={shape.cpus} --mpi=none "
-            "--kill-on-bad-exit=0 --wait=0 --export=ALL "
-        )
+    shell = '/bin/sh "$dure_dir/attempt.sh"'
+    if len(shape.gpus_on) > 1:
+        shell = "srun " + " : ".join(f"{_step_options(shape, idx)} {shell}" for idx in range(len(shape.parts)))
     return _BATCH.format(
         names="\n".join(f"{idx}) dure_name={quote(name)} ;;" for idx, name in names.items()),
-        root=quote(str(root)), leases=LEASES, claims=CLAIMS, again=AGAIN, not_claimed=NOT_CLAIMED, ports_from=_PORTS_FROM, num_ports=_NUM_PORTS, run=run,
+        root=quote(str(root)), leases=LEASES, claims=CLAIMS, again=AGAIN, not_claimed=NOT_CLAIMED, ports_from=_PORTS_FROM, num_ports=_NUM_PORTS, shell=shell,
         find_port=_FIND_PORT if world > 1 else "",
     )  # fmt: skip
+
+
+def _step_options(shape: Shape, idx: int) -> str:
+    part = shape.parts[idx]
+    num = len(part.nodes)
+    return " ".join([
+        *([f"--het-group={idx}"] if len(shape.parts) > 1 else []),
+        f"--nodes={num}", f"--ntasks={num}", "--ntasks-per-node=1", f"--cpus-per-task={part.cpus}", "--mpi=none",
+        "--kill-on-bad-exit=0", "--wait=0", "--export=ALL",
+    ])  # fmt: skip
 
 
 def attempt_script(launch: Launch, folder: PurePath, addresses: Mapping[str, str], log_max_bytes: int) -> str:
