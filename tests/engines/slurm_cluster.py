@@ -46,7 +46,7 @@ SlurmdLogFile={folder}/%n.log
 NodeName={prefix}[0-{last}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first_port}-{last_port}] CPUs=64 RealMemory=512000 Gres=gpu:h100:{gpus}
 PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PartitionName=short Nodes={prefix}0 MaxTime=30 State=UP
-"""
+{more}"""
 _GRES = """\
 AutoDetect=off
 NodeName={prefix}[0-{last}] Name=gpu Type=h100 File={folder}/gpu[0-{last_gpu}]
@@ -59,9 +59,9 @@ def is_installed() -> bool:
 
 
 class SlurmCluster:
-    """Nodes n0, n1… (or with another prefix) of 64 CPUs and some GPUs each."""
+    """Nodes n0, n1… (or with another prefix) of 64 CPUs and some GPUs each; `more` are lines for slurm.conf."""
 
-    def __init__(self, num_nodes: int = 2, gpus: int = 4, prefix: str = "n") -> None:
+    def __init__(self, num_nodes: int = 2, gpus: int = 4, prefix: str = "n", more: str = "") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dure-slurm-"))
         self.names = [f"{prefix}{idx}" for idx in range(num_nodes)]
         (self.folder / "state").mkdir()
@@ -72,7 +72,7 @@ class SlurmCluster:
         values = {
             "host": socket.gethostname(), "user": getpass.getuser(), "port": first_port + num_nodes, "folder": self.folder,
             "last": num_nodes - 1, "first_port": first_port, "last_port": first_port + num_nodes - 1, "gpus": gpus,
-            "last_gpu": gpus - 1, "prefix": prefix,
+            "last_gpu": gpus - 1, "prefix": prefix, "more": more,
         }  # fmt: skip
         (self.folder / "slurm.conf").write_text(_CONF.format(**values))
         (self.folder / "gres.conf").write_text(_GRES.format(**values))

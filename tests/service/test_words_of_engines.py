@@ -40,3 +40,29 @@ def test_the_gpus_that_an_engine_has_chosen_are_shown(running):
     assert tell(running, 6, runs=[{**run, "state": "exited", "exit_code": 0}]) == {}
     found = attempt(running, job)
     assert (found["engine_gpus"], found["exit_code"], found["placements"][0]["gpus"]) == (there, 0, list(lease.placements[0].gpus))
+
+
+def counted(running):
+    lines = running.client("operator").get("/metrics").text.splitlines()
+    return {name: float(num) for name, num in (line.rsplit(" ", 1) for line in lines if line.startswith("dure_engine_account"))}
+
+
+def test_what_an_engine_has_accounted_for_is_kept_and_compared(running):
+    tell(running, 1)
+    job = submit(running, 2)
+    lease = tell(running, 2)[job]
+    run = {"lease_id": lease.lease_id, "fence": lease.fence, "state": "running", "started_ms": 1_000}
+    tell(running, 3, runs=[run])
+    tell(running, 4, runs=[{**run, "state": "exited", "exit_code": 0, "ended_ms": 101_000, "engine_gpu_ms": 199_000}])
+    assert attempt(running, job)["engine_gpu_seconds"] == 199.0
+    assert counted(running) == {
+        'dure_engine_accounts_total{by="record",site="hall"}': 1.0,
+        'dure_engine_account_differences_total{by="record",site="hall"}': 0.0,
+    }
+    # The database says otherwise, later: what it says counts, and that it differs from what was metered.
+    tell(running, 5, accounts=[{"lease_id": lease.lease_id, "engine_gpu_ms": 250_000}, {"lease_id": "nobody.1", "engine_gpu_ms": 1}])
+    assert attempt(running, job)["engine_gpu_seconds"] == 250.0
+    assert {name: num for name, num in counted(running).items() if "database" in name} == {
+        'dure_engine_accounts_total{by="database",site="hall"}': 1.0,
+        'dure_engine_account_differences_total{by="database",site="hall"}': 1.0,
+    }

@@ -26,7 +26,7 @@ from dure.client.settings import Settings
 from dure.executors.clock import Clock
 from dure.executors.process import boot_id
 from dure.model.events import Placement
-from dure.ports.executor import Executor, Launch, LaunchError, Run, RunState
+from dure.ports.executor import Account, Executor, KeepsAccounts, Launch, LaunchError, Run, RunState
 
 #: The longest that the service may hold a report back.
 WAIT_S = 25.0
@@ -95,6 +95,7 @@ class Agent:
         self._log_bytes: dict[str, list[int] | None] = {}
         self._told: dict[str, tuple[str, str]] = {}
         self._runs: list[Run] = []
+        self._accounts: list[Account] = []
         self._reported: object = None
         self._is_stopping = asyncio.Event()
         self._has_progress = asyncio.Event()
@@ -203,6 +204,8 @@ class Agent:
         answer = asking.result()
         self._reported = self._key(body)
         self._note_contact(sent_ms, answer.ttl_ms)
+        if isinstance(self._executor, KeepsAccounts):
+            await self._executor.settle([account["lease_id"] for account in body["accounts"]])
         if self._contact.left_ms(self._clock.boot_ms()) == 0:
             raise NoAnswerError("an answer that came too late")
         return answer
@@ -216,6 +219,8 @@ class Agent:
         """All runs; the ends among them with their last progress and the sizes of their logs."""
         self._has_progress.clear()
         self._nodes = await self._executor.nodes()
+        if isinstance(self._executor, KeepsAccounts):
+            self._accounts = await self._executor.accounts()
         self._runs = [self._as_told(run) for run in await self._executor.runs()]
         for run in self._runs:
             if run.state in (RunState.EXITED, RunState.LOST) and run.lease_id not in self._log_bytes:
@@ -232,11 +237,11 @@ class Agent:
     def _report(self, runs: Sequence[Run]) -> dict[str, Any]:
         self._seq += 1
         progress = {lease: reader.last for lease, reader in self._progress.items() if reader.last is not None}
-        return wire.report(self._state.agent_id, self._boot, self._seq, self._nodes, runs, progress, self._log_bytes)
+        return wire.report(self._state.agent_id, self._boot, self._seq, self._nodes, runs, progress, self._log_bytes, self._accounts)
 
     @staticmethod
     def _key(body: dict[str, Any]) -> object:
-        return body["nodes"], body["runs"]
+        return body["nodes"], body["runs"], body["accounts"]
 
     def _note_contact(self, sent_ms: int, ttl_ms: int) -> None:
         self._contact.answered(sent_ms, ttl_ms)

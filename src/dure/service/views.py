@@ -440,6 +440,7 @@ def _attempt(a: dict[str, Any]) -> AttemptView:
         run_s=None if a["run_ms"] is None else a["run_ms"] / 1000,
         borrowed_s=None if a["borrowed_ms"] is None else a["borrowed_ms"] / 1000,
         energy_kwh=None if a["energy_mj"] is None else a["energy_mj"] / 3.6e9,
+        engine_gpu_seconds=None if a["engine_gpu_ms"] is None else a["engine_gpu_ms"] / 1000,
     )  # fmt: skip
 
 

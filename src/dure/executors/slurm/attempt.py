@@ -61,10 +61,13 @@ class SlurmAttempt:
         Signal → when it was last sent.
     gpu_idxs : tuple or None
         The GPUs that Slurm has given it on each of its nodes; None: not known yet.
+    engine_gpu_ms : int
+        Of one that is over, GPU-milliseconds by Slurm's record of its job; -1: not known.
     is_adopted : bool
         An earlier process has launched it.
-    pending_boot_ms, started_boot_ms, failed_boot_ms, absent_boot_ms, ended_boot_ms, killed_boot_ms : int or None
-        When it was first seen to wait, to run, to have a failed rank, to be unknown to Slurm, to have ended; last killed.
+    pending_boot_ms, started_boot_ms, failed_boot_ms, absent_boot_ms, ended_boot_ms, killed_boot_ms, over_boot_ms : int or None
+        When it was first seen to wait, to run, to have a failed rank, to be unknown to Slurm, to have ended; last killed;
+        when it was over for good.
     """
 
     launch: Launch
@@ -81,6 +84,7 @@ class SlurmAttempt:
     stop: StopOrder | None = None
     told_boot_ms: dict[str, int] = field(default_factory=dict)
     gpu_idxs: tuple[tuple[int, ...], ...] | None = None
+    engine_gpu_ms: int = -1
     is_adopted: bool = False
     pending_boot_ms: int | None = None
     started_boot_ms: int | None = None
@@ -88,6 +92,7 @@ class SlurmAttempt:
     absent_boot_ms: int | None = None
     ended_boot_ms: int | None = None
     killed_boot_ms: int | None = None
+    over_boot_ms: int | None = None
 
     @property
     def is_over(self) -> bool:
@@ -118,8 +123,14 @@ class SlurmAttempt:
         """What is reported of it."""
         idxs = None if self.gpu_idxs is None else dict(zip(self.nodes, self.gpu_idxs, strict=True))
         return Run(
-            self.launch.lease_id, self.launch.fence, self.state, self.exit_code, self.started_ms, self.ended_ms, gpu_idxs=idxs
-        )
+            self.launch.lease_id, self.launch.fence, self.state, self.exit_code, self.started_ms, self.ended_ms, gpu_idxs=idxs,
+            engine_gpu_ms=self.engine_gpu_ms,
+        )  # fmt: skip
+
+    @property
+    def own_gpu_ms(self) -> int:
+        """GPU-milliseconds from its start to its end."""
+        return max(self.ended_ms - self.started_ms, 0) * sum(self.shape.gpus_on.values()) if self.started_ms >= 0 else 0
 
     def order(self, signal: str, kill_at_boot_ms: int) -> bool:
         """Tell it to leave, no later than before; False: it was told as much."""

@@ -27,10 +27,12 @@ _TIMEOUT_S = 60.0
 #: Columns of squeue and their widths.
 _COLUMNS = {
     "JobID": 14, "ArrayJobID": 14, "ArrayTaskID": 12, "Name": 128, "State": 20, "Reason": 48, "StartTime": 24,
-    "EndTime": 24, "RestartCnt": 8, "exit_code": 10,
+    "EndTime": 24, "RestartCnt": 8, "exit_code": 10, "NumNodes": 8, "tres-per-node": 64, "tres-alloc": 256,
 }  # fmt: skip
+_ACCOUNT_COLUMNS = "JobID,State,ElapsedRaw,AllocTRES"
+_NOT_OVER = ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING")
 #: Words of an error that say that no answer has come, rather than no; of the second kind, that nothing was sent.
-_SILENT = ("contact slurm", "timed out", "timeout", "zero bytes", "standby", "unexpected message")
+_SILENT = ("contact slurm", "timed out", "timeout", "zero bytes", "standby", "unexpected message", "slurmdbd")
 _UNSENT = ("connect failure", "connection refused")
 
 
@@ -78,6 +80,15 @@ class SlurmCommands:
     async def cancel(self, jobs: Sequence[str]) -> None:
         """End some jobs; those that are over already are passed over."""
         await self._scancel([], jobs)
+
+    async def has_accounts(self) -> bool:
+        """Whether it has a database of accounts in which GPUs are counted."""
+        return has_accounts(await self._run("scontrol", "show", "config"))
+
+    async def accounts(self, jobs: Sequence[str]) -> dict[str, int]:
+        """GPU-milliseconds of some jobs by the database, where it has their ends."""
+        text = await self._run("sacct", "-X", "-n", "-P", f"--jobs={','.join(jobs)}", f"--format={_ACCOUNT_COLUMNS}")
+        return parse_accounts(text)
 
     async def _scancel(self, options: Sequence[str], jobs: Sequence[str]) -> None:
         # What scancel says no to is over, or not yet begun: both are seen in the list of jobs.
@@ -155,7 +166,37 @@ def parse_job(line: str) -> SlurmJob:
         int(found["JobID"]), _number(found["ArrayJobID"], int(found["JobID"])), _number(found["ArrayTaskID"], -1),
         found["Name"], found["State"], found["Reason"], _number(found["StartTime"], -1), _number(found["EndTime"], -1),
         _number(found["RestartCnt"], 0), _number(found["exit_code"], -1),
+        gpus_of_job(found["tres-alloc"], found["tres-per-node"], found["NumNodes"]),
     )  # fmt: skip
+
+
+def gpus_of_job(allocated: str, per_node: str, num_nodes: str) -> int:
+    """GPUs of a job: those counted, where Slurm counts them (AccountingStorageTRES), otherwise those it has asked for."""
+    counted = re.search(r"gres/gpu=(\d+)", allocated)
+    if counted is not None:
+        return int(counted[1])
+    asked = re.search(r"gres[:/]gpu(?:[:=][^:=,()]+)??(?:[:=](\d+))?(?=[,(]|$)", per_node)
+    return 0 if asked is None else int(asked[1] or 1) * _number(num_nodes, 1)
+
+
+def has_accounts(config: str) -> bool:
+    """Whether ``scontrol show config`` names a database, and GPUs among what is counted."""
+    found = dict(re.findall(r"^AccountingStorage(Type|TRES)\s*=\s*(\S+)\s*$", config, re.MULTILINE))
+    return found.get("Type") == "accounting_storage/slurmdbd" and "gres/gpu" in found.get("TRES", "").split(",")
+
+
+def parse_accounts(text: str) -> dict[str, int]:
+    """Lines of sacct with `_ACCOUNT_COLUMNS`: what scancel calls a job that has ended → its GPU-milliseconds."""
+    found: dict[str, int] = {}
+    going: set[str] = set()
+    for line in text.splitlines():
+        name, state, elapsed_s, allocated = line.split("|")
+        # Components of a heterogeneous job are 7+0, 7+1: together they are the job 7.
+        job = name.partition("+")[0]
+        found[job] = found.get(job, 0) + gpus_of_job(allocated, "", "") * _number(elapsed_s, 0) * 1000
+        if state.split()[0] in _NOT_OVER:
+            going.add(job)
+    return {job: gpu_ms for job, gpu_ms in found.items() if job not in going}
 
 
 def _number(text: str, otherwise: int) -> int:

@@ -1,4 +1,4 @@
-"""What a site's engine says of an attempt: which GPUs it gave, where it chooses them."""
+"""What a site's engine says of an attempt: which GPUs it gave, where it chooses them, and what it has accounted for."""
 
 from __future__ import annotations
 
@@ -10,5 +10,6 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """A column of attempts."""
+    """Columns of attempts."""
     op.add_column("attempt", sa.Column("engine_gpus", sa.Text(), nullable=False, server_default=""))
+    op.add_column("attempt", sa.Column("engine_gpu_ms", sa.BigInteger(), nullable=True))
