@@ -189,6 +189,17 @@ class TestOnlySlurm(OnSlurm):
 
         asyncio.run(scene())
 
+    def test_the_gpu_time_of_an_attempt_is_slurms_record_of_it(self, tmp_path):
+        async def scene():
+            async with self.opened(tmp_path) as executor:
+                await executor.launch(self.launch(tmp_path, "sleep 3", placements=self.UNLIKE))
+                run = await self.ended(executor)
+                # Four GPUs, on two nodes, by whole seconds.
+                assert run.engine_gpu_ms in (12_000, 16_000, 20_000)
+                assert abs(run.engine_gpu_ms - 4 * (run.ended_ms - run.started_ms)) < 8_000
+
+        asyncio.run(scene())
+
     def test_the_gpus_that_slurm_has_given_are_told(self, tmp_path):
         """The lease names GPU 0 on both nodes; somebody has it on the second."""
 
