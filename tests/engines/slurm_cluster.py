@@ -174,6 +174,32 @@ class SlurmCluster:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class SlurmRestd:
+    """slurmrestd of a cluster on a socket, ``unix:…``, for whoever may open it."""
+
+    def __init__(self, cluster: SlurmCluster) -> None:
+        path = cluster.folder / "restd.sock"
+        # It refuses to serve as root; here all is one user.
+        security = "disable_user_check,disable_unshare_files,disable_unshare_sysv"
+        plugins = "openapi/v0.0.38,openapi/dbv0.0.38"
+        self.address = f"unix:{path}"
+        self._process = subprocess.Popen(
+            ["slurmrestd", "-a", "rest_auth/local", "-s", plugins, self.address], env={**cluster.env, "SLURMRESTD_SECURITY": security},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
+        )  # fmt: skip
+        cluster.until(path.exists, 20)
+
+    @staticmethod
+    def is_installed() -> bool:
+        """Whether the program is here."""
+        return shutil.which("slurmrestd", path=_PATH) is not None
+
+    def close(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait(20)
+
+
 def _free_ports(num: int) -> int:
     """The first of so many ports in a row that nobody listens on, below those that the system gives out."""
     for first in range(12_000 + os.getpid() % 8_000, 32_000, num):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from dure.model.errors import InputError
 
 if TYPE_CHECKING:
     from dure.agent.agent import Agent
+    from dure.executors.slurm.engine import Engine
     from dure.ports.executor import Executor
 
 
@@ -35,13 +37,14 @@ if TYPE_CHECKING:
               help="What the agent must remember: on a disk of this machine.")
 @click.option("--partition", default="", help="slurm: whose nodes are offered. Default: Slurm's.")
 @click.option("--account", default="", help="slurm: whom Slurm bills. Default: Slurm's.")
+@click.option("--slurmrestd", default="", help="slurm: unix:/path or http://host:port (then with SLURM_JWT), rather than by commands.")
 @click.option(
     "--shared-dir", type=click.Path(file_okay=False, path_type=Path),
     help="slurm: for logs, checkpoints and outputs, under the same path on every node.",
 )  # fmt: skip
 def agent(
     site: str, executor: str, gpus: int | None, gpu_type: str, node_names: str, url: str, token: str, log_mib: int,
-    keep_days: int, data_dir: Path, partition: str, account: str, shared_dir: Path | None,
+    keep_days: int, data_dir: Path, partition: str, account: str, slurmrestd: str, shared_dir: Path | None,
 ) -> None:  # fmt: skip
     """Run the leases of a site, on this machine or as jobs of a Slurm cluster.
 
@@ -60,9 +63,9 @@ def agent(
     runner: Executor
     if executor == "slurm":
         _refuse_other({"--gpus": gpus, "--gpu-type": gpu_type, "--node-names": node_names}, executor)
-        runner = _on_slurm(state_dir, _apart(shared_dir, data_dir), partition, account)
+        runner = _on_slurm(state_dir, _apart(shared_dir, data_dir), partition, account, slurmrestd)
     else:
-        _refuse_other({"--partition": partition, "--account": account, "--shared-dir": shared_dir}, executor)
+        _refuse_other({"--partition": partition, "--account": account, "--slurmrestd": slurmrestd, "--shared-dir": shared_dir}, executor)
         runner = _on_this_machine(state_dir, node_names, gpus, gpu_type, log_mib)
     asyncio.run(_run(Agent(AgentConfig(site, url, token, data_dir, keep_days, shared_dir), runner)))
 
@@ -87,14 +90,18 @@ def _apart(shared_dir: Path | None, data_dir: Path) -> Path:
     return shared_dir
 
 
-def _on_slurm(state_dir: Path, shared_dir: Path, partition: str, account: str) -> Executor:
+def _on_slurm(state_dir: Path, shared_dir: Path, partition: str, account: str, slurmrestd: str) -> Executor:
     from dure.executors.ranks import inherited_env
     from dure.executors.slurm.commands import SlurmCommands
     from dure.executors.slurm.executor import SlurmExecutor
+    from dure.executors.slurm.rest import SlurmRest
 
     # SLURM_CONF says which cluster it is; whatever else Slurm reads from the environment is not the jobs'.
     env = inherited_env() | {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
-    return SlurmExecutor(state_dir, shared_dir, SlurmCommands(env, account), partition=partition)
+    engine: Engine = SlurmCommands(env, account)
+    if slurmrestd:
+        engine = SlurmRest(slurmrestd, env, account, getpass.getuser(), os.environ.get("SLURM_JWT", ""))
+    return SlurmExecutor(state_dir, shared_dir, engine, partition=partition)
 
 
 def _on_this_machine(state_dir: Path, node_names: str, gpus: int | None, gpu_type: str, log_mib: int) -> Executor:

@@ -115,11 +115,12 @@ class SlurmCommands:
                 await process.wait()
         if process.returncode:
             why = " ".join(err.decode(errors="replace").split())[:500]
-            raise _error(words[0], why)
+            raise error_of(words[0], why)
         return out.decode(errors="replace")
 
 
-def _error(command: str, why: str) -> SlurmSilentError | SlurmRefusalError:
+def error_of(command: str, why: str) -> SlurmSilentError | SlurmRefusalError:
+    """Of what a command, or Slurm, has said against it: whether it was a no, or no answer."""
     is_sent = not any(word in why.lower() for word in _UNSENT)
     if is_sent and not any(word in why.lower() for word in _SILENT):
         return SlurmRefusalError(f"{command}: {why}")
@@ -211,16 +212,16 @@ def _fields(line: str) -> dict[str, str]:
 def parse_node(line: str) -> SlurmNode:
     """A line of ``scontrol -d -o show node``."""
     found = _fields(line)
-    gpus = _gpus(found.get("Gres", ""))
+    gpus = gpus_in(found.get("Gres", ""))
     return SlurmNode(
         found["NodeName"], frozenset(re.findall(r"\w+|[^\w+]", found["State"])), sum(gpus.values()), tuple(gpus),
-        sum(_gpus(found.get("GresUsed", "")).values()), int(found.get("CPUEfctv", found["CPUTot"])),
+        sum(gpus_in(found.get("GresUsed", "")).values()), int(found.get("CPUEfctv", found["CPUTot"])),
         int(found["RealMemory"]) - int(found.get("MemSpecLimit", 0)), found.get("NodeAddr", found["NodeName"]),
         frozenset(found.get("Partitions", "").split(",")) - {""},
     )  # fmt: skip
 
 
-def _gpus(gres: str) -> dict[str, int]:
+def gpus_in(gres: str) -> dict[str, int]:
     """``gpu:h100:4(S:0-1),tmp:1`` → ``{"h100": 4}``; without a type its name is empty."""
     found: dict[str, int] = {}
     for gpu_type, num in re.findall(r"(?:^|,)gpu(?::([^:,()]+))??:(\d+)(?=[,(]|$)", gres):
