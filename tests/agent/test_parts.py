@@ -3,12 +3,14 @@
 import os
 import random
 import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from dure.agent.contact import Backoff, Contact
-from dure.agent.folders import Folders, MissingInputError
+from dure.agent.folders import Folders, MissingInputError, network_filesystem
 from dure.agent.progress import ProgressReader, progress_of
 from dure.agent.state import AgentState, StateUnwritableError
 from dure.agent.wire import InputFile
@@ -147,14 +149,43 @@ def test_names_stay_in_their_folder(tmp_path, name):
     assert folders.leases_with_logs() == [name]
 
 
-def test_the_command_needs_an_address(tmp_path):
-    from sys import executable
-
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("--url", "nowhere"), "DURE_URL: not an address"),
+        (("--url", "http://x", "--executor", "slurm"), "--shared-dir: a folder that the nodes see"),
+        (("--url", "http://x", "--executor", "slurm", "--shared-dir", "all", "--data-dir", "all/own"), "--data-dir: it must lie outside"),
+        (("--url", "http://x", "--shared-dir", "all"), "--shared-dir: it means nothing with --executor local"),
+    ],
+)
+def test_what_the_command_refuses(tmp_path, given, words):
     done = subprocess.run(
-        [executable, "-m", "dure.cli.main", "agent", "--site", "s", "--url", "nowhere"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "dure.cli.main", "agent", "--site", "s", *given], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 2
-    assert "DURE_URL: not an address" in done.stderr
+    assert words in done.stderr
+
+
+MOUNTS = """\
+22 27 0:21 / /proc rw,relatime - proc proc rw
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+30 27 0:40 / /home rw,relatime shared:1 - ext4 /dev/vdb rw
+31 30 0:41 / /home rw,relatime shared:2 - nfs4 storage:/home rw,vers=4.2
+32 27 0:42 / /scratch\\040one rw - lustre mgs@tcp:/one rw
+33 31 0:43 / /home/kim/own rw - xfs /dev/vdc rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [("/home/kim/dure", "nfs4"), ("/home/kim/own/dure", None), ("/homes/kim", None), ("/var/lib", None), ("/scratch one/x", "lustre")],
+)
+def test_storage_that_is_shared_is_known(path, found):
+    assert network_filesystem(Path(path), MOUNTS) == found
+
+
+def test_the_storage_of_this_machine_is_none_that_is_shared():
+    assert network_filesystem(Path("/proc/self"), Path("/proc/self/mountinfo").read_text()) is None
 
 
 def test_working_folders_go_when_nobody_has_used_them_for_long(tmp_path):

@@ -46,7 +46,7 @@ SlurmdLogFile={folder}/%n.log
 NodeName={prefix}[0-{last}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first_port}-{last_port}] CPUs=64 RealMemory=512000 Gres=gpu:h100:{gpus}
 PartitionName=gpu Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 PartitionName=short Nodes={prefix}0 MaxTime=30 State=UP
-"""
+{more}"""
 _GRES = """\
 AutoDetect=off
 NodeName={prefix}[0-{last}] Name=gpu Type=h100 File={folder}/gpu[0-{last_gpu}]
@@ -59,9 +59,9 @@ def is_installed() -> bool:
 
 
 class SlurmCluster:
-    """Nodes n0, n1… (or with another prefix) of 64 CPUs and some GPUs each."""
+    """Nodes n0, n1… (or with another prefix) of 64 CPUs and some GPUs each; `more` are lines for slurm.conf."""
 
-    def __init__(self, num_nodes: int = 2, gpus: int = 4, prefix: str = "n") -> None:
+    def __init__(self, num_nodes: int = 2, gpus: int = 4, prefix: str = "n", more: str = "") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="dure-slurm-"))
         self.names = [f"{prefix}{idx}" for idx in range(num_nodes)]
         (self.folder / "state").mkdir()
@@ -72,7 +72,7 @@ class SlurmCluster:
         values = {
             "host": socket.gethostname(), "user": getpass.getuser(), "port": first_port + num_nodes, "folder": self.folder,
             "last": num_nodes - 1, "first_port": first_port, "last_port": first_port + num_nodes - 1, "gpus": gpus,
-            "last_gpu": gpus - 1, "prefix": prefix,
+            "last_gpu": gpus - 1, "prefix": prefix, "more": more,
         }  # fmt: skip
         (self.folder / "slurm.conf").write_text(_CONF.format(**values))
         (self.folder / "gres.conf").write_text(_GRES.format(**values))
@@ -96,11 +96,18 @@ class SlurmCluster:
         self._controller = self._spawn("slurmctld", "-D", "-i", *(["-c"] if is_fresh else []))
         self.until(lambda: self.run("scontrol", "ping", check=False).returncode == 0, 30)
 
-    def kill_controller(self, *known: str) -> None:
-        """As a crash would, once its file of jobs has some names: it is written some seconds behind."""
-        assert self._controller is not None
+    def save(self) -> Path:
+        """Wait until the controller has written down what its jobs are now, which it does some seconds late; the file."""
         path = self.folder / "state" / "job_state"
-        self.until(lambda: all(name.encode() in path.read_bytes() for name in known), 20)
+        name = f"save-{time.monotonic_ns()}"
+        mark = self.run("sbatch", "--parsable", "--hold", f"--job-name={name}", "--output=/dev/null", "--wrap=true").stdout.strip()
+        self.until(lambda: path.exists() and name.encode() in path.read_bytes(), 30)
+        self.run("scancel", mark)
+        return path
+
+    def kill_controller(self) -> None:
+        """As a crash would."""
+        assert self._controller is not None
         self._controller.kill()
         self._controller.wait()
 
@@ -122,6 +129,11 @@ class SlurmCluster:
     def jobs(self, states: str = "all") -> list[str]:
         """``name state`` of each job."""
         return self.run("squeue", "-h", "-r", "-t", states, "-O", "Name:100,State:20").stdout.splitlines()
+
+    def told(self) -> str:
+        """What Slurm has to say when something has not come about."""
+        logs = [path.read_text()[-3000:] for path in sorted(self.folder.glob("*.log"))]
+        return "\n".join([self.run("scontrol", "-o", "show", "node", check=False).stdout, *self.jobs(), *logs])
 
     def clear(self) -> None:
         """End all jobs, and bring all nodes back."""
@@ -160,6 +172,32 @@ class SlurmCluster:
                 process.kill()
                 process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class SlurmRestd:
+    """slurmrestd of a cluster on a socket, ``unix:…``, for whoever may open it."""
+
+    def __init__(self, cluster: SlurmCluster) -> None:
+        path = cluster.folder / "restd.sock"
+        # It refuses to serve as root; here all is one user.
+        security = "disable_user_check,disable_unshare_files,disable_unshare_sysv"
+        plugins = "openapi/v0.0.38,openapi/dbv0.0.38"
+        self.address = f"unix:{path}"
+        self._process = subprocess.Popen(
+            ["slurmrestd", "-a", "rest_auth/local", "-s", plugins, self.address], env={**cluster.env, "SLURMRESTD_SECURITY": security},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
+        )  # fmt: skip
+        cluster.until(path.exists, 20)
+
+    @staticmethod
+    def is_installed() -> bool:
+        """Whether the program is here."""
+        return shutil.which("slurmrestd", path=_PATH) is not None
+
+    def close(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait(20)
 
 
 def _free_ports(num: int) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import runpy
 import subprocess
 import sys
@@ -44,6 +45,13 @@ class OnSlurm(ExecutorScenes):
         self.cluster = cluster
         yield
         cluster.clear()
+
+    async def until(self, is_so, wait_s=None):
+        try:
+            return await super().until(is_so, wait_s)
+        except AssertionError:
+            print(self.cluster.told())
+            raise
 
     def make(self, folder, **options):
         engine = SlurmCommands({**inherited_env(), **self.cluster.env})
@@ -90,7 +98,6 @@ class TestOnlySlurm(OnSlurm):
         [
             ([Placement("n9", (0,))], "no node 'n9'"),
             ([Placement("n0", (0,), 500)], "parts of GPUs"),
-            ([Placement("n0", (0, 1)), Placement("n1", (0,))], "2 on n0, 1 on n1"),
         ],
     )
     def test_what_slurm_cannot_do_is_refused(self, tmp_path, placements, words):
@@ -132,6 +139,86 @@ class TestOnlySlurm(OnSlurm):
             for word in ("NumCPUs=3", "MinMemoryNode=1G", "TimeLimit=00:07:00"):
                 assert word in found, (word, found)
             await executor.close()
+
+        asyncio.run(scene())
+
+    UNLIKE = (Placement("n1", (0,)), Placement("n0", (1, 2, 3)))
+
+    def test_a_gang_with_unlike_numbers_of_gpus(self, tmp_path):
+        async def scene():
+            async with self.opened(tmp_path) as executor:
+                script = "echo $RANK/$WORLD_SIZE $NODE_RANK on $DURE_NODE $CUDA_VISIBLE_DEVICES; exit $((RANK * 3))"
+                await executor.launch(self.launch(tmp_path, script, placements=self.UNLIKE, fence=3))
+                run = await self.ended(executor)
+                assert (run.state, run.exit_code) == (RunState.EXITED, 3)
+                assert run.gpu_idxs == {"n1": (0,), "n0": (0, 1, 2)}
+                assert [self.log(tmp_path, rank=rank) for rank in range(2)] == ["0/2 0 on n1 0\n", "1/2 1 on n0 0,1,2\n"]
+
+        asyncio.run(scene())
+
+    def test_a_gang_with_unlike_numbers_of_gpus_saves_and_leaves(self, tmp_path):
+        async def scene():
+            script = "trap 'echo saved > said-$RANK; exit 0' USR1; touch up-$RANK; while :; do sleep 0.05; done"
+            async with self.opened(tmp_path) as executor:
+                await executor.launch(self.launch(tmp_path, script, placements=self.UNLIKE))
+                await executor.launch(self.launch(tmp_path, f"trap '' TERM; touch $DURE_NODE; {self.LOOP}", "j2.1"))
+                for name in ("up-0", "up-1", "n0"):
+                    await self.until_file(tmp_path / name)
+            async with self.opened(tmp_path) as executor:
+                await executor.stop("j1.1", signal="USR1", grace_ms=60_000)
+                assert (await self.ended(executor)).exit_code == 0
+                assert [(tmp_path / f"said-{rank}").read_text() for rank in range(2)] == ["saved\n"] * 2
+                # The other is not touched; what does not leave is killed on all nodes.
+                assert (await self.run_of(executor, "j2.1")).state is RunState.RUNNING
+                await executor.launch(self.launch(tmp_path, f"trap '' TERM; touch here-$RANK; {self.LOOP}", "j3.1", placements=self.UNLIKE))
+                for rank in range(2):
+                    await self.until_file(tmp_path / f"here-{rank}")
+                await executor.stop("j3.1", signal="TERM", grace_ms=100)
+                assert (await self.ended(executor, "j3.1")).exit_code == 137
+            self.cluster.clear()
+
+        asyncio.run(scene())
+
+    def test_a_gang_with_unlike_numbers_of_gpus_is_lost_with_any_of_its_nodes(self, tmp_path):
+        async def scene():
+            async with self.opened(tmp_path) as executor:
+                await self.ready(executor, tmp_path, placements=self.UNLIKE)
+                self.cluster.run("scontrol", "update", "nodename=n0", "state=down", "reason=test")
+                assert (await self.ended(executor)).state is RunState.LOST
+            self.cluster.until_idle()
+
+        asyncio.run(scene())
+
+    def test_the_gpu_time_of_an_attempt_is_slurms_record_of_it(self, tmp_path):
+        async def scene():
+            async with self.opened(tmp_path) as executor:
+                await executor.launch(self.launch(tmp_path, "sleep 3", placements=self.UNLIKE))
+                run = await self.ended(executor)
+                # Four GPUs, on two nodes, by whole seconds.
+                assert run.engine_gpu_ms in (12_000, 16_000, 20_000)
+                assert abs(run.engine_gpu_ms - 4 * (run.ended_ms - run.started_ms)) < 8_000
+
+        asyncio.run(scene())
+
+    def test_the_gpus_that_slurm_has_given_are_told(self, tmp_path):
+        """The lease names GPU 0 on both nodes; somebody has it on the second."""
+
+        async def scene():
+            self.cluster.run("sbatch", "--nodelist=n1", "--gres=gpu:1", "--mem=100", "--output=/dev/null", "--wrap=sleep 600")
+            SlurmCluster.until(lambda: self.cluster.jobs("running"), 20)
+            async with self.opened(tmp_path) as executor:
+                await self.ready(executor, tmp_path, nodes=2)
+
+                async def told():
+                    return (await self.run_of(executor)).gpu_idxs
+
+                idxs = await self.until(told)
+                assert idxs == {"n0": (0,), "n1": (1,)}
+                said = self.cluster.run("scontrol", "-d", "-o", "show", "job").stdout
+                (line,) = (line for line in said.splitlines() if "JobName=dure-j1.1-" in line and "JobState=RUNNING" in line)
+                assert dict(re.findall(r" Nodes=(\S+) CPU_IDs=\S+ Mem=\d+ GRES=gpu:h100:1\(IDX:(\d+)\)", line)) == {"n0": "0", "n1": "1"}
+            async with self.opened(tmp_path) as executor:
+                assert (await self.run_of(executor)).gpu_idxs == idxs
 
         asyncio.run(scene())
 
@@ -266,7 +353,8 @@ class TestOnlySlurm(OnSlurm):
                 script = f"touch {tmp_path}/up2; while [ ! -e {tmp_path}/go ]; do sleep 0.02; done; exit 6"
                 await executor.launch(self.launch(tmp_path, script, "j2.1"))
                 await self.until_file(tmp_path / "up2")
-                self.cluster.kill_controller("dure-j1.1-", "dure-j2.1-")
+                self.cluster.save()
+                self.cluster.kill_controller()
                 (tmp_path / "go").touch()
                 await asyncio.wait_for(executor.launch(self.launch(tmp_path, "echo x >> ran", "j3.1")), 1)
                 await executor.stop("j1.1", signal="TERM", grace_ms=60_000)
@@ -297,6 +385,32 @@ class TestOnlySlurm(OnSlurm):
                 self.cluster.start_controller()
                 run = await self.ended(executor)
                 assert (run.state, run.exit_code) == (RunState.EXITED, 4)
+            assert (tmp_path / "ran").read_text() == "x\n"
+
+        asyncio.run(scene())
+
+    @pytest.mark.slow
+    def test_a_controller_that_comes_back_with_an_older_state_starts_nothing_twice(self, tmp_path):
+        """It takes the job for one that waits, ends what it finds running, and starts it again."""
+
+        async def scene():
+            executor = self.make(tmp_path, patience_ms=15_000)
+            await executor.open()
+            try:
+                await self.ready(executor, tmp_path, lease="j0.1", gpus=(0, 1, 2, 3))
+                await executor.launch(self.launch(tmp_path, f"echo x >> ran; {self.LOOP}"))
+                await asyncio.sleep(1)
+                older = self.cluster.save().read_bytes()
+                await executor.stop("j0.1", signal="TERM", grace_ms=0)
+                await self.until_file(tmp_path / "ran")
+                self.cluster.save()
+                self.cluster.kill_controller()
+                (self.cluster.folder / "state" / "job_state").write_bytes(older)
+                self.cluster.start_controller()
+                assert (await self.ended(executor)).state is RunState.LOST
+            finally:
+                await executor.close()
+            self.cluster.clear()
             assert (tmp_path / "ran").read_text() == "x\n"
 
         asyncio.run(scene())

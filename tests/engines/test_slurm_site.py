@@ -1,58 +1,10 @@
 """A site on a real Slurm, from the service to the nodes and back: `dure agent --executor slurm`."""
 
-import os
-import subprocess
-import sys
 import time
 
 import pytest
-from tests.engines.slurm_cluster import SlurmCluster, is_installed
-from tests.service.running import Running
-
-
-class SlurmSite:
-    """A service, a Slurm of its two nodes, and the agent between them."""
-
-    def __init__(self, folder):
-        self.cluster = SlurmCluster(2, 8, "hall-")
-        self.running = Running(folder)
-        self._folder = folder
-        self.start_agent()
-
-    def start_agent(self):
-        env = {**os.environ, **self.cluster.env, "DURE_URL": self.running.url, "DURE_TOKEN": self.running.tokens["agent"]}
-        with (self._folder / "agent.log").open("ab") as log:
-            self.agent = subprocess.Popen(
-                [sys.executable, "-m", "dure.cli.main", "agent", "--site", "hall", "--executor", "slurm", "--partition", "gpu",
-                 "--data-dir", str(self._folder / "data"), "--shared-dir", str(self._folder / "shared")],
-                env=env, stdout=log, stderr=log,
-            )  # fmt: skip
-
-    def kill_agent(self):
-        self.agent.kill()
-        self.agent.wait()
-
-    def submit(self, who, project, script, gpus, **more):
-        form = {"project": project, "command": ["sh", "-c", script], "resources": {"gpus": gpus}, **more}
-        answer = self.running.client(who).post("/api/v1/jobs", json=form)
-        assert answer.status_code == 201, answer.text
-        return answer.json()["job_id"]
-
-    def job(self, job_id):
-        return self.running.client("operator").get(f"/api/v1/jobs/{job_id}").json()
-
-    def until(self, job_id, *states, wait_s=60):
-        end = time.monotonic() + wait_s
-        while (found := self.job(job_id))["state"] not in states:
-            assert time.monotonic() < end, (found, (self._folder / "agent.log").read_text()[-3000:])
-            time.sleep(0.1)
-        return found
-
-    def close(self):
-        self.agent.terminate()
-        self.agent.wait(20)
-        self.running.close()
-        self.cluster.close()
+from tests.engines.slurm_cluster import is_installed
+from tests.engines.slurm_site import SlurmSite
 
 
 @pytest.fixture
@@ -71,13 +23,17 @@ def test_jobs_run_on_slurm_whatever_dies(site, tmp_path):
     assert site.until(gang, "ENDED")["exit_code"] == 0
     logs = site.running.client("operator").get(f"/api/v1/jobs/{gang}/logs?rank=1").text
     assert "rank 1 of 2 on hall-1" in logs
+    # No database lies on storage that is shared.
+    assert {path.name for path in (tmp_path / "data").rglob("*.sqlite")} == {"agent.sqlite", "leases.sqlite"}
+    assert list((tmp_path / "shared").rglob("*sqlite*")) == []
 
     long = site.submit("operator", "owner/main", f"touch {tmp_path}/up; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; exit 3", 8)
     site.until(long, "RUNNING")
     while not (tmp_path / "up").exists():
         time.sleep(0.05)
     site.kill_agent()
-    site.cluster.kill_controller(f"dure-{long}")
+    site.cluster.save()
+    site.cluster.kill_controller()
     (tmp_path / "go").touch()
     site.start_agent()
     time.sleep(1)

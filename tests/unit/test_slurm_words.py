@@ -5,9 +5,18 @@ from pathlib import PurePath
 import pytest
 
 from dure.executors.slurm.attempt import Now, RankEnd, SlurmAttempt, attempt_from, order_to_json
-from dure.executors.slurm.commands import parse_job, parse_node, parse_partition, sbatch_options
-from dure.executors.slurm.engine import Cluster, Phase, Shape, SlurmJob
+from dure.executors.slurm.commands import (
+    gpus_of_job,
+    has_accounts,
+    parse_accounts,
+    parse_job,
+    parse_node,
+    parse_partition,
+    sbatch_options,
+)
+from dure.executors.slurm.engine import Cluster, Part, Phase, Shape, SlurmJob
 from dure.executors.slurm.nodes import cluster_from_json, cluster_to_json, nodes_of, offer, partition_of, shape_of
+from dure.model.accounts import is_unlike
 from dure.model.errors import InputError
 from dure.model.events import Placement
 from dure.ports.executor import Launch, LaunchError, RunState
@@ -108,44 +117,54 @@ def launch(*placements, **other):
 @pytest.mark.parametrize(
     ("placements", "other", "partition", "asked"),
     [
-        ([Placement("n0", (0,))], {}, "gpu", Shape("gpu", ("n0",), 1, "h100", 15, 128_000, None)),
+        ([Placement("n0", (0,))], {}, "gpu", Shape("gpu", (Part(("n0",), 1, "h100", 15, 128_000),), None)),
         ([Placement("n0", (0, 1)), Placement("n1", (2, 3))], {"cpu_milli": 5_500, "mem_mib": 1_001}, "gpu",
-         Shape("gpu", ("n0", "n1"), 2, "h100", 3, 501, None)),
-        ([Placement("n0", ())], {"cpu_milli": 6_000}, "gpu", Shape("gpu", ("n0",), 0, "", 6, 51_200, None)),
-        ([Placement("n0", ())], {}, "all", Shape("all", ("n0",), 0, "", 1, 8_533, 36 * 60 + 30)),
-        ([Placement("n0", (0,))], {"limit_ms": 61_000, "grace_ms": 0}, "gpu", Shape("gpu", ("n0",), 1, "h100", 15, 128_000, 7)),
-        ([Placement("n0", (0,))], {"limit_ms": 10**9}, "all", Shape("all", ("n0",), 1, "h100", 15, 128_000, 36 * 60 + 30)),
+         Shape("gpu", (Part(("n0", "n1"), 2, "h100", 3, 501),), None)),
+        ([Placement("n0", (0, 1)), Placement("n1", (2,)), Placement("a0", (0, 1)), Placement("n2", (2, 3))],
+         {"cpu_milli": 14_000, "mem_mib": 1_002}, "gpu",
+         Shape("gpu", (Part(("n0", "n2"), 2, "h100", 4, 287), Part(("n1",), 1, "h100", 2, 144), Part(("a0",), 2, "a100", 4, 287)), None)),
+        ([Placement("n0", (0,)), Placement("n1", (0, 1))], {}, "gpu",
+         Shape("gpu", (Part(("n0",), 1, "h100", 15, 128_000), Part(("n1",), 2, "h100", 30, 256_000)), None)),
+        ([Placement("n0", ())], {"cpu_milli": 6_000}, "gpu", Shape("gpu", (Part(("n0",), 0, "", 6, 51_200),), None)),
+        ([Placement("n0", ()), Placement("a0", ())], {}, "all", Shape("all", (Part(("n0", "a0"), 0, "", 1, 8_533),), 36 * 60 + 30)),
+        ([Placement("n0", (0,))], {"limit_ms": 61_000, "grace_ms": 0}, "gpu", Shape("gpu", (Part(("n0",), 1, "h100", 15, 128_000),), 7)),
+        ([Placement("n0", (0,))], {"limit_ms": 10**9}, "all", Shape("all", (Part(("n0",), 1, "h100", 15, 128_000),), 36 * 60 + 30)),
     ],
 )  # fmt: skip
 def test_what_is_asked_for_a_launch(placements, other, partition, asked):
-    all_of = cluster(node_line("n0"), node_line("n1"))
+    all_of = cluster(node_line("n0"), node_line("n1"), node_line("n2"), node_line("a0", gres="gpu:a100:4"))
     found = partition_of(all_of, partition)
     assert shape_of(launch(*placements, **other), nodes_of(all_of, found), found) == asked
 
 
-def test_a_gang_on_two_types_is_refused():
-    all_of = cluster(node_line("n0"), node_line("n1", gres="gpu:a100:4"))
+def test_parts_of_gpus_are_refused():
+    all_of = cluster(node_line("n0"))
     found = partition_of(all_of, "")
-    with pytest.raises(LaunchError, match="of one type"):
-        shape_of(launch(Placement("n0", (0,)), Placement("n1", (0,))), nodes_of(all_of, found), found)
+    with pytest.raises(LaunchError, match="parts of GPUs"):
+        shape_of(launch(Placement("n0", (0,), 500)), nodes_of(all_of, found), found)
 
 
 def test_options_of_sbatch():
-    shape = Shape("gpu", ("n0", "n1"), 2, "", 3, 501, None)
+    shape = Shape("gpu", (Part(("n0", "n1"), 2, "", 3, 501),), None)
     words = sbatch_options(shape, "dure-j1.1-x", "fence=1", 1, "acct")
     assert {"--nodelist=n0,n1", "--nodes=2", "--gres=gpu:2", "--mem=501M", "--time=UNLIMITED", "--account=acct", "--no-requeue"} <= set(words)
     assert not any(word.startswith("--array") for word in words)
     assert "--array=0-4" in sbatch_options(shape, "dure-j1.1-x", "fence=1", 5)
+    unlike = Shape("gpu", (shape.parts[0], Part(("n2",), 1, "h100", 1, 99)), 7)
+    words = sbatch_options(unlike, "dure-j1.1-x", "fence=1", 1)
+    first, second = words[: words.index(":")], words[words.index(":") + 1 :]
+    assert {"--nodelist=n0,n1", "--gres=gpu:2", "--job-name=dure-j1.1-x", "--no-requeue", "--time=7"} <= set(first)
+    assert {"--nodelist=n2", "--gres=gpu:h100:1", "--job-name=dure-j1.1-x", "--no-requeue", "--time=7"} <= set(second)
 
 
-def job_line(state, *, task="N/A", restarts=0, status="0"):
+def job_line(state, *, task="N/A", restarts=0, status="0", tres="cpu=4,gres/gpu=5,gres/gpu:h100=5"):
     columns = (("41", 14), ("40", 14), (task, 12), ("dure-a b.1-x", 128), (state, 20), ("None", 48), ("1800000000", 24), ("NONE", 24),
-               (str(restarts), 8), (status, 10))  # fmt: skip
+               (str(restarts), 8), (status, 10), ("2", 8), ("gres:gpu:h100:3", 64), (tres, 256))  # fmt: skip
     return "".join(text.ljust(width) for text, width in columns)
 
 
 def test_a_line_of_squeue():
-    assert parse_job(job_line("RUNNING", task="3")) == SlurmJob(41, 40, 3, "dure-a b.1-x", "RUNNING", "None", 1_800_000_000, -1, 0, 0)
+    assert parse_job(job_line("RUNNING", task="3")) == SlurmJob(41, 40, 3, "dure-a b.1-x", "RUNNING", "None", 1_800_000_000, -1, 0, 0, 5)
     assert parse_job(job_line("RUNNING", task="0")).word == "40_0"
     assert parse_job(job_line("RUNNING")).word == "41"
 
@@ -165,8 +184,49 @@ def test_exit_codes(status, code):
     assert parse_job(job_line("FAILED", status=status)).exit_code == code
 
 
+@pytest.mark.parametrize(
+    ("allocated", "per_node", "nodes", "gpus"),
+    [
+        ("cpu=4,mem=200M,node=2,billing=4,gres/gpu=5", "gres:gpu:2", "2", 5),
+        ("cpu=4,mem=200M,node=2,billing=4", "gres:gpu:h100:2", "2", 4),
+        ("cpu=4", "gres/gpu:a100_80gb:2", "3", 6),
+        ("cpu=4", "gres:gpu:2,gres:tmp:5", "1", 2),
+        ("cpu=4", "gres:gpu", "2", 2),
+        ("cpu=4", "gres:tmp:5", "2", 0),
+        ("", "N/A", "1", 0),
+    ],
+)
+def test_gpus_of_a_job(allocated, per_node, nodes, gpus):
+    assert gpus_of_job(allocated, per_node, nodes) == gpus
+
+
+def test_accounts_of_jobs_that_have_ended():
+    text = (
+        "41|COMPLETED|10|billing=1,cpu=1,gres/gpu:h100=2,gres/gpu=2,node=1\n40_7|CANCELLED by 0|3|cpu=1,gres/gpu=1\n42|RUNNING|9|gres/gpu=1\n"
+        "50+0|FAILED|4|gres/gpu=2\n50+1|FAILED|4|gres/gpu=1\n60+0|COMPLETED|4|gres/gpu=2\n60+1|RUNNING|4|gres/gpu=1\n70|TIMEOUT|4|cpu=1\n"
+    )
+    assert parse_accounts(text) == {"41": 20_000, "40_7": 3_000, "50": 12_000, "70": 0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "counted", "is_so"),
+    [("accounting_storage/slurmdbd", "cpu,mem,gres/gpu", True), ("accounting_storage/slurmdbd", "cpu,mem", False),
+     ("accounting_storage/none", "cpu,mem,gres/gpu", False)],
+)  # fmt: skip
+def test_whether_there_are_accounts(kind, counted, is_so):
+    assert has_accounts(f"x = y\nAccountingStorageTRES   = {counted}\nAccountingStorageType   = {kind}\n") is is_so
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "gpus", "is_so"),
+    [(100_000, 95_000, 1, False), (100_000, 94_999, 1, True), (800_000, 840_000, 8, False), (1_000_000, 1_009_999, 1, False), (0, 9_000, 1, True)],
+)
+def test_when_accounts_differ(ours, theirs, gpus, is_so):
+    assert is_unlike(ours, theirs, gpus * 1000) is is_so
+
+
 def attempt(**other):
-    shape = Shape("gpu", ("n0", "n1"), 1, "h100", 1, 1, None)
+    shape = Shape("gpu", (Part(("n0", "n1"), 1, "h100", 1, 1),), None)
     return SlurmAttempt(launch(Placement("n0", (0,)), Placement("n1", (0,)), **other), PurePath("/f"), shape, "name")
 
 

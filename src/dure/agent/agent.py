@@ -29,7 +29,7 @@ from dure.executors.clock import Clock
 from dure.executors.process import boot_id
 from dure.model.errors import DureError
 from dure.model.events import Placement
-from dure.ports.executor import Executor, Launch, LaunchError, Run, RunState
+from dure.ports.executor import Account, Executor, KeepsAccounts, Launch, LaunchError, Run, RunState
 
 #: An agent's own key, below its folder of data.
 KEY_FILE = "agent.key"
@@ -65,6 +65,10 @@ class AgentConfig:
         Where that is kept; None: below ``data_dir``.
     ca_file, trust : str, ssl.SSLContext or None
         For jobs, the certificate authorities that the agent was told of; and whose certificates it takes itself.
+    data_dir : Path
+        What the agent itself must remember, on a disk of this machine.
+    shared_dir : Path or None
+        Logs, checkpoints, outputs and working folders, which every node sees under the same path; None: all in ``data_dir``.
     keep_days : int
         So long the working folder of a job that has no lease here is kept after it was used last.
     """
@@ -78,6 +82,7 @@ class AgentConfig:
     key_file: Path | None = None
     ca_file: str = ""
     trust: ssl.SSLContext | None = None
+    shared_dir: Path | None = None
 
 
 class Agent:
@@ -95,7 +100,7 @@ class Agent:
         self._config = config
         self._executor = executor
         self._clock = clock or Clock()
-        self._folders = Folders(config.data_dir.resolve())
+        self._folders = Folders((config.shared_dir or config.data_dir).resolve())
         self._chance = random.Random()
         self._boot = str(uuid.uuid4())
         self._machine_boot = boot_id()
@@ -105,6 +110,7 @@ class Agent:
         self._log_bytes: dict[str, list[int] | None] = {}
         self._told: dict[str, tuple[str, str]] = {}
         self._runs: list[Run] = []
+        self._accounts: list[Account] = []
         self._reported: object = None
         self._is_stopping = asyncio.Event()
         self._has_progress = asyncio.Event()
@@ -121,9 +127,10 @@ class Agent:
         DureError
             The state cannot be opened, or the service does not take this agent's enrolment.
         """
-        self._folders.logs.mkdir(parents=True, exist_ok=True)
+        for folder in (self._config.data_dir, self._folders.logs):
+            folder.mkdir(parents=True, exist_ok=True)
         await self._executor.open()
-        self._state = AgentState(self._folders.root / "agent.sqlite")
+        self._state = AgentState(self._config.data_dir.resolve() / "agent.sqlite")
         self._service = Service(Settings(self._config.url).urls, self._config.token, self._config.site, self._config.trust)
         keyring = None if self._config.token else self._keyring()
         self._shipper = LogShipper(self._folders, self._service.post_log, self._clock, Backoff(self._chance))
@@ -240,6 +247,8 @@ class Agent:
         answer = asking.result()
         self._reported = self._key(body)
         self._note_contact(sent_ms, answer.ttl_ms)
+        if isinstance(self._executor, KeepsAccounts):
+            await self._executor.settle([account["lease_id"] for account in body["accounts"]])
         if self._contact.left_ms(self._clock.boot_ms()) == 0:
             raise NoAnswerError("an answer that came too late")
         return answer
@@ -253,6 +262,8 @@ class Agent:
         """All runs; the ends among them with their last progress and the sizes of their logs."""
         self._has_progress.clear()
         self._nodes = await self._executor.nodes()
+        if isinstance(self._executor, KeepsAccounts):
+            self._accounts = await self._executor.accounts()
         self._runs = [self._as_told(run) for run in await self._executor.runs()]
         for run in self._runs:
             if run.state in (RunState.EXITED, RunState.LOST) and run.lease_id not in self._log_bytes:
@@ -269,11 +280,11 @@ class Agent:
     def _report(self, runs: Sequence[Run]) -> dict[str, Any]:
         self._seq += 1
         progress = {lease: reader.last for lease, reader in self._progress.items() if reader.last is not None}
-        return wire.report(self._state.agent_id, self._boot, self._seq, self._nodes, runs, progress, self._log_bytes)
+        return wire.report(self._state.agent_id, self._boot, self._seq, self._nodes, runs, progress, self._log_bytes, self._accounts)
 
     @staticmethod
     def _key(body: dict[str, Any]) -> object:
-        return body["nodes"], body["runs"]
+        return body["nodes"], body["runs"], body["accounts"]
 
     def _note_contact(self, sent_ms: int, ttl_ms: int) -> None:
         self._contact.answered(sent_ms, ttl_ms)

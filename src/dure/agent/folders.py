@@ -1,4 +1,4 @@
-"""Where an agent keeps what: all of it below one folder of data."""
+"""Where an agent keeps what belongs to jobs, all of it below one folder, and on which storage that is."""
 
 from __future__ import annotations
 
@@ -17,6 +17,34 @@ from dure.ports.executor import LaunchError
 
 class MissingInputError(DureError):
     """What a job is to read is not there: it is the job that fails, not the site."""
+
+
+#: File systems that several machines have at once: SQLite's log of writes cannot lie there.
+_NETWORK = (
+    "nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "afs", "9p", "pvfs", "panfs", "wekafs",
+    "fuse.sshfs", "fuse.glusterfs", "fuse.juicefs", "fuse.ceph",
+)  # fmt: skip
+
+
+def network_filesystem(path: Path, mounts: str) -> str | None:
+    """The type of the file system that holds a path, if other machines may write to it as well.
+
+    Parameters
+    ----------
+    path : Path
+        Resolved; it need not be there yet.
+    mounts : str
+        As ``/proc/self/mountinfo`` has them.
+    """
+    holders = [(0, "")]
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        at = Path(before.split()[4].replace("\\040", " "))
+        if path.is_relative_to(at):
+            holders.append((len(at.parts), after.split()[0]))
+    # Of several on one point the last counts.
+    *_, (_, found) = sorted(holders, key=lambda holder: holder[0])
+    return found if found.startswith(_NETWORK) else None
 
 
 def _name(of: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dure.ports.executor import NodeInfo, Run
+from dure.ports.executor import Account, NodeInfo, Run
 
 
 class _Message(BaseModel):
@@ -76,7 +76,7 @@ class Answer(_Message):
 
 def report(
     agent_id: str, boot: str, seq: int, nodes: Sequence[NodeInfo], runs: Iterable[Run], progress: Mapping[str, dict[str, Any]],
-    log_bytes: Mapping[str, Sequence[int] | None],
+    log_bytes: Mapping[str, Sequence[int] | None], accounts: Sequence[Account],
 ) -> dict[str, Any]:  # fmt: skip
     """The body of a sync, to be answered at once.
 
@@ -93,6 +93,7 @@ def report(
         "seq": seq,
         "nodes": [asdict(node) for node in nodes],
         "runs": [_run(run, progress, log_bytes) for run in runs],
+        "accounts": [asdict(account) for account in accounts],
         "wait_s": 0.0,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ from dure.model.errors import InputError
 
 if TYPE_CHECKING:
     from dure.agent.agent import Agent
+    from dure.executors.slurm.engine import Engine
     from dure.ports.executor import Executor
 
 
@@ -38,19 +40,21 @@ if TYPE_CHECKING:
 @click.option("--log-mib", default=256, type=click.IntRange(1, 1024), show_default=True, help="A task's log is cut there.")
 @click.option("--keep-days", default=30, type=click.IntRange(1), show_default=True,
               help="So long the working folder of a job that does not run here is kept.")
-@click.option("--data-dir", default="dure-agent", show_default=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--data-dir", default="dure-agent", show_default=True, type=click.Path(file_okay=False, path_type=Path),
+              help="What the agent must remember: on a disk of this machine.")
 @click.option("--partition", default="", help="slurm: whose nodes are offered. Default: Slurm's.")
 @click.option("--account", default="", help="slurm: whom Slurm bills. Default: Slurm's.")
 @click.option("--address", envvar="RAY_ADDRESS", default="", help="ray: HOST:PORT of a cluster that this machine belongs to (RAY_ADDRESS).")
 @click.option("--node-label", default="", help="ray: the label that names its nodes. Default: Ray's own name of each.")
+@click.option("--slurmrestd", default="", help="slurm: unix:/path or http://host:port (then with SLURM_JWT), rather than by commands.")
 @click.option(
     "--shared-dir", type=click.Path(file_okay=False, path_type=Path),
-    help="slurm, ray: for logs, checkpoints and outputs, under the same path on every node. Default: --data-dir.",
+    help="slurm, ray: for logs, checkpoints and outputs, under the same path on every node.",
 )  # fmt: skip
 def agent(
     site: str, executor: str, gpus: int | None, gpu_type: str, node_names: str, url: str, enrol_token: str, token: str,
     ca_file: str, is_insecure: bool, log_mib: int, keep_days: int, data_dir: Path, partition: str, account: str,
-    address: str, node_label: str, shared_dir: Path | None,
+    slurmrestd: str, address: str, node_label: str, shared_dir: Path | None,
 ) -> None:  # fmt: skip
     """Run the leases of a site, on this machine, as jobs of a Slurm cluster, or as actors of a Ray cluster.
 
@@ -68,22 +72,20 @@ def agent(
     _log_as_json()
     state_dir, key_file = Folders(data_dir.resolve()).state, data_dir.resolve() / KEY_FILE
     runner: Executor
-    slurm = {"--partition": partition, "--account": account}
+    slurm = {"--partition": partition, "--account": account, "--slurmrestd": slurmrestd}
     ray = {"--address": address if _is_typed("address") else "", "--node-label": node_label}
     stand_ins = {"--gpus": gpus, "--node-names": node_names}
     if executor == "slurm":
         _refuse_other({**stand_ins, **ray, "--gpu-type": gpu_type}, executor)
-        data_dir = shared_dir or data_dir
-        runner = _on_slurm(state_dir, data_dir, partition, account)
+        runner = _on_slurm(state_dir, _apart(shared_dir, data_dir), partition, account, slurmrestd)
     elif executor == "ray":
         _refuse_other({**stand_ins, **slurm}, executor)
-        data_dir = shared_dir or data_dir
-        runner = _on_ray(state_dir, data_dir, address, gpu_type, node_label, log_mib)
+        runner = _on_ray(state_dir, _apart(shared_dir, data_dir), address, gpu_type, node_label, log_mib)
     else:
         _refuse_other({**slurm, **ray, "--shared-dir": shared_dir}, executor)
         runner = _on_this_machine(state_dir, node_names, gpus, gpu_type, log_mib)
     config = AgentConfig(
-        site, url, token, data_dir, keep_days, enrol_token=enrol_token, key_file=key_file,
+        site, url, token, data_dir, keep_days, shared_dir=shared_dir, enrol_token=enrol_token, key_file=key_file,
         ca_file=str(Path(ca_file).resolve()) if ca_file else "", trust=trust,
     )  # fmt: skip
     asyncio.run(_run(Agent(config, runner)))
@@ -112,14 +114,32 @@ def _refuse_other(options: Mapping[str, object], executor: str) -> None:
             raise InputError(f"it means nothing with --executor {executor}", field=name)
 
 
-def _on_slurm(state_dir: Path, shared_dir: Path, partition: str, account: str) -> Executor:
+def _apart(shared_dir: Path | None, data_dir: Path) -> Path:
+    """The shared folder, if the agent's own is on no storage that is shared: its databases must not lie there."""
+    from dure.agent.folders import network_filesystem
+
+    if shared_dir is None:
+        raise InputError("a folder that the nodes see under the same path is needed", field="--shared-dir")
+    if data_dir.resolve().is_relative_to(shared_dir.resolve()):
+        raise InputError("it must lie outside of --shared-dir, on a disk of this machine", field="--data-dir")
+    found = network_filesystem(data_dir.resolve(), Path("/proc/self/mountinfo").read_text(encoding="utf-8"))
+    if found is not None:
+        raise InputError(f"it lies on {found}, and must on a disk of this machine", field="--data-dir")
+    return shared_dir
+
+
+def _on_slurm(state_dir: Path, shared_dir: Path, partition: str, account: str, slurmrestd: str) -> Executor:
     from dure.executors.ranks import inherited_env
     from dure.executors.slurm.commands import SlurmCommands
     from dure.executors.slurm.executor import SlurmExecutor
+    from dure.executors.slurm.rest import SlurmRest
 
     # SLURM_CONF says which cluster it is; whatever else Slurm reads from the environment is not the jobs'.
     env = inherited_env() | {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
-    return SlurmExecutor(state_dir, shared_dir, SlurmCommands(env, account), partition=partition)
+    engine: Engine = SlurmCommands(env, account)
+    if slurmrestd:
+        engine = SlurmRest(slurmrestd, env, account, getpass.getuser(), os.environ.get("SLURM_JWT", ""))
+    return SlurmExecutor(state_dir, shared_dir, engine, partition=partition)
 
 
 def _on_ray(state_dir: Path, shared_dir: Path, address: str, gpu_type: str, node_label: str, log_mib: int) -> Executor:

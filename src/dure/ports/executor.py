@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from dure.model.errors import DureError
 from dure.model.events import Placement
@@ -94,7 +94,9 @@ class RunState(StrEnum):
 class Run:
     """An attempt that the executor knows. ``exit_code`` is set once it has EXITED (128 + n: signal n).
 
-    ``refused``: why it was not started at all, of one that is LOST; empty: it may have run.
+    ``refused``: why it was not started at all, of one that is LOST; empty: it may have run. ``gpu_idxs``: the GPUs that
+    it has on each node, where the engine chooses them; None: those of its lease, or not known yet. ``engine_gpu_ms``: of
+    one that is over, its GPU time by the engine's own record, GPU-milliseconds; -1: the engine keeps none, or none yet.
     """
 
     lease_id: str
@@ -105,6 +107,29 @@ class Run:
     ended_ms: int = -1
     gpu_energy_mj: int = -1
     refused: str = ""
+    gpu_idxs: Mapping[str, Sequence[int]] | None = None
+    engine_gpu_ms: int = -1
+
+
+@dataclass(frozen=True)
+class Account:
+    """What an engine's accounts say, after its end, that an attempt has used, GPU-milliseconds."""
+
+    lease_id: str
+    engine_gpu_ms: int
+
+
+@runtime_checkable
+class KeepsAccounts(Protocol):
+    """An executor whose engine has accounts of its own, which come after the ends of attempts."""
+
+    async def accounts(self) -> list[Account]:
+        """Those that have come and were not settled yet."""
+        ...
+
+    async def settle(self, leases: Collection[str]) -> None:
+        """The service has taken them in."""
+        ...
 
 
 class Executor(Protocol):

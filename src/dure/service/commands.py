@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from dure.core.live import ENDED, Alliance
+from dure.model.accounts import is_unlike
 from dure.model.alliance import SiteSpec
 from dure.model.alliance_growth import text_of as text_of_site
 from dure.model.events import (
@@ -508,8 +509,24 @@ def take_sync(site: str, sync: Sync) -> Command:
                 plan.changes.change("job", lease.job_id, started_ms=now, **({"state": "RUNNING"} if is_staying else {}))
             if run.progress is not None:
                 plan.changes.change("job", lease.job_id, progress=json.dumps(run.progress))
+            if run.gpu_idxs is not None and (engine_gpus := json.dumps(run.gpu_idxs, sort_keys=True)) != lease.engine_gpus:
+                if lease.lease_id in desk.leases:
+                    desk.put(replace(desk.leases[lease.lease_id], engine_gpus=engine_gpus))
+                plan.changes.change("attempt", lease.lease_id, engine_gpus=engine_gpus)
             if run.gpu_energy_mj >= 0:
                 plan.changes.change("attempt", lease.lease_id, energy_mj=run.gpu_energy_mj)
+            if run.engine_gpu_ms >= 0:
+                gpu_milli = sum(len(part.gpus) * part.gpu_milli for part in lease.placements)
+                ran_ms = run.ended_ms - run.started_ms if run.started_ms >= 0 else 0
+                is_other = is_unlike(ran_ms * gpu_milli // 1000, run.engine_gpu_ms, gpu_milli)
+                writer.accounts[site, "record", is_other] += 1
+                plan.changes.change("attempt", lease.lease_id, engine_gpu_ms=run.engine_gpu_ms)
+        for account in sync.accounts:
+            found = writer.store.row("attempt", account.lease_id)
+            if found is not None and found["site"] == site and found["run_ms"] is not None:
+                is_other = is_unlike(found["run_ms"] * found["gpu_milli"] // 1000, account.engine_gpu_ms, found["gpu_milli"])
+                writer.accounts[site, "database", is_other] += 1
+                plan.changes.change("attempt", account.lease_id, engine_gpu_ms=account.engine_gpu_ms)
         row = {"agent_id": sync.agent_id, "boot": sync.boot, "seen_ms": now,
                "nodes": json.dumps([n.model_dump() for n in sync.nodes])}  # fmt: skip
         if site in writer.offered:

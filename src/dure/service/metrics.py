@@ -65,6 +65,15 @@ class Metrics:
             lent.add_metric([view.name], view.lent_gpus)
             borrowed.add_metric([view.name], view.borrowed_gpus)
         yield from (used, lent, borrowed)
+        accounts = CounterMetricFamily("dure_engine_accounts", "Attempts that an engine has accounted for.", labels=["site", "by"])
+        differing = CounterMetricFamily(
+            "dure_engine_account_differences", "Those of them whose GPU time differs from Dure's.", labels=["site", "by"]
+        )
+        counts = writer.accounts
+        for site, by in sorted({(site, by) for site, by, _ in counts}):
+            accounts.add_metric([site, by], counts[site, by, False] + counts[site, by, True])
+            differing.add_metric([site, by], counts[site, by, True])
+        yield from (accounts, differing)
         cycle = GaugeMetricFamily("dure_cycle_seconds", "Time of a decision, of the last ones.", labels=["quantile"])
         recent = sorted(writer.cycle_s)
         for q in (0.5, 0.99):

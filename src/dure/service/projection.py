@@ -38,6 +38,8 @@ class Lease:
     ----------
     action : str
         run, vacate (save and leave by ``deadline_ms``) or stop.
+    engine_gpus : str
+        The GPUs that the site's engine has chosen, as JSON; empty: none that are known.
     """
 
     lease_id: str
@@ -50,6 +52,7 @@ class Lease:
     deadline_ms: int = 0
     cause: str = ""
     is_started: bool = False
+    engine_gpus: str = ""
 
 
 def lease_id_of(job_id: str, attempt: int) -> str:
@@ -166,7 +169,8 @@ def _start(desk: Desk, at_ms: int, s: Start, changes: Changes, request: Any) -> 
             "agreement": s.agreement, "gpu_type": s.gpu_type, "gpu_milli": milli,
             "placements": json.dumps([asdict(part) for part in s.placements]), "state": "leased", "cause": "",
             "deadline_ms": None, "leased_ms": at_ms, "started_ms": None, "ended_ms": None, "run_ms": None,
-            "borrowed_ms": None, "exit_code": None, "energy_mj": None,
+            "borrowed_ms": None, "exit_code": None, "energy_mj": None, "engine_gpus": "",
+            "engine_gpu_ms": None,
         },
     )  # fmt: skip
     nodes = json.dumps([part.node for part in s.placements])
@@ -179,5 +183,5 @@ def lease_of_row(row: dict[str, Any]) -> Lease:
     action = {"vacating": VACATE, "stopping": STOP}.get(row["state"], RUN)
     return Lease(
         row["lease_id"], row["job_id"], row["attempt"], row["fence"], row["site"], parts, action,
-        row["deadline_ms"] or 0, row["cause"], row["started_ms"] is not None,
+        row["deadline_ms"] or 0, row["cause"], row["started_ms"] is not None, row["engine_gpus"],
     )  # fmt: skip

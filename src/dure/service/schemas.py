@@ -144,6 +144,9 @@ class AttemptView(Answer):
     gpus: float
     nodes: list[str]
     placements: list[dict[str, Any]]
+    engine_gpus: dict[str, list[int]] | None = Field(
+        description="GPUs by node as the site's engine gave them, where it chooses; null: those of the placements."
+    )
     leased_at: str
     started_at: str | None
     ended_at: str | None
@@ -151,6 +154,9 @@ class AttemptView(Answer):
     borrowed_s: float | None
     exit_code: int | None
     energy_kwh: float | None
+    engine_gpu_seconds: float | None = Field(
+        description="GPU time by the accounts of the site's engine, beside `run_s` times `gpus`; null: it has none, or none yet."
+    )
 
 
 class TimelineEntry(Answer):
@@ -439,6 +445,19 @@ class AgentRun(Request):
     refused: Annotated[str, Field(max_length=1000)] = Field(
         default="", description="Of what is lost: why it was not started at all; empty: it may have run."
     )
+    gpu_idxs: dict[Annotated[str, Field(min_length=1, max_length=200)], list[Annotated[int, Field(ge=0, le=1023)]]] | None = Field(
+        default=None, description="GPUs that it has by node, where the site's engine chooses them; null: those of its lease."
+    )
+    engine_gpu_ms: Annotated[int, Field(ge=-1, le=2**53)] = Field(
+        default=-1, description="Of what is over: GPU-milliseconds by the engine's own record; -1: it has none."
+    )
+
+
+class AgentAccount(Request):
+    """What the accounts of a site's engine say, after its end, that an attempt has used."""
+
+    lease_id: Annotated[str, Field(min_length=1, max_length=80)]
+    engine_gpu_ms: Annotated[int, Field(ge=0, le=2**53)] = Field(description="GPU-milliseconds.")
 
 
 class Sync(Request):
@@ -449,6 +468,7 @@ class Sync(Request):
     seq: Annotated[int, Field(ge=0, le=2**62)]
     nodes: list[AgentNode] = Field(max_length=4096)
     runs: list[AgentRun] = Field(max_length=100_000)
+    accounts: list[AgentAccount] = Field(default=[], max_length=100_000)
     wait_s: Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)] = 0
 
 

@@ -450,11 +450,13 @@ def _attempt(a: dict[str, Any]) -> AttemptView:
     return AttemptView(
         **{name: a[name] for name in ("lease_id", "attempt", "state", "cause", "site", "owner", "agreement", "gpu_type",
                                       "exit_code")},
-        gpus=a["gpu_milli"] / 1000, placements=(parts := json.loads(a["placements"])), nodes=[p["node"] for p in parts], leased_at=_at(a["leased_ms"]),
+        gpus=a["gpu_milli"] / 1000, placements=(parts := json.loads(a["placements"])), nodes=[p["node"] for p in parts],
+        engine_gpus=json.loads(a["engine_gpus"]) if a["engine_gpus"] else None, leased_at=_at(a["leased_ms"]),
         started_at=iso(a["started_ms"]), ended_at=iso(a["ended_ms"]),
         run_s=None if a["run_ms"] is None else a["run_ms"] / 1000,
         borrowed_s=None if a["borrowed_ms"] is None else a["borrowed_ms"] / 1000,
         energy_kwh=None if a["energy_mj"] is None else a["energy_mj"] / 3.6e9,
+        engine_gpu_seconds=None if a["engine_gpu_ms"] is None else a["engine_gpu_ms"] / 1000,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -139,6 +140,8 @@ class Writer:
         #: Rows of keys that commands of the batch being planned have made.
         self.keys_made: list[dict[str, Any]] = []
         self.cycle_s: list[float] = []
+        #: (site, by the engine's "record" of a job or its "database", whether they differ) → attempts compared.
+        self.accounts: Counter[tuple[str, str, bool]] = Counter()
         #: Grows whenever tokens have changed durably.
         self.tokens_version = 0
         self._wake = wake

@@ -92,6 +92,8 @@ attempt = Table(
     Column("borrowed_ms", BigInteger),
     Column("exit_code", Integer),
     Column("energy_mj", BigInteger),
+    Column("engine_gpus", Text, nullable=False),
+    Column("engine_gpu_ms", BigInteger),
     Index("attempt_job", "job_id", "attempt"),
     Index("attempt_ended", "ended_ms"),
     Index("attempt_site", "site", "state"),

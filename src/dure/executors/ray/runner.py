@@ -67,7 +67,7 @@ class NotClaimedError(Exception):
 
 
 class RayletGoneError(Exception):
-    """This actor is out of everybody's reach."""
+    """An actor that is out of everybody's reach."""
 
 
 def claim(folder: Path, word: str) -> bool:

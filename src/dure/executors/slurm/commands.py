@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from dure.executors.slurm.engine import (
     Cluster,
+    Part,
     Shape,
     SlurmJob,
     SlurmNode,
@@ -26,10 +27,12 @@ _TIMEOUT_S = 60.0
 #: Columns of squeue and their widths.
 _COLUMNS = {
     "JobID": 14, "ArrayJobID": 14, "ArrayTaskID": 12, "Name": 128, "State": 20, "Reason": 48, "StartTime": 24,
-    "EndTime": 24, "RestartCnt": 8, "exit_code": 10,
+    "EndTime": 24, "RestartCnt": 8, "exit_code": 10, "NumNodes": 8, "tres-per-node": 64, "tres-alloc": 256,
 }  # fmt: skip
+_ACCOUNT_COLUMNS = "JobID,State,ElapsedRaw,AllocTRES"
+_NOT_OVER = ("PENDING", "RUNNING", "SUSPENDED", "REQUEUED", "RESIZING")
 #: Words of an error that say that no answer has come, rather than no; of the second kind, that nothing was sent.
-_SILENT = ("contact slurm", "timed out", "timeout", "zero bytes", "standby", "unexpected message")
+_SILENT = ("contact slurm", "timed out", "timeout", "zero bytes", "standby", "unexpected message", "slurmdbd")
 _UNSENT = ("connect failure", "connection refused")
 
 
@@ -78,6 +81,15 @@ class SlurmCommands:
         """End some jobs; those that are over already are passed over."""
         await self._scancel([], jobs)
 
+    async def has_accounts(self) -> bool:
+        """Whether it has a database of accounts in which GPUs are counted."""
+        return has_accounts(await self._run("scontrol", "show", "config"))
+
+    async def accounts(self, jobs: Sequence[str]) -> dict[str, int]:
+        """GPU-milliseconds of some jobs by the database, where it has their ends."""
+        text = await self._run("sacct", "-X", "-n", "-P", f"--jobs={','.join(jobs)}", f"--format={_ACCOUNT_COLUMNS}")
+        return parse_accounts(text)
+
     async def _scancel(self, options: Sequence[str], jobs: Sequence[str]) -> None:
         # What scancel says no to is over, or not yet begun: both are seen in the list of jobs.
         with contextlib.suppress(SlurmRefusalError):
@@ -103,11 +115,12 @@ class SlurmCommands:
                 await process.wait()
         if process.returncode:
             why = " ".join(err.decode(errors="replace").split())[:500]
-            raise _error(words[0], why)
+            raise error_of(words[0], why)
         return out.decode(errors="replace")
 
 
-def _error(command: str, why: str) -> SlurmSilentError | SlurmRefusalError:
+def error_of(command: str, why: str) -> SlurmSilentError | SlurmRefusalError:
+    """Of what a command, or Slurm, has said against it: whether it was a no, or no answer."""
     is_sent = not any(word in why.lower() for word in _UNSENT)
     if is_sent and not any(word in why.lower() for word in _SILENT):
         return SlurmRefusalError(f"{command}: {why}")
@@ -115,13 +128,28 @@ def _error(command: str, why: str) -> SlurmSilentError | SlurmRefusalError:
 
 
 def sbatch_options(shape: Shape, name: str, comment: str, tasks: int, account: str = "") -> list[str]:
-    """The options of sbatch. The memory is always named: without, a job has all of the node's."""
-    gres = f"gpu:{shape.gpu_type}:{shape.gpus}" if shape.gpu_type else f"gpu:{shape.gpus}"
+    """The options of sbatch, for each component of a heterogeneous job."""
+    found: list[str] = []
+    for part in shape.parts:
+        found += [*([":"] if found else []), *_part_options(shape, part, name, comment, tasks, account)]
+    return found
+
+
+def gres_of(part: Part) -> str:
+    """What is asked of each node of a part; empty: no GPUs."""
+    if not part.gpus:
+        return ""
+    return f"gpu:{part.gpu_type}:{part.gpus}" if part.gpu_type else f"gpu:{part.gpus}"
+
+
+def _part_options(shape: Shape, part: Part, name: str, comment: str, tasks: int, account: str) -> list[str]:
+    """The memory is always named: without, a job has all of the node's."""
+    gres = gres_of(part)
     return [
         "--parsable", f"--job-name={name}", f"--comment={comment}",
-        f"--partition={shape.partition}", f"--nodelist={','.join(shape.nodes)}", f"--nodes={len(shape.nodes)}",
-        "--ntasks-per-node=1", f"--cpus-per-task={shape.cpus}", f"--mem={shape.mem_mib}M",
-        *([f"--gres={gres}"] if shape.gpus else []),
+        f"--partition={shape.partition}", f"--nodelist={','.join(part.nodes)}", f"--nodes={len(part.nodes)}",
+        "--ntasks-per-node=1", f"--cpus-per-task={part.cpus}", f"--mem={part.mem_mib}M",
+        *([f"--gres={gres}"] if gres else []),
         f"--time={'UNLIMITED' if shape.time_min is None else shape.time_min}",
         *([f"--array=0-{tasks - 1}"] if tasks > 1 else []),
         *([f"--account={account}"] if account else []),
@@ -139,7 +167,37 @@ def parse_job(line: str) -> SlurmJob:
         int(found["JobID"]), _number(found["ArrayJobID"], int(found["JobID"])), _number(found["ArrayTaskID"], -1),
         found["Name"], found["State"], found["Reason"], _number(found["StartTime"], -1), _number(found["EndTime"], -1),
         _number(found["RestartCnt"], 0), _number(found["exit_code"], -1),
+        gpus_of_job(found["tres-alloc"], found["tres-per-node"], found["NumNodes"]),
     )  # fmt: skip
+
+
+def gpus_of_job(allocated: str, per_node: str, num_nodes: str) -> int:
+    """GPUs of a job: those counted, where Slurm counts them (AccountingStorageTRES), otherwise those it has asked for."""
+    counted = re.search(r"gres/gpu=(\d+)", allocated)
+    if counted is not None:
+        return int(counted[1])
+    asked = re.search(r"gres[:/]gpu(?:[:=][^:=,()]+)??(?:[:=](\d+))?(?=[,(]|$)", per_node)
+    return 0 if asked is None else int(asked[1] or 1) * _number(num_nodes, 1)
+
+
+def has_accounts(config: str) -> bool:
+    """Whether ``scontrol show config`` names a database, and GPUs among what is counted."""
+    found = dict(re.findall(r"^AccountingStorage(Type|TRES)\s*=\s*(\S+)\s*$", config, re.MULTILINE))
+    return found.get("Type") == "accounting_storage/slurmdbd" and "gres/gpu" in found.get("TRES", "").split(",")
+
+
+def parse_accounts(text: str) -> dict[str, int]:
+    """Lines of sacct with `_ACCOUNT_COLUMNS`: what scancel calls a job that has ended → its GPU-milliseconds."""
+    found: dict[str, int] = {}
+    going: set[str] = set()
+    for line in text.splitlines():
+        name, state, elapsed_s, allocated = line.split("|")
+        # Components of a heterogeneous job are 7+0, 7+1: together they are the job 7.
+        job = name.partition("+")[0]
+        found[job] = found.get(job, 0) + gpus_of_job(allocated, "", "") * _number(elapsed_s, 0) * 1000
+        if state.split()[0] in _NOT_OVER:
+            going.add(job)
+    return {job: gpu_ms for job, gpu_ms in found.items() if job not in going}
 
 
 def _number(text: str, otherwise: int) -> int:
@@ -154,16 +212,16 @@ def _fields(line: str) -> dict[str, str]:
 def parse_node(line: str) -> SlurmNode:
     """A line of ``scontrol -d -o show node``."""
     found = _fields(line)
-    gpus = _gpus(found.get("Gres", ""))
+    gpus = gpus_in(found.get("Gres", ""))
     return SlurmNode(
         found["NodeName"], frozenset(re.findall(r"\w+|[^\w+]", found["State"])), sum(gpus.values()), tuple(gpus),
-        sum(_gpus(found.get("GresUsed", "")).values()), int(found.get("CPUEfctv", found["CPUTot"])),
+        sum(gpus_in(found.get("GresUsed", "")).values()), int(found.get("CPUEfctv", found["CPUTot"])),
         int(found["RealMemory"]) - int(found.get("MemSpecLimit", 0)), found.get("NodeAddr", found["NodeName"]),
         frozenset(found.get("Partitions", "").split(",")) - {""},
     )  # fmt: skip
 
 
-def _gpus(gres: str) -> dict[str, int]:
+def gpus_in(gres: str) -> dict[str, int]:
     """``gpu:h100:4(S:0-1),tmp:1`` → ``{"h100": 4}``; without a type its name is empty."""
     found: dict[str, int] = {}
     for gpu_type, num in re.findall(r"(?:^|,)gpu(?::([^:,()]+))??:(\d+)(?=[,(]|$)", gres):

@@ -61,6 +61,8 @@ class SlurmJob:
         Epoch seconds; -1: not yet. Of a job that waits or runs, what Slurm expects.
     status : int
         As ``wait`` gives it: exit code × 256, or the number of a signal; -1: not known.
+    gpus : int
+        That it has, or asks for.
     """
 
     job_id: int
@@ -73,6 +75,7 @@ class SlurmJob:
     end_s: int
     restarts: int
     status: int
+    gpus: int
 
     @property
     def word(self) -> str:
@@ -83,6 +86,13 @@ class SlurmJob:
     def phase(self) -> Phase:
         """What its state means; a job that has begun twice was put back in the queue."""
         return Phase.TAKEN if self.restarts else _PHASES.get(self.state, Phase.TAKEN)
+
+    @property
+    def gpu_ms(self) -> int:
+        """Of a job that has ended, GPU-milliseconds that it had; -1: not known."""
+        if self.start_s < 0 or self.end_s < 0:
+            return -1
+        return self.gpus * max(self.end_s - self.start_s, 0) * 1000
 
     @property
     def exit_code(self) -> int | None:
@@ -139,16 +149,28 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What a job asks for: exactly these nodes, and the same of each of them."""
+class Part:
+    """Nodes of which a job asks for the same of each."""
 
-    partition: str
     nodes: tuple[str, ...]
     gpus: int
     gpu_type: str
     cpus: int
     mem_mib: int
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a job asks for: exactly the nodes of its parts; several parts are a heterogeneous job."""
+
+    partition: str
+    parts: tuple[Part, ...]
     time_min: int | None
+
+    @property
+    def gpus_on(self) -> dict[str, int]:
+        """Node → GPUs there."""
+        return {node: part.gpus for part in self.parts for node in part.nodes}
 
 
 class Engine(Protocol):
@@ -172,4 +194,12 @@ class Engine(Protocol):
 
     async def cancel(self, jobs: Sequence[str]) -> None:
         """End some jobs; those that are over already are passed over."""
+        ...
+
+    async def has_accounts(self) -> bool:
+        """Whether it has a database of accounts in which GPUs are counted."""
+        ...
+
+    async def accounts(self, jobs: Sequence[str]) -> dict[str, int]:
+        """GPU-milliseconds of some jobs by the database, where it has their ends."""
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Coroutine, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import assert_never
@@ -31,8 +31,9 @@ from dure.executors.slurm.engine import (
 )
 from dure.executors.slurm.nodes import cluster_from_json, cluster_to_json, nodes_of, offer, partition_of, shape_of
 from dure.executors.state_lock import take_lock
+from dure.model.accounts import is_unlike
 from dure.model.errors import DureError
-from dure.ports.executor import Launch, LaunchError, NodeInfo, Run, RunState
+from dure.ports.executor import Account, Launch, LaunchError, NodeInfo, Run, RunState
 
 #: Between two looks at the jobs: while some start or leave, otherwise; the looking itself takes at most one part in so many.
 _LOOK_SOON_MS, _LOOK_MS, _LOOK_REST = 400, 1_000, 4
@@ -53,6 +54,8 @@ _ARRAYS_FROM = 64
 _ARRAY_MAX = 500
 _SUBMITS_AT_ONCE = 4
 _RETRY_S = 2.0
+#: Accounts are asked for so often, of so many jobs at once; later where the database is silent, and no longer than so long.
+_ACCOUNTS_MS, _ACCOUNTS_MAX, _ACCOUNTS_LATER_MS, _ACCOUNTS_WAIT_MS = 2_000, 500, 30_000, 3_600_000
 
 _log = structlog.get_logger(__name__)
 
@@ -102,7 +105,10 @@ class SlurmExecutor:
         self._offered: list[NodeInfo] = []
         self._shunned: dict[str, int] = {}
         self._is_silent = False
-        self._look_at_ms = self._survey_at_ms = 0
+        self._has_accounts: bool | None = None
+        self._unaccounted: dict[str, SlurmAttempt] = {}
+        self._accounts: dict[str, Account] = {}
+        self._look_at_ms = self._survey_at_ms = self._accounts_at_ms = 0
 
     async def open(self) -> None:
         """Take up what an earlier process has left running.
@@ -186,6 +192,8 @@ class SlurmExecutor:
 
     async def _survey(self) -> None:
         before = set(self._living())
+        if self._has_accounts is None:
+            self._has_accounts = await self._engine.has_accounts()
         cluster = await self._engine.cluster()
         self._take_cluster(cluster, before)
         path = self._dir / "cluster.json"
@@ -200,9 +208,8 @@ class SlurmExecutor:
         ours: dict[str, int] = {}
         for lease_id in {*before, *self._living()}:
             if lease_id in self._attempts:
-                shape = self._attempts[lease_id].shape
-                for node in shape.nodes:
-                    ours[node] = ours.get(node, 0) + shape.gpus
+                for node, gpus in self._attempts[lease_id].shape.gpus_on.items():
+                    ours[node] = ours.get(node, 0) + gpus
         self._shunned = {node: until for node, until in self._shunned.items() if until > now_ms}
         offered = offer(self._nodes, ours, self._shunned)
         if offered != self._offered:
@@ -218,7 +225,7 @@ class SlurmExecutor:
         shape = shape_of(launch, self._nodes, self._partition)
         attempt = SlurmAttempt(launch, self._folder(launch.lease_id), shape)
         self._attempts[launch.lease_id] = attempt
-        addresses = {node: self._nodes[node].address for node in shape.nodes}
+        addresses = {node: self._nodes[node].address for node in shape.gpus_on}
         try:
             await asyncio.to_thread(folders.write, attempt.folder, launch, addresses, self._log_max_bytes)
         except OSError as error:
@@ -321,6 +328,8 @@ class SlurmExecutor:
                 took_ms = self._clock.boot_ms() - now_ms
                 self._look_at_ms = self._clock.boot_ms() + max(self._look_every_ms(), took_ms * _LOOK_REST)
             await self._try(self._act())
+            if self._unaccounted and self._clock.boot_ms() >= self._accounts_at_ms:
+                await self._read_accounts()
             # Not `wait_for`, which forgets that it was cancelled when what it waits for comes at that moment.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._pause_ms() / 1000):
@@ -332,7 +341,7 @@ class SlurmExecutor:
         return _LOOK_SOON_MS if is_soon else _LOOK_MS
 
     def _pause_ms(self) -> int:
-        dues = [self._survey_at_ms]
+        dues = [self._survey_at_ms, *([self._accounts_at_ms] if self._unaccounted else [])]
         living = self._living().values()
         if living:
             dues += [self._look_at_ms, *(due for attempt in living if (due := attempt.due_at()) is not None)]
@@ -356,10 +365,11 @@ class SlurmExecutor:
         known = [attempt for attempt in self._living().values() if attempt.is_handed_in]
         if not known:
             return
-        jobs: dict[tuple[str, int], SlurmJob] = {}
-        for job in sorted(await self._engine.jobs(), key=lambda job: -job.job_id):
-            jobs[job.name, max(job.task, 0)] = job
+        jobs: dict[tuple[str, int], list[SlurmJob]] = {}
+        for job in sorted(await self._engine.jobs(), key=lambda job: job.job_id):
+            jobs.setdefault((job.name, max(job.task, 0)), []).append(job)
         self._see_begun()
+        self._see_gpus(known)
         strangers = []
         for attempt in known:
             if attempt.is_over:
@@ -381,6 +391,14 @@ class SlurmExecutor:
             starting[name].see_begun(started_ms, now)
             self._changed.set()
 
+    def _see_gpus(self, attempts: Iterable[SlurmAttempt]) -> None:
+        """Which GPUs Slurm has given, of those that have begun."""
+        for attempt in attempts:
+            if attempt.has_gpus and attempt.gpu_idxs is None and attempt.started_boot_ms is not None:
+                attempt.gpu_idxs = folders.read_gpus(attempt.folder, len(attempt.nodes))
+                if attempt.gpu_idxs is not None:
+                    self._changed.set()
+
     def _on_absent(self, attempt: SlurmAttempt) -> None:
         """Slurm does not know of it: it never came there, or has ended so long ago that Slurm has forgotten it."""
         code = attempt.code_of(folders.read_ends(attempt.folder))
@@ -388,25 +406,38 @@ class SlurmExecutor:
             self._finish(attempt, RunState.EXITED, code)
         elif folders.revoke(attempt.folder):
             self._finish_unbegun(attempt, "it did not reach Slurm")
-        else:
-            # A controller that has lost its state ends such jobs when their nodes have told it of them.
-            now_ms = self._clock.boot_ms()
-            if attempt.absent_boot_ms is None:
-                attempt.absent_boot_ms = now_ms
-            if now_ms >= attempt.absent_boot_ms + self._patience_ms:
-                self._finish_traceless(attempt, "Slurm does not know of it any more")
+        elif self._is_given_up(attempt):
+            self._finish_traceless(attempt, "Slurm does not know of it any more")
 
-    def _on_job(self, attempt: SlurmAttempt, job: SlurmJob) -> bool:
-        """Take in what Slurm says of a job; True: the job is not wanted any more."""
-        now = self._now()
-        attempt.job, attempt.absent_boot_ms = job.word, None
+    def _is_given_up(self, attempt: SlurmAttempt) -> bool:
+        """Of one that has begun, and that Slurm does not know to run: whether Slurm has had the time to end it.
+
+        A controller that has lost its state, or has come back with an older one, ends such jobs when their nodes have told
+        it of them.
+        """
+        now_ms = self._clock.boot_ms()
+        if attempt.absent_boot_ms is None:
+            attempt.absent_boot_ms = now_ms
+        return now_ms >= attempt.absent_boot_ms + self._patience_ms
+
+    def _on_job(self, attempt: SlurmAttempt, components: Sequence[SlurmJob]) -> bool:
+        """Take in what Slurm says of a job, of whose components the first stands for all; True: it is not wanted any more."""
+        now, job = self._now(), components[0]
+        attempt.job = job.word
+        if job.phase is Phase.PENDING and attempt.started_boot_ms is not None:
+            if self._is_given_up(attempt):
+                self._on_taken(attempt, job)
+            return attempt.is_over
+        attempt.absent_boot_ms = None
         match job.phase:
             case Phase.PENDING | Phase.STARTING | Phase.RUNNING:
                 return attempt.started_boot_ms is None and self._on_not_begun(attempt, job, now)
             case Phase.ENDED:
+                attempt.engine_gpu_ms = _gpu_ms(components)
                 self._on_ended(attempt, job, now)
                 return False
             case Phase.TAKEN:
+                attempt.engine_gpu_ms = -1 if job.restarts else _gpu_ms(components)
                 self._on_taken(attempt, job)
                 return attempt.is_over and bool(job.restarts)
         assert_never(job.phase)
@@ -424,12 +455,15 @@ class SlurmExecutor:
             return False
         if not folders.revoke(attempt.folder):
             return False
-        self._shunned.update(dict.fromkeys(attempt.shape.nodes, now.boot_ms + _SHUNNED_MS))
+        self._shunned.update(dict.fromkeys(attempt.nodes, now.boot_ms + _SHUNNED_MS))
         self._survey_at_ms = 0
         self._finish_unbegun(attempt, f"Slurm has not started it: {job.state} {job.reason}")
         return True
 
     def _on_ended(self, attempt: SlurmAttempt, job: SlurmJob, now: Now) -> None:
+        if folders.has_begun_again(attempt.folder):
+            self._on_taken(attempt, job)
+            return
         ends = folders.read_ends(attempt.folder)
         code = attempt.code_of(ends)
         if code is None:
@@ -483,7 +517,56 @@ class SlurmExecutor:
         if state is RunState.EXITED and attempt.started_ms < 0:
             attempt.started_ms = now_ms
         attempt.ended_ms = max(attempt.ended_ms if attempt.ended_ms >= 0 else now_ms, attempt.started_ms)
+        attempt.over_boot_ms = self._clock.boot_ms()
+        self._compare(attempt, attempt.engine_gpu_ms, "controller")
+        if self._has_accounts and attempt.job and attempt.started_boot_ms is not None:
+            self._unaccounted[attempt.launch.lease_id] = attempt
         self._changed.set()
+
+    # --- accounts
+
+    @staticmethod
+    def _compare(attempt: SlurmAttempt, engine_gpu_ms: int, by: str) -> None:
+        """That Slurm counts otherwise than Dure is said, and changes nothing."""
+        gpus = sum(attempt.shape.gpus_on.values())
+        if engine_gpu_ms >= 0 and is_unlike(attempt.own_gpu_ms, engine_gpu_ms, gpus * 1000):
+            _log.warning(
+                "accounts differ", lease=attempt.launch.lease_id, job=attempt.job, by=by, gpus=gpus,
+                gpu_s=attempt.own_gpu_ms / 1000, engine_gpu_s=engine_gpu_ms / 1000,
+            )  # fmt: skip
+
+    async def _read_accounts(self) -> None:
+        """What the database says of attempts that are over; it hears of their ends a moment later, or much later."""
+        now_ms = self._clock.boot_ms()
+        due = list(self._unaccounted.items())[:_ACCOUNTS_MAX]
+        try:
+            found = await self._engine.accounts([attempt.job for _, attempt in due])
+        except (SlurmSilentError, SlurmRefusalError) as error:
+            _log.warning("slurm's accounts are silent", error=str(error))
+            self._accounts_at_ms = now_ms + _ACCOUNTS_LATER_MS
+            return
+        self._accounts_at_ms = now_ms + _ACCOUNTS_MS
+        for lease_id, attempt in due:
+            if attempt.job in found:
+                self._compare(attempt, found[attempt.job], "database")
+                self._accounts[lease_id] = Account(lease_id, found[attempt.job])
+                del self._unaccounted[lease_id]
+                self._changed.set()
+            elif now_ms >= (attempt.over_boot_ms or 0) + _ACCOUNTS_WAIT_MS:
+                _log.warning("slurm's accounts do not have it", lease=lease_id, job=attempt.job)
+                del self._unaccounted[lease_id]
+            else:
+                # Those behind it have their turn.
+                self._unaccounted[lease_id] = self._unaccounted.pop(lease_id)
+
+    async def accounts(self) -> list[Account]:
+        """What the database says of attempts that are over, and was not settled yet."""
+        return list(self._accounts.values())
+
+    async def settle(self, leases: Collection[str]) -> None:
+        """The service has taken them in."""
+        for lease_id in leases:
+            self._accounts.pop(lease_id, None)
 
     # --- acting
 
@@ -596,6 +679,12 @@ class SlurmExecutor:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._book.close()
         self._lock.close()
+
+
+def _gpu_ms(components: Sequence[SlurmJob]) -> int:
+    """Of a job that has ended; -1: not known."""
+    known = [job.gpu_ms for job in components]
+    return -1 if -1 in known else sum(known)
 
 
 def _batches(attempts: Sequence[SlurmAttempt], has_arrays: bool) -> list[list[SlurmAttempt]]:

@@ -66,6 +66,11 @@ def revoke(folder: Path) -> bool:
     return True
 
 
+def has_begun_again(folder: Path) -> bool:
+    """Whether Slurm has started the batch script a second time, which it does when it has given up the first."""
+    return (claim_of(folder) / script.AGAIN).exists()
+
+
 def remove(folder: Path) -> None:
     """Take away all of an attempt; the claim last: without the scripts it is worth nothing."""
     for path in (folder, claim_of(folder)):
@@ -98,6 +103,20 @@ def read_ends(folder: Path) -> dict[int, RankEnd]:
             if text.endswith("\n"):
                 found[int(rank)] = RankEnd(int(text), path.stat().st_mtime_ns)
     return found
+
+
+def read_gpus(folder: Path, num_nodes: int) -> tuple[tuple[int, ...], ...] | None:
+    """The GPUs that Slurm has given an attempt on each of its nodes; None: they have not all told."""
+    found = []
+    for node in range(num_nodes):
+        try:
+            text = (folder / f"{node}.{script.GPUS}").read_text()
+        except FileNotFoundError:
+            return None
+        if not text.endswith("\n"):
+            return None
+        found.append(tuple(int(word) for word in text.split(",")))
+    return tuple(found)
 
 
 def write_note(launch: Launch, why: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from fractions import Fraction
+from math import ceil
 from typing import Any
 
-from dure.executors.slurm.engine import Cluster, Shape, SlurmNode, SlurmPartition
+from dure.executors.slurm.engine import Cluster, Part, Shape, SlurmNode, SlurmPartition
 from dure.model.errors import InputError
 from dure.ports.executor import Launch, LaunchError, NodeInfo
 
@@ -72,7 +74,7 @@ def shape_of(launch: Launch, nodes: Mapping[str, SlurmNode], partition: SlurmPar
     Raises
     ------
     LaunchError
-        It cannot run here: a node that is not there, parts of GPUs, or not as many GPUs on each node.
+        It cannot run here: a node that is not there, or parts of GPUs.
     """
     gpus: dict[str, int] = {}
     for part in launch.placements:
@@ -81,21 +83,24 @@ def shape_of(launch: Launch, nodes: Mapping[str, SlurmNode], partition: SlurmPar
         if part.gpus and part.gpu_milli != 1000:
             raise LaunchError(f"{launch.lease_id}: parts of GPUs are not for Slurm sites, which lend whole ones")
         gpus[part.node] = gpus.get(part.node, 0) + len(part.gpus)
-    counts, types = set(gpus.values()), {nodes[name].gpu_types for name in gpus}
-    if len(counts) > 1 or (len(types) > 1 and counts != {0}):
-        raise LaunchError(
-            f"{launch.lease_id}: on a Slurm site a gang has as many GPUs of one type on each of its nodes, not "
-            + ", ".join(f"{num} on {name}" for name, num in gpus.items())
-        )
-    (num_gpus,) = counts
-    own = [nodes[name] for name in gpus]
-    cpus = -(-launch.cpu_milli // 1000 // len(own)) or min(node.cpus * num_gpus // max(node.gpus, 1) for node in own)
+    alike: dict[tuple[int, str], list[SlurmNode]] = {}
+    for name, num in gpus.items():
+        gpu_type = next(iter(nodes[name].gpu_types), "") if num else ""
+        alike.setdefault((num, gpu_type), []).append(nodes[name])
+    total = sum(gpus.values())
+    parts = tuple(
+        _part(launch, num, gpu_type, own, Fraction(num, total) if total else Fraction(1, len(gpus)))
+        for (num, gpu_type), own in alike.items()
+    )
+    return Shape(partition.name, parts, _time_min(launch, partition))
+
+
+def _part(launch: Launch, gpus: int, gpu_type: str, own: Sequence[SlurmNode], share: Fraction) -> Part:
+    """What is asked of each of some nodes: of the launch's CPUs and memory the share that a node has of its GPUs."""
+    cpus = ceil(launch.cpu_milli * share / 1000) or min(node.cpus * gpus // max(node.gpus, 1) for node in own)
     cpus = max(cpus, 1)
-    mem_mib = -(-launch.mem_mib // len(own)) or min(_share_mib(node, num_gpus, cpus) for node in own)
-    return Shape(
-        partition.name, tuple(gpus), num_gpus, next(iter(own[0].gpu_types), "") if num_gpus else "", cpus, max(mem_mib, 1),
-        _time_min(launch, partition),
-    )  # fmt: skip
+    mem_mib = ceil(launch.mem_mib * share) or min(_share_mib(node, gpus, cpus) for node in own)
+    return Part(tuple(node.name for node in own), gpus, gpu_type, cpus, max(mem_mib, 1))
 
 
 def _share_mib(node: SlurmNode, gpus: int, cpus: int) -> int:

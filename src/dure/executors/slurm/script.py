@@ -22,7 +22,11 @@ from dure.ports.executor import Launch
 NOT_CLAIMED = 125
 #: Below the root: a folder for each attempt, and one that is made by whoever claims it.
 LEASES, CLAIMS = "leases", "claims"
+#: In the claim: somebody has come for it a second time, so that Slurm has ended the first.
+AGAIN = "again"
 STOP = "stop"
+#: After the number of a node in the attempt: the GPUs that Slurm has given it there.
+GPUS = "gpus"
 #: With the name of a signal: the tasks have had it. One that a controller has dropped is sent again.
 HEARD = "heard-"
 #: To the shell of each node: kill all that is left of the attempt there.
@@ -37,12 +41,16 @@ case ${{SLURM_ARRAY_TASK_ID:-0}} in
 *) exit {not_claimed} ;;
 esac
 dure_dir={root}/{leases}/$dure_name
-mkdir {root}/{claims}/"$dure_name" || exit {not_claimed}
+dure_claim={root}/{claims}/$dure_name
+mkdir "$dure_claim" || {{
+    : > "$dure_claim/{again}"
+    exit {not_claimed}
+}}
 exec >> "$dure_dir/batch.log" 2>&1 < /dev/null
 DURE_MASTER_PORT=$(({ports_from} + SLURM_JOB_ID % {num_ports}))
 {find_port}\
 export DURE_MASTER_PORT
-exec {run}/bin/sh "$dure_dir/attempt.sh"
+exec {shell}
 """
 
 # The batch script runs on the first node of Slurm's order, which as a rule is that of rank 0.
@@ -68,6 +76,10 @@ esac
 # A shell's background processes ignore these two; the job's should not.
 dure_with=
 if env --default-signal=INT,QUIT true 2> /dev/null; then dure_with="env --default-signal=INT,QUIT"; fi
+
+# Of a step it is the first, of a batch script the second.
+dure_gpus=${{SLURM_STEP_GPUS:-$SLURM_JOB_GPUS}}
+[ -z "$dure_gpus" ] || echo "$dure_gpus" > "$dure_dir/$dure_node.{gpus}"
 
 dure_marked() {{
     set -- $(grep -lszxF DURE_LEASE_ID={lease_id} /proc/[0-9]*/environ)
@@ -169,18 +181,24 @@ def batch_script(root: PurePath, names: Mapping[int, str], shape: Shape, world: 
     world : int
         Tasks of an attempt: several need a port to meet at.
     """
-    run = ""
-    if len(shape.nodes) > 1:
-        num = len(shape.nodes)
-        run = (
-            f"srun --nodes={num} --ntasks={num} --ntasks-per-node=1 --cpus-per-task={shape.cpus} --mpi=none "
-            "--kill-on-bad-exit=0 --wait=0 --export=ALL "
-        )
+    shell = '/bin/sh "$dure_dir/attempt.sh"'
+    if len(shape.gpus_on) > 1:
+        shell = "srun " + " : ".join(f"{_step_options(shape, idx)} {shell}" for idx in range(len(shape.parts)))
     return _BATCH.format(
         names="\n".join(f"{idx}) dure_name={quote(name)} ;;" for idx, name in names.items()),
-        root=quote(str(root)), leases=LEASES, claims=CLAIMS, not_claimed=NOT_CLAIMED, ports_from=_PORTS_FROM, num_ports=_NUM_PORTS, run=run,
+        root=quote(str(root)), leases=LEASES, claims=CLAIMS, again=AGAIN, not_claimed=NOT_CLAIMED, ports_from=_PORTS_FROM, num_ports=_NUM_PORTS, shell=shell,
         find_port=_FIND_PORT if world > 1 else "",
     )  # fmt: skip
+
+
+def _step_options(shape: Shape, idx: int) -> str:
+    part = shape.parts[idx]
+    num = len(part.nodes)
+    return " ".join([
+        *([f"--het-group={idx}"] if len(shape.parts) > 1 else []),
+        f"--nodes={num}", f"--ntasks={num}", "--ntasks-per-node=1", f"--cpus-per-task={part.cpus}", "--mpi=none",
+        "--kill-on-bad-exit=0", "--wait=0", "--export=ALL",
+    ])  # fmt: skip
 
 
 def attempt_script(launch: Launch, folder: PurePath, addresses: Mapping[str, str], log_max_bytes: int) -> str:
@@ -211,7 +229,7 @@ def attempt_script(launch: Launch, folder: PurePath, addresses: Mapping[str, str
         setup=_SETUP.format(path=quote(str(folder / "setup.sh"))) if launch.setup else "",
         argv=" ".join(quote(word) for word in launch.argv),
         folder=quote(str(folder)), nodes=_cases(ranks), not_claimed=NOT_CLAIMED, lease_id=quote(launch.lease_id),
-        master_addr=quote(addresses[ranks[0].node]), world=len(ranks), stop=STOP, heard=HEARD,
+        master_addr=quote(addresses[ranks[0].node]), world=len(ranks), stop=STOP, gpus=GPUS, heard=HEARD,
         env="\n".join(f"    command export {name}={quote(value)}" for name, value in env.items()),
         no_gpus="" if has_gpus else " CUDA_VISIBLE_DEVICES=",
         log_dir=quote(launch.log_dir), log_max_blocks=max(log_max_bytes // 512, 1),
