@@ -4,7 +4,8 @@ from pathlib import PurePath
 
 import pytest
 
-from dure.executors.slurm.attempt import Now, RankEnd, SlurmAttempt, attempt_from, order_to_json
+from dure.executors.far import Now, RankEnd, order_to_json
+from dure.executors.slurm.attempt import SlurmAttempt, attempt_from
 from dure.executors.slurm.commands import (
     gpus_of_job,
     has_accounts,
