@@ -90,6 +90,9 @@ class SlurmCommands:
         text = await self._run("sacct", "-X", "-n", "-P", f"--jobs={','.join(jobs)}", f"--format={_ACCOUNT_COLUMNS}")
         return parse_accounts(text)
 
+    async def close(self) -> None:
+        """Nothing is held between two commands."""
+
     async def _scancel(self, options: Sequence[str], jobs: Sequence[str]) -> None:
         # What scancel says no to is over, or not yet begun: both are seen in the list of jobs.
         with contextlib.suppress(SlurmRefusalError):

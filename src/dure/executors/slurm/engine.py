@@ -203,3 +203,7 @@ class Engine(Protocol):
     async def accounts(self, jobs: Sequence[str]) -> dict[str, int]:
         """GPU-milliseconds of some jobs by the database, where it has their ends."""
         ...
+
+    async def close(self) -> None:
+        """Let go of it."""
+        ...

@@ -126,6 +126,7 @@ class SlurmExecutor:
         try:
             await self._survey_first()
         except BaseException:
+            await self._engine.close()
             self._lock.close()
             raise
         self._book = LeaseBook(self._dir / "leases.sqlite")
@@ -676,6 +677,7 @@ class SlurmExecutor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._engine.close()
         await self._book.close()
         self._lock.close()
 

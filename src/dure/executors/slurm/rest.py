@@ -116,6 +116,10 @@ class SlurmRest:
                 found[job] = sum(gpu_ms_of(row) for row in rows)
         return found
 
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
     async def _get(self, api: str, path: str) -> dict[str, Any]:
         """What is only read has no errors but those of a controller that does not answer: it calls them unspecified."""
         try:
