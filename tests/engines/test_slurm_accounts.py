@@ -5,11 +5,12 @@ import time
 
 import pytest
 from tests.engines import slurm_database
-from tests.engines.slurm_cluster import SlurmCluster, is_installed
+from tests.engines.slurm_cluster import SlurmCluster, SlurmRestd, is_installed
 from tests.engines.slurm_database import SlurmDatabase
 from tests.engines.slurm_site import SlurmSite
 from tests.engines.test_slurm_executor import OnSlurm
 
+from dure.executors.slurm.rest import SlurmRest
 from dure.model.events import Placement
 from dure.ports.executor import RunState
 
@@ -53,6 +54,19 @@ class TestAccounts(OnSlurm):
 
         return await self.until(have_come)
 
+    async def check_rest(self, executor, jobs):
+        """Through slurmrestd it is the same."""
+        if not SlurmRestd.is_installed():
+            return
+        restd = SlurmRestd(self.cluster, has_database=True)
+        rest = SlurmRest(restd.address, {})
+        try:
+            assert await rest.has_accounts()
+            assert await rest.accounts([*jobs, "99999"]) == await executor._engine.accounts(jobs) != {}
+        finally:
+            await rest.close()
+            restd.close()
+
     def test_the_database_tells_of_each_attempt_once(self, tmp_path):
         async def scene():
             executor = self.make(tmp_path, arrays_from=2)
@@ -76,6 +90,7 @@ class TestAccounts(OnSlurm):
                     assert found[lease] == runs[lease].engine_gpu_ms
                 assert len(self.sacct("gang.1")) == 2
                 assert sum(self.sacct("gang.1")) * 1000 == found["gang.1"]
+                await self.check_rest(executor, [executor._attempts[lease].job for lease in leases])
                 await executor.settle(["gang.1"])
                 assert {account.lease_id for account in await executor.accounts()} == set(leases) - {"gang.1"}
             finally:

@@ -142,7 +142,8 @@ class SlurmRest:
         except ValueError:
             body = {}
         errors = body.get("errors") or ([] if answer.is_success and body else [{"error": f"{answer.status_code} {answer.text[:200]}"}])
-        if errors:
+        # With the id of a job it is no refusal, but why the job that was taken will wait.
+        if errors and not body.get("job_id"):
             raise error_of(what, "; ".join(str(error.get("description") or error.get("error")) for error in errors))
         return body
 
