@@ -109,7 +109,11 @@ class SlurmRest:
         found: dict[str, int] = {}
         for job in jobs:
             number, _, task = job.partition("_")
-            rows = (await self._get("slurmdb", f"job/{number}"))["jobs"]
+            try:
+                rows = (await self._ask("GET", "slurmdb", f"job/{number}"))["jobs"]
+            except SlurmRefusalError:
+                # It has not heard of it yet.
+                continue
             if task:
                 rows = [row for row in rows if str(row["array"]["task_id"]) == task]
             if rows and all(row["time"]["end"] for row in rows):
