@@ -67,10 +67,10 @@ class SlurmCommands:
         text = await self._run("squeue", "-a", "-h", "-r", "-t", "all", f"--user={os.getuid()}", "-O", columns)
         return [parse_job(line) for line in text.splitlines() if line.strip()]
 
-    async def submit(self, shape: Shape, script: str, *, name: str, comment: str, tasks: int) -> int:
+    async def submit(self, shape: Shape, text: str, *, name: str, comment: str, tasks: int) -> int:
         """Hand in a batch script, as an array where there are several tasks; the id of the job."""
         options = sbatch_options(shape, name, comment, tasks, self._account)
-        text = await self._run("sbatch", *options, given=script, env=self._job_env)
+        text = await self._run("sbatch", *options, given=text, env=self._job_env)
         return int(text.strip().split(";")[0])
 
     async def signal(self, jobs: Sequence[str], signal: str, *, is_gang: bool) -> None:

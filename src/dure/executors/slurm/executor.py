@@ -619,7 +619,7 @@ class SlurmExecutor:
                     attempt.killed_boot_ms = now_ms
                     due.append(attempt)
             if due:
-                await self._engine.signal([attempt.job for attempt in due], script.KILL_WORD, is_gang=is_gang)
+                await self._engine.signal([attempt.job for attempt in due], script.STOP_WORD, is_gang=is_gang)
             assert all(attempt.stop is not None for attempt in due)
             deaf = [
                 attempt.job for attempt in due

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from dure.executors.slurm import script
 from dure.executors.slurm.commands import error_of, gpus_in, gpus_of_job, gres_of
 from dure.executors.slurm.engine import (
     Cluster,
@@ -73,16 +74,15 @@ class SlurmRest:
         forms = (await self._get("slurm", "jobs"))["jobs"]
         return [job for form in forms if form["user_id"] == os.getuid() for job in jobs_of(form)]
 
-    async def submit(self, shape: Shape, script: str, *, name: str, comment: str, tasks: int) -> int:
+    async def submit(self, shape: Shape, text: str, *, name: str, comment: str, tasks: int) -> int:
         """Hand in a batch script, as an array where there are several tasks; the id of the job."""
         parts = [job_form(shape, part, name, comment, tasks, self._account, self._env) for part in shape.parts]
-        form = {"script": script, **({"job": parts[0]} if len(parts) == 1 else {"jobs": parts})}
+        form = {"script": text, **({"job": parts[0]} if len(parts) == 1 else {"jobs": parts})}
         return int((await self._ask("POST", "slurm", "job/submit", form=form))["job_id"])
 
     async def signal(self, jobs: Sequence[str], signal: str, *, is_gang: bool) -> None:
-        """A signal to the tasks of some jobs, whatever kind they are."""
-        del is_gang
-        await self._delete(jobs, {"signal": signal})
+        """A signal to the tasks of some jobs: of a gang, where it would come to ``srun`` too, by a word that ends nothing."""
+        await self._delete(jobs, {"signal": script.STOP_WORD if is_gang else signal})
 
     async def cancel(self, jobs: Sequence[str]) -> None:
         """End some jobs; those that are over already are passed over."""
