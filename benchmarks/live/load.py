@@ -36,13 +36,15 @@ def quantile_ms(found: list[float], q: float) -> float:
 
 
 @contextlib.contextmanager
-def service(folder: Path, gpus: int = 8):
+def service(folder: Path, gpus: int = 8, alliance: Path | None = None):
+    """`dure up` with some stand-in GPUs; of an alliance file, `dure serve`, whose agents are others."""
+    words = ["up", "--gpus", str(gpus)] if alliance is None else ["serve", "--alliance", str(alliance)]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dure.cli.main", "up", "--port", str(port), "--data-dir", str(folder / "data"), "--gpus", str(gpus)],
+            [sys.executable, "-m", "dure.cli.main", *words, "--port", str(port), "--data-dir", str(folder / "data")],
             stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, "XDG_CONFIG_HOME": str(folder)},
         )  # fmt: skip
     assert process.stdout is not None

@@ -177,17 +177,21 @@ class SlurmCluster:
 class SlurmRestd:
     """slurmrestd of a cluster on a socket, ``unix:…``, for whoever may open it."""
 
-    def __init__(self, cluster: SlurmCluster) -> None:
+    def __init__(self, cluster: SlurmCluster, *, has_database: bool = False) -> None:
         path = cluster.folder / "restd.sock"
         # It refuses to serve as root; here all is one user.
         security = "disable_user_check,disable_unshare_files,disable_unshare_sysv"
-        plugins = "openapi/v0.0.38,openapi/dbv0.0.38"
+        plugins = "openapi/v0.0.38" + (",openapi/dbv0.0.38" if has_database else "")
         self.address = f"unix:{path}"
         self._process = subprocess.Popen(
             ["slurmrestd", "-a", "rest_auth/local", "-s", plugins, self.address], env={**cluster.env, "SLURMRESTD_SECURITY": security},
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
         )  # fmt: skip
-        cluster.until(path.exists, 20)
+        try:
+            cluster.until(path.exists, 20)
+        except AssertionError:
+            self.close()
+            raise
 
     @staticmethod
     def is_installed() -> bool:

@@ -67,10 +67,10 @@ class SlurmCommands:
         text = await self._run("squeue", "-a", "-h", "-r", "-t", "all", f"--user={os.getuid()}", "-O", columns)
         return [parse_job(line) for line in text.splitlines() if line.strip()]
 
-    async def submit(self, shape: Shape, script: str, *, name: str, comment: str, tasks: int) -> int:
+    async def submit(self, shape: Shape, text: str, *, name: str, comment: str, tasks: int) -> int:
         """Hand in a batch script, as an array where there are several tasks; the id of the job."""
         options = sbatch_options(shape, name, comment, tasks, self._account)
-        text = await self._run("sbatch", *options, given=script, env=self._job_env)
+        text = await self._run("sbatch", *options, given=text, env=self._job_env)
         return int(text.strip().split(";")[0])
 
     async def signal(self, jobs: Sequence[str], signal: str, *, is_gang: bool) -> None:
@@ -89,6 +89,9 @@ class SlurmCommands:
         """GPU-milliseconds of some jobs by the database, where it has their ends."""
         text = await self._run("sacct", "-X", "-n", "-P", f"--jobs={','.join(jobs)}", f"--format={_ACCOUNT_COLUMNS}")
         return parse_accounts(text)
+
+    async def close(self) -> None:
+        """Nothing is held between two commands."""
 
     async def _scancel(self, options: Sequence[str], jobs: Sequence[str]) -> None:
         # What scancel says no to is over, or not yet begun: both are seen in the list of jobs.

@@ -184,12 +184,15 @@ class Engine(Protocol):
         """Jobs of this user that wait, run, or have ended not long ago; arrays task by task."""
         ...
 
-    async def submit(self, shape: Shape, script: str, *, name: str, comment: str, tasks: int) -> int:
+    async def submit(self, shape: Shape, text: str, *, name: str, comment: str, tasks: int) -> int:
         """Hand in a batch script, as an array where there are several tasks; the id of the job."""
         ...
 
     async def signal(self, jobs: Sequence[str], signal: str, *, is_gang: bool) -> None:
-        """A signal to the tasks of some jobs: of a gang those of its step, otherwise the batch script and its children."""
+        """A signal to the tasks of some jobs, or the word (`script.STOP_WORD`) to give them the one that their folder names.
+
+        Of a gang it must not come to the batch script, which is ``srun`` and would end for it.
+        """
         ...
 
     async def cancel(self, jobs: Sequence[str]) -> None:
@@ -202,4 +205,8 @@ class Engine(Protocol):
 
     async def accounts(self, jobs: Sequence[str]) -> dict[str, int]:
         """GPU-milliseconds of some jobs by the database, where it has their ends."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of it."""
         ...

@@ -127,6 +127,7 @@ class SlurmExecutor:
         try:
             await self._survey_first()
         except BaseException:
+            await self._engine.close()
             self._lock.close()
             raise
         self._book = LeaseBook(self._dir / "leases.sqlite")
@@ -619,7 +620,7 @@ class SlurmExecutor:
                     attempt.killed_boot_ms = now_ms
                     due.append(attempt)
             if due:
-                await self._engine.signal([attempt.job for attempt in due], script.KILL_WORD, is_gang=is_gang)
+                await self._engine.signal([attempt.job for attempt in due], script.STOP_WORD, is_gang=is_gang)
             assert all(attempt.stop is not None for attempt in due)
             deaf = [
                 attempt.job for attempt in due
@@ -677,6 +678,7 @@ class SlurmExecutor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._engine.close()
         await self._book.close()
         self._lock.close()
 

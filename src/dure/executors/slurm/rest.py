@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from dure.executors.slurm import script
 from dure.executors.slurm.commands import error_of, gpus_in, gpus_of_job, gres_of
 from dure.executors.slurm.engine import (
     Cluster,
@@ -73,16 +74,15 @@ class SlurmRest:
         forms = (await self._get("slurm", "jobs"))["jobs"]
         return [job for form in forms if form["user_id"] == os.getuid() for job in jobs_of(form)]
 
-    async def submit(self, shape: Shape, script: str, *, name: str, comment: str, tasks: int) -> int:
+    async def submit(self, shape: Shape, text: str, *, name: str, comment: str, tasks: int) -> int:
         """Hand in a batch script, as an array where there are several tasks; the id of the job."""
         parts = [job_form(shape, part, name, comment, tasks, self._account, self._env) for part in shape.parts]
-        form = {"script": script, **({"job": parts[0]} if len(parts) == 1 else {"jobs": parts})}
+        form = {"script": text, **({"job": parts[0]} if len(parts) == 1 else {"jobs": parts})}
         return int((await self._ask("POST", "slurm", "job/submit", form=form))["job_id"])
 
     async def signal(self, jobs: Sequence[str], signal: str, *, is_gang: bool) -> None:
-        """A signal to the tasks of some jobs, whatever kind they are."""
-        del is_gang
-        await self._delete(jobs, {"signal": signal})
+        """A signal to the tasks of some jobs: of a gang, where it would come to ``srun`` too, by a word that ends nothing."""
+        await self._delete(jobs, {"signal": script.STOP_WORD if is_gang else signal})
 
     async def cancel(self, jobs: Sequence[str]) -> None:
         """End some jobs; those that are over already are passed over."""
@@ -109,12 +109,20 @@ class SlurmRest:
         found: dict[str, int] = {}
         for job in jobs:
             number, _, task = job.partition("_")
-            rows = (await self._get("slurmdb", f"job/{number}"))["jobs"]
+            try:
+                rows = (await self._ask("GET", "slurmdb", f"job/{number}"))["jobs"]
+            except SlurmRefusalError:
+                # It has not heard of it yet.
+                continue
             if task:
                 rows = [row for row in rows if str(row["array"]["task_id"]) == task]
             if rows and all(row["time"]["end"] for row in rows):
                 found[job] = sum(gpu_ms_of(row) for row in rows)
         return found
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
 
     async def _get(self, api: str, path: str) -> dict[str, Any]:
         """What is only read has no errors but those of a controller that does not answer: it calls them unspecified."""
@@ -138,7 +146,8 @@ class SlurmRest:
         except ValueError:
             body = {}
         errors = body.get("errors") or ([] if answer.is_success and body else [{"error": f"{answer.status_code} {answer.text[:200]}"}])
-        if errors:
+        # With the id of a job it is no refusal, but why the job that was taken will wait.
+        if errors and not body.get("job_id"):
             raise error_of(what, "; ".join(str(error.get("description") or error.get("error")) for error in errors))
         return body
 

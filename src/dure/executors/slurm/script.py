@@ -3,9 +3,9 @@
 The batch script claims the attempt by making a folder, which only one process can do, whatever was submitted twice or
 put back in the queue; an agent that wants an attempt never to run makes that folder itself. On each node a shell then
 starts the tasks, passes nothing on (signals reach the whole group), and notes which of them have come and how each task has
-ended. URG, which
-programs do not heed, tells it to kill every process of the attempt on its node: those that have DURE_LEASE_ID and
-DURE_NODE in their environment, wherever they have gone to.
+ended. URG, which programs do not heed, tells it to look into the file `STOP`, and to give the signal that is named there to
+every process of the attempt on its node: those that have DURE_LEASE_ID and DURE_NODE in their environment, wherever they
+have gone to.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ STOP = "stop"
 GPUS = "gpus"
 #: With the name of a signal: the tasks have had it. One that a controller has dropped is sent again.
 HEARD = "heard-"
-#: To the shell of each node: kill all that is left of the attempt there.
-KILL_WORD = "URG"
+#: To the shell of each node: give the signal of the stop to all of the attempt there.
+STOP_WORD = "URG"
 
 _PORTS_FROM, _NUM_PORTS = 10_000, 20_000
 
@@ -97,6 +97,15 @@ dure_kill() {{
     done
 }}
 
+dure_stop() {{
+    dure_code=137
+    [ ! -s "$dure_dir/{stop}" ] || read -r dure_code < "$dure_dir/{stop}"
+    if [ "$dure_code" = 137 ]; then dure_kill; return; fi
+    dure_pids=$(dure_marked)
+    [ -z "$dure_pids" ] || kill -s $(kill -l $dure_code) $dure_pids 2> /dev/null
+    : > "$dure_dir/{heard}$(kill -l $dure_code)"
+}}
+
 dure_all_ended() {{
     dure_idx=$dure_first
     while [ $dure_idx -lt $((dure_first + dure_tasks)) ]; do
@@ -143,7 +152,7 @@ dure: the rest of this output was dropped: no room on the disk, or longer than a
 trap : HUP INT QUIT USR2
 trap ': > "$dure_dir/{heard}TERM"' TERM
 trap ': > "$dure_dir/{heard}USR1"' USR1
-trap dure_kill URG
+trap dure_stop URG
 dure_shells=
 dure_idx=0
 while [ $dure_idx -lt $dure_tasks ]; do
