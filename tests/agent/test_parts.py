@@ -153,9 +153,9 @@ def test_names_stay_in_their_folder(tmp_path, name):
     ("given", "words"),
     [
         (("--url", "nowhere"), "DURE_URL: not an address"),
-        (("--url", "http://x", "--executor", "slurm"), "--shared-dir: a folder that the nodes see"),
-        (("--url", "http://x", "--executor", "slurm", "--shared-dir", "all", "--data-dir", "all/own"), "--data-dir: it must lie outside"),
-        (("--url", "http://x", "--shared-dir", "all"), "--shared-dir: it means nothing with --executor local"),
+        (("--url", "http://127.0.0.1:1", "--executor", "slurm"), "--shared-dir: a folder that the nodes see"),
+        (("--url", "http://127.0.0.1:1", "--executor", "slurm", "--shared-dir", "all", "--data-dir", "all/own"), "--data-dir: it must lie outside"),
+        (("--url", "http://127.0.0.1:1", "--shared-dir", "all"), "--shared-dir: it means nothing with --executor local"),
     ],
 )
 def test_what_the_command_refuses(tmp_path, given, words):

@@ -117,12 +117,21 @@ class Foresight:
     def expected_start_ms(self, job_id: str, max_age_s: float = 10.0) -> int | None:
         """When a waiting job is expected to start, epoch ms; None: not foreseen."""
         if self._is_old(max_age_s) and self._foreseeing.acquire(blocking=self._seq < 0):
-            try:
-                if self._is_old(max_age_s):
-                    self._foresee()
-            finally:
+            if self._is_old(max_age_s):
+                run = threading.Thread(target=self._foresee_and_release, name="dure-foresight", daemon=True)
+                run.start()
+                # Who has an answer takes it, though it be some seconds old; a job that came since waits for the new one.
+                if job_id not in self._starts:
+                    run.join()
+            else:
                 self._foreseeing.release()
         return self._starts.get(job_id)
+
+    def _foresee_and_release(self) -> None:
+        try:
+            self._foresee()
+        finally:
+            self._foreseeing.release()
 
     def _is_old(self, max_age_s: float) -> bool:
         return self._seq != self._writer.seq and self._clock_s() - self._made_s > max_age_s
