@@ -10,6 +10,7 @@ from typing import Any
 
 from dure.executors.attempt import launch_form, launch_from
 from dure.executors.far import FarAttempt, Now, order_from_json
+from dure.executors.ranks import ranks_of
 from dure.executors.ray.cluster import Shape
 from dure.executors.ray.spec import actor_name
 from dure.ports.executor import RunState
@@ -41,6 +42,12 @@ class RayAttempt(FarAttempt):
     def actors(self) -> list[str]:
         """Names of its actors, in the order of its nodes."""
         return [actor_name(self.name, idx) for idx in range(len(self.shape.nodes))]
+
+    def see_gone(self, places: Collection[int], ends: Collection[int], now_ms: int) -> None:
+        """Nothing is left on these of its nodes, and these ranks have left an end: where others have not, peers are ended."""
+        is_broken = any(rank.node_rank in places and rank.rank not in ends for rank in ranks_of(self.launch))
+        if is_broken and self.failed_boot_ms is None:
+            self.failed_boot_ms = now_ms
 
     def see_missing(self, places: Collection[int], now_ms: int) -> None:
         """These of its nodes have no actor now; peers of one that has ended without a word are ended too."""

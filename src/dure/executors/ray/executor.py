@@ -60,7 +60,7 @@ class RayExecutor(FarExecutor[RayAttempt]):
     shared_dir : Path
         On storage that this machine and every node see under the same path: claims and ends of attempts.
     address : str
-        Of the cluster, as ``ray.init`` takes it.
+        HOST:PORT of the cluster, which this machine belongs to.
     gpu_type : str
         Of all GPUs; empty: as Ray has it.
     name_label : str
@@ -287,6 +287,7 @@ class RayExecutor(FarExecutor[RayAttempt]):
         gone = folders.gone(attempt.folder, num_nodes)
         ends = folders.read_ends(attempt.folder, attempt.world)
         attempt.see_ends(ends, now)
+        attempt.see_gone(gone, ends, now.boot_ms)
         lost = {place for place, at in attempt.missing_boot_ms.items() if now.boot_ms >= at + self._wait_ms(attempt, place)}
         if len(gone | lost) < num_nodes:
             return
