@@ -335,27 +335,17 @@ class TestOnlyRay(OnRay):
 
         asyncio.run(scene())
 
-    def test_a_node_that_does_not_see_the_folder_refuses(self, tmp_path):
+    def test_a_node_that_does_not_see_the_folder_refuses(self, tmp_path, monkeypatch):
+        def elsewhere(launch, folder, *others):
+            return specs_of(launch, folder / "not-there", *others)
+
         async def scene():
+            monkeypatch.setattr("dure.executors.ray.executor.specs_of", elsewhere)
             async with self.opened(tmp_path) as executor:
-                launch = self.launch(tmp_path, "echo x >> ran")
-                folder, elsewhere = executor._folder("j1.1"), tmp_path / "elsewhere"
-                write = folders.write
-
-                def write_elsewhere(path, launch):
-                    write(path, launch)
-                    path.rename(elsewhere)
-
-                folders.write = write_elsewhere
-                try:
-                    await executor.launch(launch)
-                finally:
-                    folders.write = write
-                await asyncio.sleep(2)
-                elsewhere.rename(folder)
+                await executor.launch(self.launch(tmp_path, "echo x >> ran"))
                 run = await self.ended(executor)
                 assert run.state is RunState.LOST
-                assert "No such file or directory" in run.refused
+                assert run.refused.startswith("it did not start on its node: FileNotFoundError")
             assert not (tmp_path / "ran").exists()
 
         asyncio.run(scene())

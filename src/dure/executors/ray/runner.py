@@ -67,7 +67,7 @@ class NotClaimedError(Exception):
 
 
 class RayletGoneError(Exception):
-    """This actor is out of everybody's reach."""
+    """Nobody can reach the actor any more."""
 
 
 def claim(folder: Path, word: str) -> bool:

@@ -14,12 +14,11 @@ from urllib.parse import quote
 import structlog
 
 from dure.executors.clock import Clock
-from dure.executors.far import KILL_AGAIN_MS, TELL_AGAIN_MS, Now, order_to_json
 from dure.executors.lease_book import BookUnwritableError, LeaseBook
 from dure.executors.process import boot_id, signal_number
 from dure.executors.slurm import folder as folders
 from dure.executors.slurm import script
-from dure.executors.slurm.attempt import SlurmAttempt, attempt_from
+from dure.executors.slurm.attempt import KILL_AGAIN_MS, TELL_AGAIN_MS, Now, SlurmAttempt, attempt_from, order_to_json
 from dure.executors.slurm.engine import (
     Cluster,
     Engine,

@@ -11,9 +11,9 @@ import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from dure.executors.far import RankEnd
 from dure.executors.process import signal_number
 from dure.executors.slurm import script
+from dure.executors.slurm.attempt import RankEnd
 from dure.ports.executor import Launch
 
 _REVOKED = "revoked"
