@@ -1,4 +1,4 @@
-# make setup | run | twin | test | test-slow | check | bench | idp
+# make setup | run | twin | test | test-slow | test-engines | check | bench | idp
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,15 +10,16 @@ PEERS := .venv-peers
 # Folders of the slow tests that are run.
 SLOW ?= tests
 
-.PHONY: idp setup run twin test test-slow check bench docs clean
+.PHONY: idp setup run twin test test-slow engines test-engines check bench docs clean
 
 setup: $(STAMP)
 
-# The environment, from hash-pinned locks, then every kernel compiled once.
+# The environment, from hash-pinned locks, then every kernel compiled once; Ray's bytecode too, for which its first start would wait.
 $(STAMP): requirements-dev.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -m compileall -q $(VENV)/lib/python3*/site-packages/ray || true
 	$(BIN)/dure compile
 	touch $@
 
@@ -36,6 +37,14 @@ test: setup
 # Two processes: CI has two cores. What is skipped is named with the reason (most need the recorded traces).
 test-slow: setup
 	$(BIN)/python -m pytest $(SLOW) -m slow -n 2 -rs
+
+# A real Slurm for the tests of engines, from Debian's packages (Ray comes with `setup`); without it those tests are skipped.
+engines:
+	PATH=$$PATH:/usr/sbin command -v slurmctld > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm > /dev/null; }
+
+# Slurm and Ray, the quick and the slow.
+test-engines: setup engines
+	$(BIN)/python -m pytest tests/engines -n 2 --dist loadfile -rs
 
 check: setup
 	$(BIN)/ruff check .

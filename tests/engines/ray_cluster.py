@@ -36,6 +36,27 @@ print("up", flush=True)
 sys.stdin.read()
 """
 
+#: Takes away whatever a test has left running, once for each line.
+_JANITOR = """\
+import sys, time
+import ray
+from ray.util import placement_group_table, remove_placement_group
+from ray.util.placement_group import get_placement_group
+ray.init(sys.argv[1], namespace="dure", log_to_driver=False, logging_level="ERROR")
+for _ in sys.stdin:
+    while groups := [group for group in placement_group_table().values() if group["state"] != "REMOVED"]:
+        for group in groups:
+            remove_placement_group(get_placement_group(group["name"]))
+        time.sleep(0.05)
+    while True:
+        free = ray._private.state.available_resources_per_node()
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        if all(free.get(node["NodeID"], {}).get(name) == node["Resources"].get(name) for node in nodes for name in ("GPU", "CPU")):
+            break
+        time.sleep(0.05)
+    print("done", flush=True)
+"""
+
 
 def is_installed() -> bool:
     """Whether Ray is here."""
@@ -63,6 +84,11 @@ class RayCluster:
             self._cluster = Cluster(initialize_head=True, head_node_args=head)
         for name in self.names:
             self.start_node(name)
+        self._janitor = self._start_janitor()
+
+    def _start_janitor(self) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-c", _JANITOR, self.address]
+        return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
     @contextlib.contextmanager
     def _storage(self, name: str) -> Iterator[None]:
@@ -111,10 +137,26 @@ class RayCluster:
             process.kill()
 
     def clear(self) -> None:
-        """Bring all nodes back."""
+        """End all that runs, and bring all nodes back."""
         for name in self.names:
             if name not in self._nodes:
                 self.start_node(name)
+        if not self._has_cleared():
+            # It was of a node that has been killed.
+            self._janitor.kill()
+            self._janitor.communicate()
+            self._janitor = self._start_janitor()
+            assert self._has_cleared()
+
+    def _has_cleared(self) -> bool:
+        assert self._janitor.stdin is not None
+        assert self._janitor.stdout is not None
+        try:
+            self._janitor.stdin.write(b"\n")
+            self._janitor.stdin.flush()
+        except BrokenPipeError:
+            return False
+        return self._janitor.stdout.readline() == b"done\n"
 
     @staticmethod
     def until(is_so: object, wait_s: float) -> None:
@@ -126,6 +168,8 @@ class RayCluster:
 
     def close(self) -> None:
         """End all its processes, each by its number."""
+        self._janitor.kill()
+        self._janitor.communicate()
         processes = [
             info.process for node in [*self._nodes.values(), self._cluster.head_node]
             for infos in node.all_processes.values() for info in infos

@@ -30,19 +30,27 @@ ExecutorContract, ExecutorScenes = _SUITE["ExecutorContract"], _SUITE["ExecutorS
 def cluster():
     if not is_installed():
         pytest.skip("Ray is not installed (pip install 'dure[ray]')")
-    cluster = RayCluster()
+    cluster = RayCluster(prefix="r")
     yield cluster
     cluster.close()
 
 
 class OnRay(ExecutorScenes):
+    # None that another suite has: what is left of its leases is looked for by their names and their nodes'.
+    NODES = ("r0", "r1")
     WAIT_S = 60.0
+    IS_CLEARED = True
+
+    @pytest.fixture(autouse=True)
+    def _alone(self):
+        """Its leases are looked for by the folder that is theirs."""
 
     @pytest.fixture(autouse=True)
     def _cluster(self, cluster):
         self.cluster = cluster
         yield
-        cluster.clear()
+        if self.IS_CLEARED:
+            cluster.clear()
 
     def make(self, folder, **options):
         return RayExecutor(folder / "state", folder / "shared", self.cluster.address, **options)
@@ -64,6 +72,11 @@ class TestOnlyRay(OnRay):
         ranks = other.get("nodes", 1)
         for rank in range(ranks):
             await self.until_file(Path(f"{up}.{rank}"))
+
+        async def is_running():
+            return (await self.run_of(executor, lease)).state is RunState.RUNNING
+
+        await self.until(is_running)
         return [int(Path(f"{up}.{rank}").read_text()) for rank in range(ranks)]
 
     async def node(self, executor, name):
@@ -105,7 +118,7 @@ class TestOnlyRay(OnRay):
         asyncio.run(scene())
 
     @pytest.mark.parametrize(
-        ("placement", "words"), [(Placement("n9", (0,)), "no node 'n9'"), (Placement("n0", (0,), 500), "parts of GPUs")]
+        ("placement", "words"), [(Placement("r9", (0,)), "no node 'r9'"), (Placement("r0", (0,), 500), "parts of GPUs")]
     )
     def test_what_ray_cannot_do_is_refused(self, tmp_path, placement, words):
         async def scene():
@@ -139,11 +152,11 @@ class TestOnlyRay(OnRay):
             await executor.open()
             nodes = await executor.nodes()
             assert [(node.name, node.gpus, node.gpu_type, node.cpu_milli, node.mem_mib) for node in nodes] == [
-                ("rack-n0", 4, "h100", 64_000, 65_536), ("rack-n1", 4, "h100", 64_000, 65_536),
+                ("rack-r0", 4, "h100", 64_000, 65_536), ("rack-r1", 4, "h100", 64_000, 65_536),
             ]  # fmt: skip
-            await executor.launch(self.launch(tmp_path, "echo $DURE_NODE", placements=(Placement("rack-n1", (0,)),)))
+            await executor.launch(self.launch(tmp_path, "echo $DURE_NODE", placements=(Placement("rack-r1", (0,)),)))
             await self.ended(executor)
-            assert self.log(tmp_path) == "rack-n1\n"
+            assert self.log(tmp_path) == "rack-r1\n"
             await executor.close()
 
         asyncio.run(scene())
@@ -151,7 +164,7 @@ class TestOnlyRay(OnRay):
     def test_what_a_job_asks_of_ray(self, tmp_path):
         async def scene():
             async with self.opened(tmp_path) as executor:
-                parts = (Placement("n0", (0, 1)), Placement("n1", (3,)))
+                parts = (Placement("r0", (0, 1)), Placement("r1", (3,)))
                 await self.ready(executor, tmp_path, placements=parts, cpu_milli=5_000, mem_mib=2_048)
                 await self.ready(executor, tmp_path, lease="j2.1", gpus=())
                 found = await self.survey(executor)
@@ -162,7 +175,7 @@ class TestOnlyRay(OnRay):
                 }
                 half = {"CPU": 2.5, "memory": float(1 << 30)}
                 assert bundles == {
-                    "j1.1": [("n0", {"GPU": 2.0, **half}), ("n1", {"GPU": 1.0, **half})], "j2.1": [("n0", {"CPU": 0.001})],
+                    "j1.1": [("r0", {"GPU": 2.0, **half}), ("r1", {"GPU": 1.0, **half})], "j2.1": [("r0", {"CPU": 0.001})],
                 }  # fmt: skip
                 assert all(node.is_open for node in await executor.nodes())
 
@@ -173,18 +186,18 @@ class TestOnlyRay(OnRay):
         async def scene():
             async with self.opened(tmp_path) as executor:
                 await self.ready(executor, tmp_path)
-                with self.cluster.foreign("n0", **wanted):
-                    await self.until_node(executor, "n0", lambda node: not node.is_open)
-                    assert (await self.node(executor, "n1")).is_open
+                with self.cluster.foreign("r0", **wanted):
+                    await self.until_node(executor, "r0", lambda node: not node.is_open)
+                    assert (await self.node(executor, "r1")).is_open
                     assert (await self.run_of(executor)).state is RunState.RUNNING
-                await self.until_node(executor, "n0", lambda node: node.is_open)
+                await self.until_node(executor, "r0", lambda node: node.is_open)
 
         asyncio.run(scene())
 
     def test_what_comes_and_goes_closes_no_node(self, tmp_path):
         async def scene():
             async with self.opened(tmp_path) as executor:
-                for turn in range(12):
+                for turn in range(6):
                     await executor.launch(self.launch(tmp_path, "sleep 0.1", f"j{turn}.1", gpus=(0, 1, 2, 3)))
                     await self.ended(executor, f"j{turn}.1")
                     assert all(node.is_open for node in await executor.nodes())
@@ -195,13 +208,13 @@ class TestOnlyRay(OnRay):
         async def scene():
             executor = self.make(tmp_path, patience_ms=2_500)
             await executor.open()
-            with self.cluster.foreign("n0", num_gpus=1):
+            with self.cluster.foreign("r0", num_gpus=1):
                 await executor.launch(self.launch(tmp_path, "echo x >> ran", gpus=(0, 1, 2, 3)))
                 run = await self.ended(executor)
                 assert run.state is RunState.LOST
                 assert run.refused == "Ray has not started it: its placement group is PENDING"
                 assert run.refused in self.log(tmp_path)
-            await self.until_node(executor, "n0", lambda node: not node.is_open)
+            await self.until_node(executor, "r0", lambda node: not node.is_open)
             await asyncio.sleep(1)
             assert (await self.survey(executor))["groups"] == []
             await executor.close()
@@ -214,16 +227,16 @@ class TestOnlyRay(OnRay):
             async with self.opened(tmp_path) as executor:
                 pids = await self.ready(executor, tmp_path, nodes=2)
                 others = await self.ready(executor, tmp_path, lease="j2.1")
-                self.cluster.kill_node("n1")
+                self.cluster.kill_node("r1")
                 assert (await self.ended(executor)).state is RunState.LOST
                 assert not any(self.is_running(pid) for pid in pids)
                 assert (await self.run_of(executor, "j2.1")).state is RunState.RUNNING
                 assert self.is_running(*others)
-                await self.until_node(executor, "n1", lambda node: node is None)
-                assert (await self.node(executor, "n0")).is_open
+                await self.until_node(executor, "r1", lambda node: node is None)
+                assert (await self.node(executor, "r0")).is_open
                 # It comes back under its name.
-                self.cluster.start_node("n1")
-                await self.until_node(executor, "n1", lambda node: node is not None and node.is_open)
+                self.cluster.start_node("r1")
+                await self.until_node(executor, "r1", lambda node: node is not None and node.is_open)
                 await executor.launch(self.launch(tmp_path, "exit 4", "j3.1", nodes=2))
                 assert (await self.ended(executor, "j3.1")).exit_code == 4
 
@@ -281,7 +294,7 @@ class TestOnlyRay(OnRay):
                 await asyncio.wait_for(executor.launch(self.launch(tmp_path, "echo x >> ran", "j3.1")), 1)
                 await executor.stop("j1.1", signal="TERM", grace_ms=60_000)
                 await asyncio.sleep(3)
-                assert [node.name for node in await executor.nodes()] == ["n0", "n1"]
+                assert [node.name for node in await executor.nodes()] == ["r0", "r1"]
                 assert (await self.run_of(executor, "j3.1")).state is RunState.STARTING
                 self.cluster.start_head()
                 assert (await self.ended(executor, "j2.1")).exit_code == 6
@@ -323,27 +336,17 @@ class TestOnlyRay(OnRay):
 
         asyncio.run(scene())
 
-    def test_a_node_that_does_not_see_the_folder_refuses(self, tmp_path):
+    def test_a_node_that_does_not_see_the_folder_refuses(self, tmp_path, monkeypatch):
+        def elsewhere(launch, folder, *others):
+            return specs_of(launch, folder / "not-there", *others)
+
         async def scene():
+            monkeypatch.setattr("dure.executors.ray.executor.specs_of", elsewhere)
             async with self.opened(tmp_path) as executor:
-                launch = self.launch(tmp_path, "echo x >> ran")
-                folder, elsewhere = executor._folder("j1.1"), tmp_path / "elsewhere"
-                write = folders.write
-
-                def write_elsewhere(path, launch):
-                    write(path, launch)
-                    path.rename(elsewhere)
-
-                folders.write = write_elsewhere
-                try:
-                    await executor.launch(launch)
-                finally:
-                    folders.write = write
-                await asyncio.sleep(2)
-                elsewhere.rename(folder)
+                await executor.launch(self.launch(tmp_path, "echo x >> ran"))
                 run = await self.ended(executor)
                 assert run.state is RunState.LOST
-                assert "No such file or directory" in run.refused
+                assert run.refused.startswith("it did not start on its node: FileNotFoundError")
             assert not (tmp_path / "ran").exists()
 
         asyncio.run(scene())
@@ -375,7 +378,7 @@ class TestOnlyRay(OnRay):
             "    await e.open(); print('up', flush=True)\n"
             "    for i in range(turn * 100, turn * 100 + 100):\n"
             "        await e.launch(Launch(f'j{i}.1', i, f'j{i}', 1, ('sh', '-c', f'echo j{i} >> ran; sleep 0.05'),"
-            " (Placement(f'n{i % 2}', (0,)),), str(folder / 'logs' / f'j{i}.1'), str(folder / 'keep'), str(folder)))\n"
+            " (Placement(f'r{i % 2}', (0,)),), str(folder / 'logs' / f'j{i}.1'), str(folder / 'keep'), str(folder)))\n"
             "        await asyncio.sleep(0.1)\n"
             "asyncio.run(main())\n"
         )
@@ -407,8 +410,8 @@ class TestOnlyRay(OnRay):
                 await self.until_file(tmp_path / "up")
             (tmp_path / "other").mkdir()
             async with self.opened(tmp_path / "other") as other:
-                await self.until_node(other, "n0", lambda node: not node.is_open)
-                await self.until_node(other, "n0", lambda node: node.is_open)
+                await self.until_node(other, "r0", lambda node: not node.is_open)
+                await self.until_node(other, "r0", lambda node: node.is_open)
                 await other.launch(self.launch(tmp_path, "true", "j2.1", nodes=2, gpus=(0, 1, 2, 3)))
                 assert (await self.ended(other, "j2.1")).exit_code == 0
             async with self.opened(tmp_path) as executor:
@@ -422,13 +425,14 @@ class TestOnlyRay(OnRay):
 class TestForgetful(OnRay):
     """A head that comes back without what it knew: its nodes end, and all that ran there."""
 
+    IS_CLEARED = False
+
     @pytest.fixture
     def cluster(self):
         if not is_installed():
             pytest.skip("Ray is not installed (pip install 'dure[ray]')")
-        cluster = RayCluster(1)
+        cluster = RayCluster(1, prefix="r")
         yield cluster
-        cluster.names.clear()
         cluster.close()
 
     def test_what_ray_has_forgotten_is_lost_once_it_has_ended(self, tmp_path):

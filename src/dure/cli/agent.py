@@ -149,8 +149,8 @@ def _on_ray(state_dir: Path, shared_dir: Path, address: str, gpu_type: str, node
 
     if find_spec("ray") is None:
         raise InputError("Ray is not installed: pip install 'dure[ray]', of the cluster's own version", field="--executor")
-    if not address or "://" in address:
-        raise InputError("HOST:PORT of a Ray cluster that this machine belongs to, not a ray:// address", field="--address")
+    if "://" in address or not address.rpartition(":")[2].isdigit():
+        raise InputError(f"not HOST:PORT of a Ray cluster that this machine belongs to: {address!r}", field="--address")
     return RayExecutor(
         state_dir, shared_dir, address, gpu_type=gpu_type, name_label=node_label, log_max_bytes=log_mib << 20
     )

@@ -17,6 +17,7 @@ import structlog
 
 from dure.executors import cgroup, process, shim
 from dure.executors.attempt import Attempt, StopOrder, Task, attempt_from, order_to_json
+from dure.executors.booked import BookedExecutor
 from dure.executors.clock import Clock
 from dure.executors.gpus import visible_devices
 from dure.executors.lease_book import BookUnwritableError, LeaseBook
@@ -24,7 +25,7 @@ from dure.executors.local_nodes import LocalNodes
 from dure.executors.ranks import rank_env
 from dure.executors.state_lock import take_lock
 from dure.executors.sweep import Sweeper
-from dure.ports.executor import Launch, LaunchError, NodeInfo, Run, RunState
+from dure.ports.executor import Launch, LaunchError, NodeInfo, RunState
 
 #: How long an end is held back for the last output to be written.
 _LOG_WAIT_S = 2.0
@@ -34,7 +35,7 @@ _CLAIM_WAIT_S = 1.0
 _log = structlog.get_logger(__name__)
 
 
-class LocalExecutor:
+class LocalExecutor(BookedExecutor[Attempt]):
     """See `dure.ports.executor.Executor`.
 
     Parameters
@@ -50,13 +51,12 @@ class LocalExecutor:
     def __init__(
         self, state_dir: Path, nodes: LocalNodes, *, clock: Clock | None = None, log_max_bytes: int = 256 << 20
     ) -> None:
+        super().__init__()
         self._dir = state_dir.resolve()
         self._nodes = nodes
         self._clock = clock or Clock()
         self._log_max_bytes = log_max_bytes
-        self._attempts: dict[str, Attempt] = {}
         self._supervisors: dict[str, asyncio.Task[None]] = {}
-        self._changed = asyncio.Event()
         self._boot = process.boot_id()
 
     async def open(self) -> None:
@@ -106,10 +106,10 @@ class LocalExecutor:
         try:
             is_new = await self._book.intend(launch.lease_id, launch.fence, attempt.intent())
         except BookUnwritableError as error:
-            self._drop(attempt)
+            await self._drop(attempt)
             raise LaunchError(f"{launch.lease_id}: {error}") from error
         if not is_new:
-            self._drop(attempt)
+            await self._drop(attempt)
             return
         self._start(attempt)
         self._supervise(attempt)
@@ -145,9 +145,9 @@ class LocalExecutor:
             launch, folder, visible, _free_port(), energy, self._boot, self._clock.boot_ms(), self._clock.wall_ms(), group
         )
 
-    def _drop(self, attempt: Attempt) -> None:
-        """Keep nothing of what was not started."""
-        del self._attempts[attempt.launch.lease_id]
+    async def _drop(self, attempt: Attempt) -> None:
+        if self._attempts.pop(attempt.launch.lease_id, None) is None:
+            return
         shutil.rmtree(attempt.folder, ignore_errors=True)
         if attempt.cgroup is not None:
             attempt.cgroup.remove()
@@ -337,28 +337,6 @@ class LocalExecutor:
             now |= self._nodes.energy_mj(part.node, part.gpus)
         used = [now[uuid] - start for uuid, start in attempt.energy_start_mj.items() if uuid in now]
         return sum(used) if used else -1
-
-    async def runs(self) -> list[Run]:
-        """Every attempt not yet forgotten."""
-        self._changed.clear()
-        return [attempt.run() for attempt in self._attempts.values()]
-
-    async def changed(self) -> None:
-        """Return once some attempt is in another state than when `runs` was last called."""
-        await self._changed.wait()
-
-    async def forget(self, lease_id: str) -> None:
-        """Drop an attempt that is over; its name stays, so that it is not launched again."""
-        attempt = self._attempts.get(lease_id)
-        if attempt is None or not attempt.is_over:
-            return
-        try:
-            await self._book.forget(lease_id)
-        except BookUnwritableError as error:
-            _log.warning("not forgotten yet", lease=lease_id, error=str(error))
-            return
-        if self._attempts.pop(lease_id, None) is not None:
-            shutil.rmtree(attempt.folder, ignore_errors=True)
 
     async def close(self) -> None:
         """Let go without stopping anything."""

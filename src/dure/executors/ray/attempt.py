@@ -10,6 +10,7 @@ from typing import Any
 
 from dure.executors.attempt import launch_form, launch_from
 from dure.executors.far import FarAttempt, Now, order_from_json
+from dure.executors.ranks import ranks_of
 from dure.executors.ray.cluster import Shape
 from dure.executors.ray.spec import actor_name
 from dure.ports.executor import RunState
@@ -27,6 +28,8 @@ class RayAttempt(FarAttempt):
         When Ray was asked to take it and has answered, or will not any more.
     missing_boot_ms : dict of int
         Place of a node → when its actor was first seen to be gone, without a word that nothing is left there.
+    broken : set of int
+        Places of nodes where nothing is left of it and some rank has left no end.
     heard : set of (actor, signal)
         What has come where.
     """
@@ -35,12 +38,24 @@ class RayAttempt(FarAttempt):
     name: str
     handed_in_boot_ms: int | None = None
     missing_boot_ms: dict[int, int] = field(default_factory=dict)
+    broken: set[int] = field(default_factory=set)
     heard: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def actors(self) -> list[str]:
         """Names of its actors, in the order of its nodes."""
         return [actor_name(self.name, idx) for idx in range(len(self.shape.nodes))]
+
+    def see_gone(self, places: Collection[int], ends: Collection[int], now_ms: int) -> set[int]:
+        """Nothing is left on these of its nodes, and these ranks have left an end.
+
+        Returns those nodes, not told of before, where a rank has left none: its peers are to end too.
+        """
+        broken = {rank.node_rank for rank in ranks_of(self.launch) if rank.node_rank in places and rank.rank not in ends}
+        new, self.broken = broken - self.broken, broken
+        if broken and self.failed_boot_ms is None:
+            self.failed_boot_ms = now_ms
+        return new
 
     def see_missing(self, places: Collection[int], now_ms: int) -> None:
         """These of its nodes have no actor now; peers of one that has ended without a word are ended too."""

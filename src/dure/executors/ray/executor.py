@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -41,6 +42,8 @@ _PAUSE_MIN_MS = 50
 _PATIENCE_MS, _SHUNNED_MS = 60_000, 300_000
 #: The keeper of an actor that has died says within so long that nothing is left; where it does not, its machine is gone.
 _GONE_WAIT_MS = 10_000
+#: Ray may take so long to see that a machine is gone; one on which an actor has died takes no new work meanwhile.
+_DOUBTED_MS = 20_000
 #: An attempt that has not ended so long after it was first killed is taken away with its actors.
 _DROP_AFTER_MS = 10_000
 #: Questions about attempts that are asked at one time.
@@ -60,7 +63,7 @@ class RayExecutor(FarExecutor[RayAttempt]):
     shared_dir : Path
         On storage that this machine and every node see under the same path: claims and ends of attempts.
     address : str
-        Of the cluster, as ``ray.init`` takes it.
+        HOST:PORT of the cluster, which this machine belongs to.
     gpu_type : str
         Of all GPUs; empty: as Ray has it.
     name_label : str
@@ -86,6 +89,7 @@ class RayExecutor(FarExecutor[RayAttempt]):
         self._nodes: dict[str, RayNode] = {}
         self._offered: list[NodeInfo] = []
         self._shunned: dict[str, int] = {}
+        self._taken: set[str] = set()
         self._suspected: set[str] = set()
         self._survey_at_ms = 0
         self._is_odd = False
@@ -151,14 +155,15 @@ class RayExecutor(FarExecutor[RayAttempt]):
 
     async def _survey(self) -> None:
         """Look at the cluster, and at each attempt that was handed in before."""
+        for attempt in list(self._living().values()):
+            self._look(attempt)
         asked_ms = self._clock.boot_ms()
         form = await self._link.ask("survey", prefix=self._prefix)
         survey = survey_from(form)
         self._take_nodes(survey)
         self._is_odd = bool(self._suspected)
         for attempt in list(self._living().values()):
-            self._look(attempt)
-            if not attempt.is_over and attempt.handed_in_boot_ms is not None and attempt.handed_in_boot_ms <= asked_ms:
+            if attempt.handed_in_boot_ms is not None and attempt.handed_in_boot_ms <= asked_ms:
                 self._compare(attempt, survey)
         self._drop_strangers(survey)
         await self._follow_all()
@@ -168,18 +173,26 @@ class RayExecutor(FarExecutor[RayAttempt]):
             path.with_suffix(".new").rename(path)
 
     def _take_nodes(self, survey: Survey) -> None:
-        now_ms = self._clock.boot_ms()
         self._nodes = nodes_of(survey, self._name_label)
         others = taken_elsewhere(survey)
         # What Ray says of groups and of what is free are not of the very same moment: it must say it twice.
         suspected = {name for name, node in self._nodes.items() if is_taken(node, others[node.node_id])}
-        closed = suspected & self._suspected
-        self._suspected = suspected
-        self._shunned = {node: until for node, until in self._shunned.items() if until > now_ms}
-        offered = offer(self._nodes, closed | set(self._shunned), self._gpu_type)
+        self._taken, self._suspected = suspected & self._suspected, suspected
+        self._offer()
+
+    def _offer(self) -> None:
+        now_ms = self._clock.boot_ms()
+        self._shunned = {node_id: until for node_id, until in self._shunned.items() if until > now_ms}
+        shunned = {name for name, node in self._nodes.items() if node.node_id in self._shunned}
+        offered = offer(self._nodes, self._taken | shunned, self._gpu_type)
         if offered != self._offered:
             self._offered = offered
             self._changed.set()
+
+    def _shun(self, node_ids: Iterable[str], for_ms: int) -> None:
+        until_ms = self._clock.boot_ms() + for_ms
+        self._shunned |= {node_id: max(until_ms, self._shunned.get(node_id, 0)) for node_id in node_ids}
+        self._offer()
 
     def _drop_strangers(self, survey: Survey) -> None:
         """What has our name and is none of what should be there: left by an agent that was killed, or by a late start."""
@@ -287,6 +300,8 @@ class RayExecutor(FarExecutor[RayAttempt]):
         gone = folders.gone(attempt.folder, num_nodes)
         ends = folders.read_ends(attempt.folder, attempt.world)
         attempt.see_ends(ends, now)
+        broken = attempt.see_gone(gone, ends, now.boot_ms)
+        self._shun((attempt.shape.node_ids[place] for place in broken), _DOUBTED_MS)
         lost = {place for place, at in attempt.missing_boot_ms.items() if now.boot_ms >= at + self._wait_ms(attempt, place)}
         if len(gone | lost) < num_nodes:
             return
@@ -325,7 +340,7 @@ class RayExecutor(FarExecutor[RayAttempt]):
                 self._give_up(attempt, "it did not reach Ray, or Ray has lost it")
             elif now_ms >= attempt.handed_in_boot_ms + self._patience_ms:
                 state = next((group.state for group in survey.groups if group.name == attempt.name), "gone")
-                self._shunned.update(dict.fromkeys(attempt.shape.nodes, now_ms + _SHUNNED_MS))
+                self._shun(attempt.shape.node_ids, _SHUNNED_MS)
                 self._give_up(attempt, f"Ray has not started it: its placement group is {state}")
             return
         attempt.see_missing(missing, now_ms)
@@ -339,7 +354,10 @@ class RayExecutor(FarExecutor[RayAttempt]):
                 await self._try(self._survey())
                 if self._is_odd or self._is_silent:
                     self._survey_at_ms = self._clock.boot_ms() + _SURVEY_SOON_MS
-            await self._try(self._act())
+            try:
+                await self._act()
+            except (DureError, OSError) as error:
+                _log.warning("what is due could not be done", error=str(error))
             dues = [self._survey_at_ms]
             dues += [due for attempt in self._living().values() if (due := attempt.due_at()) is not None]
             await self._pause(max(min(dues) - self._clock.boot_ms(), _PAUSE_MIN_MS))

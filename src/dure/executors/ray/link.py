@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dure.executors.ranks import inherited_env
 from dure.model.errors import DureError
 
-_CONNECT_S, _ANSWER_S = 60.0, 20.0
+_KNOCK_S, _CONNECT_S, _ANSWER_S = 5.0, 60.0, 20.0
 #: A cluster that could not be reached is left alone for so long.
 _PAUSE_S = 2.0
 _LINE_MAX = 64 << 20
@@ -40,7 +40,7 @@ class RayLink:
     Parameters
     ----------
     address : str
-        Of the cluster, as ``ray.init`` takes it: of one that this machine belongs to.
+        HOST:PORT of a cluster that this machine belongs to.
     folder : Path
         Where the process runs and has its log.
     on_event : callable
@@ -59,7 +59,7 @@ class RayLink:
         self._numbers = count()
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._process: asyncio.subprocess.Process | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._reading: set[asyncio.Task[None]] = set()
         self._starting = asyncio.Lock()
         self._not_before_s = 0.0
         self._why_not = ""
@@ -90,7 +90,7 @@ class RayLink:
                 await process.stdin.drain()
                 return await answer
         except (TimeoutError, ConnectionError):
-            self._end(process)
+            self._give_up(process)
             raise RaySilentError(f"no answer from Ray at {self._address} within {timeout_s:.0f} s") from None
         finally:
             self._asked.pop(number, None)
@@ -98,6 +98,7 @@ class RayLink:
     async def _connect(self) -> None:
         if time.monotonic() < self._not_before_s:
             raise RaySilentError(self._why_not, is_sent=False)
+        await self._knock()
         env = inherited_env() | {
             name: value for name, value in os.environ.items() if name.startswith("RAY_") or name == "PYTHONPATH"
         }
@@ -116,15 +117,30 @@ class RayLink:
         except TimeoutError:
             pass
         except BaseException:
-            _kill(process)
+            await _end(process)
             raise
         if why:
-            _kill(process)
-            self._not_before_s, self._why_not = time.monotonic() + _PAUSE_S, why
-            raise RaySilentError(why, is_sent=False)
+            await _end(process)
+            self._refuse(why)
         self._process = process
         self.generation += 1
-        self._reading = asyncio.create_task(self._read(process))
+        reading = asyncio.create_task(self._read(process))
+        self._reading.add(reading)
+        reading.add_done_callback(self._reading.discard)
+
+    async def _knock(self) -> None:
+        """Ray itself takes a minute to see that nobody is there."""
+        host, _, port = self._address.rpartition(":")
+        try:
+            async with asyncio.timeout(_KNOCK_S):
+                _, writer = await asyncio.open_connection(host, int(port))
+        except (OSError, ValueError, TimeoutError) as error:
+            self._refuse(f"Ray at {self._address}: {error or 'no answer'}")
+        writer.close()
+
+    def _refuse(self, why: str) -> NoReturn:
+        self._not_before_s, self._why_not = time.monotonic() + _PAUSE_S, why
+        raise RaySilentError(why, is_sent=False)
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
@@ -142,10 +158,10 @@ class RayLink:
                 answer.set_exception(RaySilentError(said["silent"]))
             else:
                 answer.set_result(said["answer"])
-        self._end(process)
-        await process.wait()
+        self._give_up(process)
+        await _end(process)
 
-    def _end(self, process: asyncio.subprocess.Process) -> None:
+    def _give_up(self, process: asyncio.subprocess.Process) -> None:
         """It is of no use any more; whoever waits for it has no answer."""
         _kill(process)
         if process is not self._process:
@@ -157,13 +173,18 @@ class RayLink:
 
     async def close(self) -> None:
         """End the process; what it has started runs on."""
-        process, reading = self._process, self._reading
-        if process is not None:
-            self._end(process)
-        if reading is not None:
-            await asyncio.gather(reading, return_exceptions=True)
+        if self._process is not None:
+            self._give_up(self._process)
+        await asyncio.gather(*self._reading, return_exceptions=True)
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.kill()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    _kill(process)
+    assert process.stdin is not None
+    process.stdin.close()
+    await process.wait()
