@@ -92,6 +92,7 @@ attempt = Table(
     Column("borrowed_ms", BigInteger),
     Column("exit_code", Integer),
     Column("energy_mj", BigInteger),
+    Column("log_bytes", Text),
     Index("attempt_job", "job_id", "attempt"),
     Index("attempt_ended", "ended_ms"),
     Index("attempt_site", "site", "state"),
