@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
 import os
 import random
@@ -102,7 +103,10 @@ def check_logs(dure: Client, jobs: list) -> None:
     for job in jobs:
         if job.outcome == "succeeded":
             lease = f"{job.job_id}.{job.attempt}"
-            assert b"".join(dure.follow(job.job_id, attempt=job.attempt)).decode() == f"{lease} begins\n{lease} ends\n"
+            expected = f"{lease} begins\n{lease} ends\n"
+            rest = functools.partial(dure.logs, job.job_id, attempt=job.attempt, offset=len(expected))
+            until(lambda rest=rest: rest().is_ended)
+            assert dure.logs(job.job_id, attempt=job.attempt).data.decode() == expected
 
 
 @pytest.mark.parametrize(("seed", "bad_s"), [(10, 8.0), *(pytest.param(seed, BAD_S, marks=pytest.mark.slow) for seed in (11, 12))])
