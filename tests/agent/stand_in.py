@@ -33,6 +33,8 @@ class StandIn:
         self.heard_s = None
         self.bend = lambda report, answer: answer
         self.refuse_logs = None
+        #: Refuse reports, to be sent again after so many seconds; when they came.
+        self.later_s, self.put_off = None, []
         #: What exits with one of these when it had to leave goes on in another attempt.
         self.left_codes = ()
         self._loop = None
@@ -152,6 +154,9 @@ class StandIn:
     async def _sync(self, site: str, request: Request):
         if request.headers.get("authorization") != f"Bearer {TOKEN}":
             return JSONResponse({"title": "no such token", "status": 401}, 401)
+        if self.later_s is not None:
+            self.put_off.append(time.monotonic())
+            return JSONResponse({"title": "busy", "status": 503}, 503, {"Retry-After": str(self.later_s), "Dure-Busy": "1"})
         report = await request.json()
         self.syncs.append(report)
         self._expire()

@@ -1,6 +1,7 @@
 """The agent as a process of its own, against a real HTTP service, with real jobs; whatever dies or is cut in between."""
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -21,6 +22,7 @@ from dure.executors import cgroup
 from dure.executors.clock import Clock
 from dure.executors.local import LocalExecutor, cgroup_name
 from dure.executors.local_nodes import find_nodes
+from dure.ports.executor import Run, RunState
 
 _HERE = Path(__file__).parent
 _stand_in = runpy.run_path(str(_HERE / "stand_in.py"))
@@ -579,3 +581,31 @@ def test_a_full_disk_is_said_and_survived(tmp_path):
             service.until(lambda: any(end["exit_code"] == 3 for end in service.ends.values()))
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_an_agent_comes_again_when_a_busy_service_wants_it(tmp_path):
+    service = StandIn(nodes=("n0", "n1"))
+    service.later_s = 2
+    with service.serving() as url, agent_at(tmp_path, url):
+        service.until(lambda: len(service.put_off) >= 3)
+        assert all(later - earlier >= 1.9 for earlier, later in itertools.pairwise(service.put_off))
+        service.later_s = None
+        service.submit("j1", "exit 4")
+        assert service.until_ended("j1.1")["exit_code"] == 4
+
+
+def test_a_report_with_much_progress_leaves_out_what_is_long():
+    from dure.agent import wire
+
+    def size_of(num, size):
+        progress = {f"j{i}.1": {"step": i, "text": "x" * size} for i in range(num)} | {"short.1": {"step": 1}}
+        runs = [Run(lease, 1, RunState.RUNNING) for lease in progress]
+        body = wire.report("a", "b", 1, [], runs, progress, {})
+        assert len(body["runs"]) == num + 1
+        assert body["runs"][-1]["progress"] == {"step": 1}
+        return sum(run["progress"] is not None for run in body["runs"]), len(json.dumps(body))
+
+    assert size_of(100, 4000)[0] == 101
+    told, size = size_of(5000, 4000)
+    assert told == 1
+    assert size < 8 << 20

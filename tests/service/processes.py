@@ -145,6 +145,9 @@ def leader_of(ports: list[int]) -> int | None:
 class Customer(threading.Thread):
     """Submits and cancels until told to stop, whatever happens to the service; `url`: of several one leads."""
 
+    #: Longest pause between two requests.
+    pause_s = 0.15
+
     def __init__(self, url: str, token: str, out: Path, seed: int) -> None:
         super().__init__(daemon=True)
         self._client = Client(url, token, timeout_s=10, retry_s=1)
@@ -157,7 +160,7 @@ class Customer(threading.Thread):
 
     def run(self) -> None:
         number = 0
-        while not self.is_over.wait(self._chance.uniform(0.0, 0.15)):
+        while not self.is_over.wait(self._chance.uniform(0.0, self.pause_s)):
             number += 1
             name = f"c{self._seed}-{number}"
             try:

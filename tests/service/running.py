@@ -56,8 +56,8 @@ class Served:
 class Running:
     """A service; `client(name)` calls it with that token."""
 
-    def __init__(self, folder: Path, database: str = "") -> None:
-        self.service = Service(Settings(database or f"sqlite:///{folder / 'dure.db'}", folder))
+    def __init__(self, folder: Path, database: str = "", **settings: Any) -> None:
+        self.service = Service(Settings(database or f"sqlite:///{folder / 'dure.db'}", folder, **settings))
         self.service.store.open()
         self.service.store.begin(document_of_today())
         self.service.open()

@@ -73,6 +73,7 @@ class LogShipper:
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(_AT_A_TIME)
         self._is_disk_full = False
+        self._num_taken = 0
 
     def follow(self, lease_id: str, *, is_fresh: bool) -> None:
         """Send the logs of an attempt from now on; fresh: the service has nothing of them yet."""
@@ -93,16 +94,34 @@ class LogShipper:
                 await asyncio.wait_for(self._wake.wait(), _EVERY_S)
             self._wake.clear()
             self._look_at_disk()
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for logs in list(self._logs.values()):
-                        await self._slots.acquire()
-                        group.create_task(self._turn(logs)).add_done_callback(lambda _: self._slots.release())
+            error = await self._sweep()
+            if error is None:
                 self._backoff.reset()
-            except* NotTakenError as errors:
+            else:
                 pause_s = self._backoff.pause_s()
-                _log.info("logs wait", pause_s=round(pause_s, 2), error=str(errors.exceptions[0]))
+                _log.info("logs wait", pause_s=round(pause_s, 2), error=str(error))
                 await asyncio.sleep(pause_s)
+
+    async def _sweep(self) -> NotTakenError | None:
+        """A turn for every attempt; why none of it got through, if it was tried. One piece that is lost holds up no other."""
+        self._num_taken, errors = 0, list[NotTakenError]()
+
+        async def take_turn(logs: _Logs) -> None:
+            try:
+                await self._turn(logs)
+            except NotTakenError as error:
+                errors.append(error)
+            finally:
+                self._slots.release()
+
+        async with asyncio.TaskGroup() as group:
+            for logs in list(self._logs.values()):
+                await self._slots.acquire()
+                if len(errors) >= _AT_A_TIME and not self._num_taken:
+                    self._slots.release()
+                    break
+                group.create_task(take_turn(logs))
+        return errors[0] if errors and not self._num_taken else None
 
     def _look_at_disk(self) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -140,6 +159,11 @@ class LogShipper:
         for rank in sorted(ranks):
             logs.streams.setdefault(rank, _Stream(rank, 0 if logs.is_fresh else None))
 
+    async def _taken(self, lease_id: str, rank: int, offset: int, piece: bytes) -> int:
+        found = await self._post(lease_id, rank, offset, piece)
+        self._num_taken += 1
+        return found
+
     async def _send(self, logs: _Logs, stream: _Stream) -> bool:
         """One piece of one log; whether the service has all of it."""
         if stream.is_refused:
@@ -148,14 +172,14 @@ class LogShipper:
         try:
             size = path.stat().st_size
             if stream.offset is None:
-                stream.offset = await self._post(logs.lease_id, stream.rank, size, b"")
+                stream.offset = await self._taken(logs.lease_id, stream.rank, size, b"")
             num = min(size - stream.offset, _CHUNK, int(logs.allowance))
             if num <= 0:
                 return stream.offset >= size
             with path.open("rb") as file:
                 file.seek(stream.offset)
                 piece = file.read(num)
-            stream.offset = await self._post(logs.lease_id, stream.rank, stream.offset, piece)
+            stream.offset = await self._taken(logs.lease_id, stream.rank, stream.offset, piece)
             logs.allowance -= len(piece)
         except UnknownLogError as error:
             _log.warning("a log is not wanted", lease=logs.lease_id, rank=stream.rank, error=str(error))

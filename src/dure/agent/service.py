@@ -77,7 +77,7 @@ class Service:
             self._leave(at)
             raise NoAnswerError(_said(error)) from error
         if got.status_code != 200:
-            self._leave(at)
+            self._leave_unless_busy(at, got)
             raise _no_answer(got)
         try:
             answer = Answer.model_validate_json(got.content)
@@ -117,7 +117,7 @@ class Service:
         if got.status_code in (401, 403, 404, 409, 422):
             raise RefusedError(f"the service refuses to {what}: {got.status_code}: {got.text[:300]}")
         if got.status_code != 201:
-            self._leave(at)
+            self._leave_unless_busy(at, got)
             raise _no_answer(got)
         try:
             return int(_KeyKept.model_validate_json(got.content).expires_at.timestamp() * 1000)
@@ -140,6 +140,11 @@ class Service:
         if got.status_code in (404, 410):
             raise UnknownLogError(f"{got.status_code}: {got.text[:300]}")
         raise NotTakenError(f"{got.status_code}: {got.text[:300]}")
+
+    def _leave_unless_busy(self, at: int, got: httpx.Response) -> None:
+        # One that is busy leads, and wants to be asked later.
+        if "Dure-Busy" not in got.headers:
+            self._leave(at)
 
     def _leave(self, at: int) -> None:
         """An address did not do; what asks next asks the one after it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
@@ -9,6 +10,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dure.ports.executor import Account, NodeInfo, Run
+
+#: What this agent speaks: the service takes this and the one before. 1 did not say.
+PROTOCOL = 2
+#: Progress in one report, of all attempts together, and of one at least, bytes of JSON: what is longer is left out.
+PROGRESS_MAX, PROGRESS_OF_ONE = 4 << 20, 256
 
 
 class _Message(BaseModel):
@@ -87,7 +93,10 @@ def report(
     log_bytes : mapping
         Lease id of what is over → final size of the log of each rank; None: all of them have been sent before.
     """
+    room = max(PROGRESS_MAX // max(len(progress), 1), PROGRESS_OF_ONE)
+    progress = {lease: told for lease, told in progress.items() if len(json.dumps(told)) <= room}
     return {
+        "protocol": PROTOCOL,
         "agent_id": agent_id,
         "boot": boot,
         "seq": seq,

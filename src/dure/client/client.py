@@ -27,6 +27,12 @@ T = TypeVar("T")
 #: Pause before the second try, doubled for each further one, up to the last.
 RETRY_FIRST_S, RETRY_LAST_S = 0.1, 5.0
 
+#: However long the service wants to be left alone, s.
+RETRY_LATER_S_MAX = 60.0
+
+#: A service that leads and has refused for want of time says so in this header.
+_BUSY_HEADER = "Dure-Busy"
+
 #: An idle connection is given up before the service does so (after 5 s), or a submission could run into its end.
 IDLE_S = 2.0
 
@@ -144,6 +150,10 @@ class _Calls:
         """After how many seconds to try again, from then on with another address where there is one; None: not at all."""
         if isinstance(got, httpx.Response) and got.status_code not in _BUSY:
             return None
+        if isinstance(got, httpx.Response) and _BUSY_HEADER in got.headers:
+            # It leads, and nothing was done: the same one is asked again, when it wants.
+            pause_s = next(pauses, None)
+            return None if pause_s is None else max(pause_s, _later_s(got))
         if self._at == at:
             self._at = (at + 1) % len(self._bases)
         if call.is_idempotent or (len(self._bases) > 1 and _is_surely_not_taken(got)):
@@ -163,6 +173,12 @@ class _Calls:
         if not call.is_idempotent and not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             doubt = "; it may have taken the request all the same: look before you repeat it"
         return UnreachableError(f"no answer from {self.settings.url}: {said}{doubt}")
+
+
+def _later_s(got: httpx.Response) -> float:
+    """For how long the service does not want to be asked, s; never for longer than a minute."""
+    after = got.headers.get("Retry-After", "")
+    return min(float(after), RETRY_LATER_S_MAX) if after.isdecimal() else 0.0
 
 
 def _is_surely_not_taken(got: httpx.Response | httpx.RequestError) -> bool:

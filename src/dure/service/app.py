@@ -32,7 +32,7 @@ from dure.service.oidc import Codes, OidcConfig
 from dure.service.schemas import ProblemForm
 from dure.service.tokens import KnownTokens
 from dure.service.views import Views
-from dure.service.writer import Writer
+from dure.service.writer import SERVICE, Writer
 from dure.store.store import Store, StoreError
 
 #: Errors that one refusal names at most.
@@ -163,7 +163,7 @@ class Service:
             writer.stop()
         else:
             command = expire_silent(settings.silent_ms, settings.ttl_ms, settings.margin_ms)
-            writer.do(command, "service").result(timeout=30)
+            writer.do(command, SERVICE).result(timeout=30)
 
 
 def configure_logging(is_json: bool | None = None, level: int = logging.INFO) -> None:

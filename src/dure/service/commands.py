@@ -507,6 +507,8 @@ def take_sync(site: str, sync: Sync) -> Command:
                 is_staying = lease.action == RUN
                 plan.changes.change("attempt", lease.lease_id, started_ms=now, **({"state": "running"} if is_staying else {}))
                 plan.changes.change("job", lease.job_id, started_ms=now, **({"state": "RUNNING"} if is_staying else {}))
+            if run.log_bytes is not None:
+                plan.changes.change("attempt", lease.lease_id, log_bytes=json.dumps(run.log_bytes))
             if run.progress is not None:
                 plan.changes.change("job", lease.job_id, progress=json.dumps(run.progress))
             if run.gpu_idxs is not None and (engine_gpus := json.dumps(run.gpu_idxs, sort_keys=True)) != lease.engine_gpus:

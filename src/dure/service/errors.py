@@ -85,6 +85,12 @@ def unavailable(detail: str) -> Problem:
     return Problem(503, "Service unavailable", detail, headers={"Retry-After": "1"})
 
 
+def busy(later_s: int) -> Problem:
+    """503: more is asked than this service can write now; nothing was done. `Dure-Busy` says so to programs."""
+    detail = f"too much is asked at one time: come again in {later_s} s"
+    return Problem(503, "Service unavailable", detail, headers={"Retry-After": str(later_s), "Dure-Busy": "1"})
+
+
 def following(leader: str) -> Problem:
     """503: another service leads; nothing was done. `Dure-Leader` says so to programs, and who (empty: not known)."""
     detail = f"this service follows; {leader or 'another'} leads"

@@ -42,6 +42,7 @@ class Metrics:
         """The live state, in Prometheus' terms."""
         writer = self._service.writer
         yield GaugeMetricFamily("dure_leading", "1: this service writes.", value=int(writer.is_leading))
+        yield GaugeMetricFamily("dure_commands_waiting", "Commands that wait for the writer.", value=writer.num_waiting())
         yield CounterMetricFamily("dure_log_entries", "Entries of the event log.", value=writer.seq)
         if writer.alliance is None:
             return

@@ -170,7 +170,7 @@ def _start(desk: Desk, at_ms: int, s: Start, changes: Changes, request: Any) -> 
             "placements": json.dumps([asdict(part) for part in s.placements]), "state": "leased", "cause": "",
             "deadline_ms": None, "leased_ms": at_ms, "started_ms": None, "ended_ms": None, "run_ms": None,
             "borrowed_ms": None, "exit_code": None, "energy_mj": None, "engine_gpus": "",
-            "engine_gpu_ms": None,
+            "engine_gpu_ms": None, "log_bytes": None,
         },
     )  # fmt: skip
     nodes = json.dumps([part.node for part in s.placements])

@@ -31,7 +31,7 @@ def _check_site(who: Principal, site: str) -> None:
         raise forbidden(f"this needs the token of {site}'s agent")
 
 
-@router.post("/{site}/sync", responses=described(401, 403, 404, 409, 413, 422, 503))
+@router.post("/{site}/sync", responses=described(400, 401, 403, 404, 409, 413, 422, 503))
 async def sync_agent(
     service: Running, who: Caller, site: SiteName, sync: Annotated[Sync, Body(openapi_examples=examples.SYNC)]
 ) -> SyncAnswer:

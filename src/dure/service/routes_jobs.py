@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from dure.service.access import Caller, KnownQuery, Running, carry_out, need_sta
 from dure.service.app import described
 from dure.service.errors import Problem, invalid, not_found
 from dure.service.identity import Principal
+from dure.service.logs import LOG_MAX
 from dure.service.projection import lease_id_of
 from dure.service.schemas import (
     Batch,
@@ -115,6 +117,8 @@ async def report_progress(
     await carry_out(service, commands.report_progress(job_id, progress, who), who)
 
 
+#: So long after an attempt's end what is missing of its log is waited for.
+LOG_LATE_MS = 600_000
 _LOG_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Bytes of the output. `Dure-Next-Offset`: where to go on; `Dure-Log-Ended: 1`: no more will come.",
@@ -153,7 +157,18 @@ def log_part(
     if lease is None:
         raise not_found("attempt", str(number))
     data = service.logs.read(lease["lease_id"], rank, offset)
-    return data, lease["ended_ms"] is not None and not data and (attempt is not None or row["state"] == "ENDED")
+    return data, not data and _is_whole(service, lease, rank, offset) and (attempt is not None or row["state"] == "ENDED")
+
+
+def _is_whole(service: Any, attempt: dict[str, Any], rank: int, offset: int) -> bool:
+    """Whether a log that has come up to an offset will not grow: its attempt is over, and its agent has sent as much as
+    it said that there is, or is not to be waited for any more.
+    """
+    if attempt["ended_ms"] is None:
+        return False
+    sizes = json.loads(attempt["log_bytes"] or "[]")
+    is_short = rank < len(sizes) and offset < min(sizes[rank], LOG_MAX)
+    return not is_short or service.writer.now_ms() - attempt["ended_ms"] > LOG_LATE_MS
 
 
 @router.post("/pipelines", status_code=201, responses=described(401, 403, 413, 422, 503))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from dure.model.job_file import JobSpec, Pipeline
+from dure.service.errors import Problem
 from dure.service.identity import Role
 
 #: Jobs of one batch.
@@ -64,6 +65,16 @@ class Request(BaseModel):
     """Base of requests: unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+#: Protocols of agents that are understood: this version's and the one before.
+PROTOCOLS = (1, 2)
+
+
+class Message(BaseModel):
+    """Base of what agents say: keys that only a later version knows are passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class ProblemForm(Answer):
@@ -327,7 +338,7 @@ class TokenMade(Answer):
     expires_at: str
 
 
-class NewKey(Request):
+class NewKey(Message):
     """A key that an agent has made for itself."""
 
     key: Annotated[str, Field(pattern=r"^dure_[A-Za-z0-9_-]{43,100}$")]
@@ -416,7 +427,7 @@ class Health(Answer):
     seq: int
 
 
-class AgentNode(Request):
+class AgentNode(Message):
     """A node as an agent offers it."""
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
@@ -428,7 +439,7 @@ class AgentNode(Request):
     is_open: bool = Field(default=True, description="Whether it takes new work; on one that does not, what runs goes on.")
 
 
-class AgentRun(Request):
+class AgentRun(Message):
     """An attempt as its agent sees it."""
 
     lease_id: Annotated[str, Field(min_length=1, max_length=80)]
@@ -460,9 +471,10 @@ class AgentAccount(Request):
     engine_gpu_ms: Annotated[int, Field(ge=0, le=2**53)] = Field(description="GPU-milliseconds.")
 
 
-class Sync(Request):
+class Sync(Message):
     """An agent's whole picture."""
 
+    protocol: Annotated[int, Field(ge=1, le=2**31)] = Field(default=1, description="Its version; one that is not known is refused with 400.")
     agent_id: Annotated[str, Field(min_length=1, max_length=64, pattern=_TEXT)]
     boot: Annotated[str, Field(min_length=1, max_length=64, pattern=_TEXT)]
     seq: Annotated[int, Field(ge=0, le=2**62)]
@@ -470,6 +482,18 @@ class Sync(Request):
     runs: list[AgentRun] = Field(max_length=100_000)
     accounts: list[AgentAccount] = Field(default=[], max_length=100_000)
     wait_s: Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_understood(cls, said: Any) -> Any:
+        """Before all else: what else there is in a message, its protocol says."""
+        protocol = said.get("protocol", 1) if isinstance(said, dict) else 1
+        if isinstance(protocol, int) and protocol >= 1 and protocol not in PROTOCOLS:
+            behind = "the agent" if protocol < PROTOCOLS[0] else "this service"
+            known = " and ".join(map(str, PROTOCOLS))
+            detail = f"the agent speaks protocol {protocol}, this service {known}: upgrade {behind} first"
+            raise Problem(400, "Unknown protocol", detail)
+        return said
 
 
 class InputForm(Answer):

@@ -8,6 +8,7 @@ is built anew from the log; what was asked for is refused and nothing of it rema
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import threading
@@ -33,13 +34,19 @@ from dure.model.terms import Terms
 from dure.policy.config import named_policy
 from dure.ports.event_log import LogConflictError, LogUnwritableError
 from dure.service.clock import ForwardClock
-from dure.service.errors import Problem, following, internal, refused_input, unavailable
+from dure.service.errors import Problem, busy, following, internal, refused_input, unavailable
 from dure.service.projection import Desk, Lease, lease_of_row, project_step
 from dure.store.store import Changes, Entry, Store, StoreError, sealed
 
+#: What the log calls the service itself.
+SERVICE = "service"
 _ID_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 #: Commands that share one transaction at most.
 BATCH_MAX = 256
+#: Commands that may wait; beyond, who asks is told to come later, after at most so many seconds.
+WAITING_MAX, LATER_S_MAX = 2_048, 30
+#: Part of a new measurement in the running mean of what a command takes.
+_PACE_PART = 0.2
 #: A snapshot of the state is kept after so many steps; at a start already where it had so many to replay.
 SNAPSHOT_STEPS, SNAPSHOT_START_STEPS = 100_000, 2_000
 
@@ -149,6 +156,8 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._id_last = 0
         self._kept_seq = 0
+        #: Running mean of what a command takes, s.
+        self._pace_s = 0.001
         self._leases: dict[str, tuple[Lease, ...]] = {}
         self.is_leading = False
         #: Where the service is that leads, while this one does not; empty: not known.
@@ -255,11 +264,17 @@ class Writer:
         """Queue a command; its future gives the plan's result once that is durable, or raises a Problem."""
         future: Future[Any] = Future()
         with self._gate:
-            if self.is_leading:
-                self._queue.put(Asked(command, actor, future))
-            else:
+            if not self.is_leading:
                 future.set_exception(following(self.leader))
+            elif actor != SERVICE and self.num_waiting() >= WAITING_MAX:
+                future.set_exception(busy(min(math.ceil(self.num_waiting() * self._pace_s) or 1, LATER_S_MAX)))
+            else:
+                self._queue.put(Asked(command, actor, future))
         return future
+
+    def num_waiting(self) -> int:
+        """Commands that wait for their turn."""
+        return self._queue.qsize()
 
     # --- what commands use
 
@@ -328,7 +343,7 @@ class Writer:
                 for one in asked:
                     one.future.set_exception(unavailable("the log cannot be written now"))
                 return
-            batch = Batch()
+            batch, began = Batch(), time.perf_counter()
             self.keys_made.clear()
             try:
                 self._tick(batch)
@@ -344,12 +359,14 @@ class Writer:
                         one.future.set_exception(internal())
                 return
             self._write(batch)
+            if asked:
+                self._pace_s += _PACE_PART * ((time.perf_counter() - began) / len(asked) - self._pace_s)
         self._keep_snapshot_after(SNAPSHOT_STEPS)
 
     def _tick(self, batch: Batch) -> None:
         due = self.alliance.next_due_ms()
         if due is not None and due <= self.now_ms():
-            self._step("service", Plan([Tick()]), batch)
+            self._step(SERVICE, Plan([Tick()]), batch)
 
     def _plan(self, one: Asked, batch: Batch) -> None:
         try:

@@ -94,6 +94,7 @@ attempt = Table(
     Column("energy_mj", BigInteger),
     Column("engine_gpus", Text, nullable=False),
     Column("engine_gpu_ms", BigInteger),
+    Column("log_bytes", Text),
     Index("attempt_job", "job_id", "attempt"),
     Index("attempt_ended", "ended_ms"),
     Index("attempt_site", "site", "state"),
