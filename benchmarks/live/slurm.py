@@ -29,7 +29,7 @@ import httpx
 from load import service
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.engines.slurm_cluster import SlurmCluster, SlurmRestd, is_installed  # noqa: E402
+from tests.engines.slurm_cluster import SlurmCluster, SlurmRestd, is_installed
 
 GPUS = 8
 #: Slurm has arrays of at most so many tasks by default; so many sbatch run at once, as many as Dure's agent runs.
