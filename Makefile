@@ -77,6 +77,7 @@ bench: setup $(ACCASIM)/.ready $(PEERS)/.ready
 	$(BIN)/python benchmarks/table.py
 	$(BIN)/python benchmarks/live/load.py
 	$(BIN)/python benchmarks/live/peers.py
+	$(BIN)/python benchmarks/live/slurm.py
 
 # The schemas, the key tables and the tables of Slurm's options, from the models.
 docs: setup

@@ -216,7 +216,8 @@ def _greet(service: Service, folder: Path, url: str, is_new: bool) -> str:
     secret = folder / "agent.token"
     if is_new:
         made = first_tokens(service, sorted(service.writer.member_names))
-        keep_secret(secret, made.agent_token)
+        if made.agent_token:
+            keep_secret(secret, made.agent_token)
         keep_secret(folder / "operator.token", made.operator_token)
         click.echo(f"operator token (shown once): {made.operator_token}")
     elif not service.writer.is_leading:

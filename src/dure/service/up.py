@@ -88,7 +88,7 @@ def begin(service: Service, text: str, path: str, policy: str, now: datetime | N
 
 
 def first_tokens(service: Service, members: list[str]) -> Begun:
-    """The operator's token and that of this machine's agent; a project `main` for each of some members."""
+    """The operator's token, and that of this machine's agent where it is a site; a project `main` for each of some members."""
     root = Principal("operator", (Grant("operator"),))
 
     def do(command: Any) -> Any:
@@ -97,6 +97,8 @@ def first_tokens(service: Service, members: list[str]) -> Begun:
     for member in members:
         do(make_project(NewProject(name="main", member=member), root))
     operator = do(make_token(NewToken(user="operator", role="operator", name="first start", expires_in_s=YEAR_S), None))
+    if all(site.name != MACHINE_SITE for site in service.writer.alliance.fleet.sites):
+        return Begun(operator[1], "")
     agent = do(make_token(NewToken(user="agent", role="agent", site=MACHINE_SITE, name="this machine",
                                    expires_in_s=YEAR_S), None))  # fmt: skip
     return Begun(operator[1], agent[1])

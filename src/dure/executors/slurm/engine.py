@@ -191,7 +191,7 @@ class Engine(Protocol):
     async def signal(self, jobs: Sequence[str], signal: str, *, is_gang: bool) -> None:
         """A signal to the tasks of some jobs, or the word (`script.STOP_WORD`) to give them the one that their folder names.
 
-        Of a gang it must not come to the batch script, which is ``srun`` and would end for it.
+        Of a gang no other signal may come to the batch script: ``srun`` would end for it.
         """
         ...
 

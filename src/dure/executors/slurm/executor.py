@@ -422,9 +422,17 @@ class SlurmExecutor:
         return now_ms >= attempt.absent_boot_ms + self._patience_ms
 
     def _on_job(self, attempt: SlurmAttempt, components: Sequence[SlurmJob]) -> bool:
-        """Take in what Slurm says of a job, of whose components the first stands for all; True: it is not wanted any more."""
+        """Take in what Slurm says of a job; True: it is not wanted any more.
+
+        Of its components the first stands for all, as long as none was taken away.
+        """
         now, job = self._now(), components[0]
         attempt.job = job.word
+        taken = [component for component in components if component.phase is Phase.TAKEN]
+        if taken and len(components) > 1:
+            if any(component.phase in (Phase.PENDING, Phase.STARTING, Phase.RUNNING) for component in components):
+                return True
+            job = taken[0]
         if job.phase is Phase.PENDING and attempt.started_boot_ms is not None:
             if self._is_given_up(attempt):
                 self._on_taken(attempt, job)

@@ -81,7 +81,7 @@ class SlurmRest:
         return int((await self._ask("POST", "slurm", "job/submit", form=form))["job_id"])
 
     async def signal(self, jobs: Sequence[str], signal: str, *, is_gang: bool) -> None:
-        """A signal to the tasks of some jobs: of a gang, where it would come to ``srun`` too, by a word that ends nothing."""
+        """A signal to the tasks of some jobs: of a gang, of which it would come to ``srun`` alone, by its batch script."""
         await self._delete(jobs, {"signal": script.STOP_WORD if is_gang else signal})
 
     async def cancel(self, jobs: Sequence[str]) -> None:

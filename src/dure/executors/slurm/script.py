@@ -50,7 +50,17 @@ exec >> "$dure_dir/batch.log" 2>&1 < /dev/null
 DURE_MASTER_PORT=$(({ports_from} + SLURM_JOB_ID % {num_ports}))
 {find_port}\
 export DURE_MASTER_PORT
-exec {shell}
+{run}"""
+
+# slurmrestd signals the batch script alone, where it says it to the steps; srun would end for most signals.
+_RUN_STEP = """\
+trap 'scancel -Q --signal={word} "$SLURM_JOB_ID"' {word}
+srun {components} &
+while :; do
+    wait $!
+    dure_code=$?
+    [ $dure_code -gt 128 ] && kill -0 $! 2> /dev/null || exit $dure_code
+done
 """
 
 # The batch script runs on the first node of Slurm's order, which as a rule is that of rank 0.
@@ -191,11 +201,13 @@ def batch_script(root: PurePath, names: Mapping[int, str], shape: Shape, world: 
         Tasks of an attempt: several need a port to meet at.
     """
     shell = '/bin/sh "$dure_dir/attempt.sh"'
+    run = f"exec {shell}\n"
     if len(shape.gpus_on) > 1:
-        shell = "srun " + " : ".join(f"{_step_options(shape, idx)} {shell}" for idx in range(len(shape.parts)))
+        components = " : ".join(f"{_step_options(shape, idx)} {shell}" for idx in range(len(shape.parts)))
+        run = _RUN_STEP.format(word=STOP_WORD, components=components)
     return _BATCH.format(
         names="\n".join(f"{idx}) dure_name={quote(name)} ;;" for idx, name in names.items()),
-        root=quote(str(root)), leases=LEASES, claims=CLAIMS, again=AGAIN, not_claimed=NOT_CLAIMED, ports_from=_PORTS_FROM, num_ports=_NUM_PORTS, shell=shell,
+        root=quote(str(root)), leases=LEASES, claims=CLAIMS, again=AGAIN, not_claimed=NOT_CLAIMED, ports_from=_PORTS_FROM, num_ports=_NUM_PORTS, run=run,
         find_port=_FIND_PORT if world > 1 else "",
     )  # fmt: skip
 
