@@ -319,9 +319,8 @@ class Views:
         with self.writer.lock:
             built = alliance.policy_core.built
             s = built.state
-            online = np.zeros(len(s.pool), np.int64)
-            up = s.node["state"] == k.UP
-            np.add.at(online, s.node["pool"][up], s.node["num"][up])
+            is_up = s.node["state"] == k.UP
+            online = np.bincount(s.node["pool"], is_up * s.node["num"], len(s.pool))
             home = s.pool["home"]
             mp, member = s.mp.copy(), s.member.copy()
         out = []

@@ -338,29 +338,33 @@ class Writer:
         return batch
 
     def _work(self, asked: list[Asked]) -> None:
+        if self._is_doubtful and not self._is_writable():
+            for one in asked:
+                one.future.set_exception(unavailable("the log cannot be written now"))
+            return
+        batch, began = Batch(), time.perf_counter()
+        broken: StateBrokenError | None = None
+        # Readers of the state wait while it changes, not while the disk does: a reason may be that of a step still being written.
         with self.lock:
-            if self._is_doubtful and not self._is_writable():
-                for one in asked:
-                    one.future.set_exception(unavailable("the log cannot be written now"))
-                return
-            batch, began = Batch(), time.perf_counter()
             self.keys_made.clear()
             try:
                 self._tick(batch)
                 for one in asked:
                     self._plan(one, batch)
             except StateBrokenError as error:
-                # What was planned before is whole and written; the rest is refused.
-                log.exception("the core refused a step", error=str(error))
-                self._write(batch)
-                self._restore()
-                for one in asked:
-                    if not one.future.done():
-                        one.future.set_exception(internal())
-                return
+                broken = error
+        if broken is not None:
+            # What was planned before is whole and written; the rest is refused.
+            log.error("the core refused a step", error=str(broken), exc_info=broken)
             self._write(batch)
-            if asked:
-                self._pace_s += _PACE_PART * ((time.perf_counter() - began) / len(asked) - self._pace_s)
+            self._restore()
+            for one in asked:
+                if not one.future.done():
+                    one.future.set_exception(internal())
+            return
+        self._write(batch)
+        if asked:
+            self._pace_s += _PACE_PART * ((time.perf_counter() - began) / len(asked) - self._pace_s)
         self._keep_snapshot_after(SNAPSHOT_STEPS)
 
     def _tick(self, batch: Batch) -> None:
