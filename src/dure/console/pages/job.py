@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +23,7 @@ from dure.service.schemas import AttemptView, ExplanationForm, JobDetail
 #: Bytes of a log with which a page begins, and lines that it keeps.
 TAIL_BYTES, LINES_MAX = 64 << 10, 1_000
 #: Keys by which jobs count their steps, and by which they say of how many.
-STEP_KEYS, TOTAL_KEYS = ("step", "iteration", "epoch"), ("steps", "total", "total_steps", "max_steps", "epochs")
+STEP_KEYS, TOTAL_KEYS = ("step", "iteration", "epoch"), ("steps", "of", "total", "total_steps", "max_steps", "epochs")
 #: Points of a curve.
 POINTS_MAX = 2_000
 #: Pools whose reasons are told.
@@ -133,7 +134,7 @@ def _facts(words: Words, job: JobDetail) -> list[tuple[str, str]]:
         (_("Started"), words.moment(job.started_at)), (_("Ended"), words.moment(job.ended_at)),
         (_("Time limit"), words.span(job.limit_s)), (_("Exit code"), "" if job.exit_code is None else str(job.exit_code)),
         (_("Array"), job.array_id or ""), (_("Pipeline"), job.pipeline_id or ""),
-        (_("Command"), command if isinstance(command, str) else " ".join(command)),
+        (_("Command"), command if isinstance(command, str) else shlex.join(command)),
     ]  # fmt: skip
 
 
