@@ -54,12 +54,12 @@ class Served:
 
 
 class Running:
-    """A service; `client(name)` calls it with that token."""
+    """A service of an alliance (by default the small one); `client(name)` calls it with that token."""
 
-    def __init__(self, folder: Path, database: str = "", **settings: Any) -> None:
+    def __init__(self, folder: Path, database: str = "", document: dict[str, Any] | None = None, **settings: Any) -> None:
         self.service = Service(Settings(database or f"sqlite:///{folder / 'dure.db'}", folder, **settings))
         self.service.store.open()
-        self.service.store.begin(document_of_today())
+        self.service.store.begin(document or document_of_today())
         self.service.open()
         for name in ("owner/main", "guest/main", "guest/side", "other/main"):
             member, _, project = name.partition("/")
