@@ -600,7 +600,7 @@ def test_a_report_with_much_progress_leaves_out_what_is_long():
     def size_of(num, size):
         progress = {f"j{i}.1": {"step": i, "text": "x" * size} for i in range(num)} | {"short.1": {"step": 1}}
         runs = [Run(lease, 1, RunState.RUNNING) for lease in progress]
-        body = wire.report("a", "b", 1, [], runs, progress, {})
+        body = wire.report("a", "b", 1, [], runs, progress, {}, [])
         assert len(body["runs"]) == num + 1
         assert body["runs"][-1]["progress"] == {"step": 1}
         return sum(run["progress"] is not None for run in body["runs"]), len(json.dumps(body))
