@@ -104,9 +104,13 @@ def check_logs(dure: Client, jobs: list) -> None:
         if job.outcome == "succeeded":
             lease = f"{job.job_id}.{job.attempt}"
             expected = f"{lease} begins\n{lease} ends\n"
-            rest = functools.partial(dure.logs, job.job_id, attempt=job.attempt, offset=len(expected))
-            until(lambda rest=rest: rest().is_ended)
-            assert dure.logs(job.job_id, attempt=job.attempt).data.decode() == expected
+            written = functools.partial(dure.logs, job.job_id, attempt=job.attempt)
+            while not (part := written()).data:
+                assert not part.is_ended, "a log is said to be at its end before it has come"
+                time.sleep(0.1)
+            until(lambda written=written, expected=expected: len(written().data) >= len(expected))
+            assert written().data.decode() == expected
+            assert written(offset=len(expected)).is_ended
 
 
 @pytest.mark.parametrize(("seed", "bad_s"), [(10, 8.0), *(pytest.param(seed, BAD_S, marks=pytest.mark.slow) for seed in (11, 12))])
