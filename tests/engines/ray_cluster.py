@@ -178,4 +178,5 @@ class RayCluster:
             process.kill()
         for process in processes:
             process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self.folder, self._cluster.head_node.get_session_dir_path()):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -209,7 +209,7 @@ def test_help_loads_nothing_heavy():
         "import sys; sys.argv = ['dure', '--help']\n"
         "from dure.cli.main import main\n"
         "main()\n"
-        "sys.exit(sum(name in sys.modules for name in ('numba', 'numpy', 'pyarrow', 'plotly', 'pydantic')))"
+        "sys.exit(sum(name in sys.modules for name in ('numba', 'numpy', 'pyarrow', 'plotly', 'pydantic', 'ray')))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0

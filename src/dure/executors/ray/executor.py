@@ -49,6 +49,7 @@ _DROP_AFTER_MS = 10_000
 #: Questions about attempts that are asked at one time.
 _ASKED_AT_ONCE = 16
 _RETRY_S = 1.0
+_REFUSED_CHARS = 500
 
 _log = structlog.get_logger(__name__)
 
@@ -325,7 +326,7 @@ class RayExecutor(FarExecutor[RayAttempt]):
     def _give_up(self, attempt: RayAttempt, why: str) -> None:
         """It was not started, unless it has begun after all; the service tries it again later."""
         if not attempt.is_over and folders.revoke(attempt.folder):
-            attempt.refused = why if attempt.stop is None else ""
+            attempt.refused = why[:_REFUSED_CHARS] if attempt.stop is None else ""
             self._finish_unbegun(attempt, why)
 
     def _compare(self, attempt: RayAttempt, survey: Survey) -> None:
