@@ -141,7 +141,8 @@ class Foresight:
         writer, alliance = self._writer, self._writer.alliance
         with writer.lock:
             built, seq = alliance.policy_core.built, writer.seq
-            state = built.state.copy()
+            # Decisions are carried out by now; half of all that would be copied is room for them.
+            state = built.state.copy(dec=np.zeros(built.state.dec.shape, built.state.dec.dtype))
             at_ms = max(writer.now_ms() - alliance.start_ms, alliance.policy_core.now_ms)
         num = int(state.g[0]["num_jobs"])
         jobs = make_jobs(num)
