@@ -336,3 +336,14 @@ def test_the_commands_that_let_a_site_join(running, tmp_path):
     lines = dure("site", "add", str(path)).splitlines()
     assert lines[0] == "loft has joined: 16 GPUs on 2 nodes"
     assert "DURE_ENROL_TOKEN=dure_" in lines[2]
+
+
+def test_a_member_that_runs_a_site_may_close_it_and_one_that_owns_a_node_that_node(running):
+    answer = running.client("operator").post("/api/v1/sites", json={"file": BARN + "operator: guest\n"})
+    assert answer.status_code == 201
+    may = {"operator": {"sites/barn", "nodes/barn-0"}, "admin": {"sites/barn", "nodes/barn-0"}, "other admin": {"nodes/barn-0"}}
+    for who in TOKENS:
+        for what in ("sites/barn", "nodes/barn-0"):
+            assert ask(running, f"{what}/cordon", who).status_code == (200 if what in may.get(who, ()) else 403), (who, what)
+        enrolment = running.client(who).post("/api/v1/sites/barn/enrolment")
+        assert enrolment.status_code == (201 if "sites/barn" in may.get(who, ()) else 403)
