@@ -34,8 +34,8 @@ from dure.model.accounts import is_unlike
 from dure.model.errors import DureError
 from dure.ports.executor import Account, Launch, LaunchError, NodeInfo, Run, RunState
 
-#: Between two looks at the jobs: while some start or leave, otherwise; the looking itself takes at most one part in so many.
-_LOOK_SOON_MS, _LOOK_MS, _LOOK_REST = 400, 1_000, 4
+#: Between two looks at the jobs: while some start or leave, otherwise; the looking itself rests as many times as long as it takes.
+_LOOK_SOON_MS, _LOOK_MS, _LOOK_REST = 400, 1_000, 1
 _SURVEY_MS = 5_000
 _PAUSE_MIN_MS = 50
 #: A job that Slurm does not start for so long, although its GPUs should be free, is given up, and its nodes take no new
