@@ -47,9 +47,9 @@ _ENDS_WAIT_MS = 5_000
 #: Shells of nodes that do not heed the last word for so long are ended by Slurm.
 _CANCEL_AFTER_MS = 10_000
 #: Launches within this time are handed in together. Slurm tries to start a single job when it comes, the tasks of an array
-#: in its next round: only from so many launches on are arrays faster. So many tasks has one at most; so many go in at once.
+#: in its next round, and takes an array for the price of one job: from so many launches on that is worth it. So many tasks has one at most; so many go in at once.
 _GATHER_S = 0.005
-_ARRAYS_FROM = 64
+_ARRAYS_FROM = 16
 _ARRAY_MAX = 500
 _SUBMITS_AT_ONCE = 4
 _RETRY_S = 2.0
