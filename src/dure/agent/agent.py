@@ -417,13 +417,12 @@ class Agent:
         except StateUnwritableError as error:
             _log.warning("what was abandoned is not forgotten", error=str(error))
         in_use = {reconcile.job_of(lease_id) for lease_id in {*there, *wanted}}
-        for lease_id in set(leases) - there:
+        gone = set(leases) - there
+        for lease_id in gone:
             self._progress.pop(lease_id, None)
             self._log_bytes.pop(lease_id, None)
             self._told.pop(lease_id, None)
-            if (job_id := reconcile.job_of(lease_id)) not in in_use:
-                self._folders.note_use(job_id)
-                self._folders.remove_empty(job_id)
+        await asyncio.to_thread(self._folders.leave, {reconcile.job_of(lease_id) for lease_id in gone} - in_use)
 
     async def _tidy(self) -> None:
         """Remove working folders that nobody has used for long; jobs' checkpoints and outputs stay."""

@@ -164,6 +164,12 @@ class Folders:
             with contextlib.suppress(OSError):
                 os.utime(folder)
 
+    def leave(self, job_ids: Collection[str]) -> None:
+        """No lease of some jobs is here any more: what they have left is kept for as long as it may be, the rest is removed."""
+        for job_id in job_ids:
+            self.note_use(job_id)
+            self.remove_empty(job_id)
+
     def remove_empty(self, job_id: str) -> None:
         """The folders of a job that has left nothing in them."""
         for folder in (self.checkpoint(job_id), self.outputs(job_id), self.inputs(job_id), self.work(job_id)):

@@ -35,8 +35,8 @@ from dure.model.accounts import is_unlike
 from dure.model.errors import DureError
 from dure.ports.executor import Account, Launch, LaunchError, NodeInfo, Run, RunState
 
-#: Between two looks at the jobs: while some start or leave, otherwise; the looking itself takes at most one part in so many.
-_LOOK_SOON_MS, _LOOK_MS, _LOOK_REST = 400, 1_000, 4
+#: Between two looks at the jobs: while some start or leave, otherwise; the looking itself rests as many times as long as it takes.
+_LOOK_SOON_MS, _LOOK_MS, _LOOK_REST = 400, 1_000, 1
 _SURVEY_MS = 5_000
 _PAUSE_MIN_MS = 50
 #: A job that Slurm does not start for so long, although its GPUs should be free, is given up, and its nodes take no new
@@ -48,9 +48,9 @@ _ENDS_WAIT_MS = 5_000
 #: Shells of nodes that do not heed the last word for so long are ended by Slurm.
 _CANCEL_AFTER_MS = 10_000
 #: Launches within this time are handed in together. Slurm tries to start a single job when it comes, the tasks of an array
-#: in its next round: only from so many launches on are arrays faster. So many tasks has one at most; so many go in at once.
+#: in its next round, and takes an array for the price of one job: from so many launches on that is worth it. So many tasks has one at most; so many go in at once.
 _GATHER_S = 0.005
-_ARRAYS_FROM = 64
+_ARRAYS_FROM = 16
 _ARRAY_MAX = 500
 _SUBMITS_AT_ONCE = 4
 _RETRY_S = 2.0
