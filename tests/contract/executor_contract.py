@@ -30,8 +30,6 @@ class ExecutorScenes:
     WAIT_S = 20.0
     #: Whether an attempt has the very GPUs of its lease; where the engine alone chooses which, it has as many.
     CHOOSES_GPUS = True
-    #: Where the engine chooses, whether the run says which GPUs it has.
-    READS_GPUS_BACK = True
 
     @pytest.fixture(autouse=True)
     def _alone(self):
@@ -172,10 +170,9 @@ class ExecutorContract(ExecutorScenes):
                 assert visible[0] == visible[1]
                 assert visible[2] == visible[3]
                 assert [len(set(devices.split(","))) for devices in visible] == [2] * 4
-                if self.READS_GPUS_BACK:
-                    # Where the engine chooses, the run says which it has.
-                    seen = {node: ",".join(map(str, idxs)) for node, idxs in run.gpu_idxs.items()}
-                    assert seen == {self.NODES[int(env["NODE_RANK"])]: env["CUDA_VISIBLE_DEVICES"] for env in found}
+                # Where the engine chooses, the run says which it has.
+                seen = {node: ",".join(map(str, idxs)) for node, idxs in run.gpu_idxs.items()}
+                assert seen == {self.NODES[int(env["NODE_RANK"])]: env["CUDA_VISIBLE_DEVICES"] for env in found}
             assert len({(env["MASTER_ADDR"], env["MASTER_PORT"]) for env in found}) == 1
             assert int(found[0]["MASTER_PORT"]) > 0
             assert {(env["DURE_JOB_ID"], env["DURE_ATTEMPT"], env["DURE_LEASE_ID"], env["DURE_FENCE"]) for env in found} == {

@@ -59,7 +59,6 @@ class OnRay(ExecutorScenes):
 class TestRayExecutor(OnRay, ExecutorContract):
     # Ray takes the free GPUs that it likes: there is no option by which to name them.
     CHOOSES_GPUS = False
-    READS_GPUS_BACK = False
 
 
 class TestOnlyRay(OnRay):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from dure.executors.far import FarAttempt, Now, order_from_json
 from dure.executors.ranks import ranks_of
 from dure.executors.ray.cluster import Shape
 from dure.executors.ray.spec import actor_name
-from dure.ports.executor import RunState
+from dure.ports.executor import Run, RunState
 
 
 @dataclass
@@ -26,6 +26,8 @@ class RayAttempt(FarAttempt):
         Of the placement group, ours alone; the actors' begin with it.
     handed_in_boot_ms : int or None
         When Ray was asked to take it and has answered, or will not any more.
+    gpu_idxs : tuple or None
+        The GPUs that Ray has given it on each of its nodes; None: not known yet.
     missing_boot_ms : dict of int
         Place of a node → when its actor was first seen to be gone, without a word that nothing is left there.
     broken : set of int
@@ -37,6 +39,7 @@ class RayAttempt(FarAttempt):
     shape: Shape
     name: str
     handed_in_boot_ms: int | None = None
+    gpu_idxs: tuple[tuple[int, ...], ...] | None = None
     missing_boot_ms: dict[int, int] = field(default_factory=dict)
     broken: set[int] = field(default_factory=set)
     heard: set[tuple[str, str]] = field(default_factory=set)
@@ -45,6 +48,11 @@ class RayAttempt(FarAttempt):
     def actors(self) -> list[str]:
         """Names of its actors, in the order of its nodes."""
         return [actor_name(self.name, idx) for idx in range(len(self.shape.nodes))]
+
+    def run(self) -> Run:
+        """What is reported of it."""
+        idxs = None if self.gpu_idxs is None else dict(zip(self.shape.nodes, self.gpu_idxs, strict=True))
+        return replace(super().run(), gpu_idxs=idxs)
 
     def see_gone(self, places: Collection[int], ends: Collection[int], now_ms: int) -> set[int]:
         """Nothing is left on these of its nodes, and these ranks have left an end.

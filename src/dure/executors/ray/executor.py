@@ -298,6 +298,10 @@ class RayExecutor(FarExecutor[RayAttempt]):
             attempt.see_begun(started_ms, now)
             self._changed.set()
         num_nodes = len(attempt.shape.nodes)
+        if attempt.gpu_idxs is None:
+            attempt.gpu_idxs = folders.read_gpus(attempt.folder, num_nodes)
+            if attempt.gpu_idxs is not None:
+                self._changed.set()
         gone = folders.gone(attempt.folder, num_nodes)
         ends = folders.read_ends(attempt.folder, attempt.world)
         attempt.see_ends(ends, now)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from dure.executors.far import RankEnd
-from dure.executors.ray.runner import CLAIM, GONE, RANK, REVOKED, claim
+from dure.executors.ray.runner import CLAIM, GONE, GPUS, RANK, REVOKED, claim
 from dure.executors.shim import read_rank
 from dure.executors.shim import revoke as revoke_rank
 from dure.ports.executor import Launch
@@ -62,6 +62,21 @@ def read_ends(folder: Path, world: int) -> dict[int, RankEnd]:
         if record is not None and record.exit_code is not None:
             found[rank] = RankEnd(record.exit_code, path.stat().st_mtime_ns)
     return found
+
+
+def read_gpus(folder: Path, nodes: int) -> tuple[tuple[int, ...], ...] | None:
+    """The GPUs that Ray has given on each node; None: not all have said it yet, or they have names and no numbers."""
+    found = []
+    for place in range(nodes):
+        try:
+            text = (folder / GPUS.format(place)).read_text()
+        except FileNotFoundError:
+            return None
+        names = text.removesuffix("\n").split(",") if len(text) > 1 else []
+        if not text.endswith("\n") or not all(name.isdecimal() for name in names):
+            return None
+        found.append(tuple(map(int, names)))
+    return tuple(found)
 
 
 def gone(folder: Path, nodes: int) -> set[int]:

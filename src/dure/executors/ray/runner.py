@@ -32,8 +32,8 @@ from dure.executors.shim import CUT_NOTE, read_rank, spawn
 #: The word that ends what has not heeded others.
 KILL = "KILL"
 CLAIM, BEGUN, REVOKED = "claim", "begun\n", "revoked\n"
-#: Names of files: of a node on which nothing of the attempt is left, of a rank's end, of a rank's log.
-GONE, RANK = "{}.gone", "{}.rank"
+#: Names of files: of a node on which nothing of the attempt is left, of the GPUs that it has there, of a rank's end.
+GONE, GPUS, RANK = "{}.gone", "{}.gpus", "{}.rank"
 
 _KILL_AGAIN_MS, _RAYLET_EVERY_S = 50, 1.0
 _SWEEPS_MAX = 40
@@ -189,6 +189,9 @@ class NodeRunner:
         import ray
 
         spec = self._spec
+        gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+        # Before the claim: who sees that it has begun is to see these too.
+        (self._folder / GPUS.format(spec["node_rank"])).write_text(",".join(gpus) + "\n")
         if spec["node_rank"] == 0:
             if not claim(self._folder, BEGUN):
                 raise NotClaimedError(f"{self._folder.name} has been claimed")
@@ -197,7 +200,6 @@ class NodeRunner:
             self._port = ray.get(ray.get_actor(spec["first"]).begun.remote())
         self._keeper = start_keeper(spec["mark"], self._gone)
         try:
-            gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
             env = node_env(spec["master_addr"], self._port)
             for rank in spec["ranks"]:
                 self._start(rank["rank"], env | rank["env"] | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)})

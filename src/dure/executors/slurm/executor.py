@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
-from collections.abc import Awaitable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import assert_never
@@ -14,9 +13,10 @@ from urllib.parse import quote
 import structlog
 
 from dure.executors.clock import Clock
-from dure.executors.far import KILL_AGAIN_MS, TELL_AGAIN_MS, Now, order_to_json
+from dure.executors.far import KILL_AGAIN_MS, TELL_AGAIN_MS, Now
+from dure.executors.far_executor import FarExecutor, write_note
 from dure.executors.lease_book import BookUnwritableError, LeaseBook
-from dure.executors.process import boot_id, signal_number
+from dure.executors.process import signal_number
 from dure.executors.slurm import folder as folders
 from dure.executors.slurm import script
 from dure.executors.slurm.attempt import SlurmAttempt, attempt_from
@@ -32,7 +32,6 @@ from dure.executors.slurm.engine import (
 from dure.executors.slurm.nodes import cluster_from_json, cluster_to_json, nodes_of, offer, partition_of, shape_of
 from dure.executors.state_lock import take_lock
 from dure.model.accounts import is_unlike
-from dure.model.errors import DureError
 from dure.ports.executor import Account, Launch, LaunchError, NodeInfo, Run, RunState
 
 #: Between two looks at the jobs: while some start or leave, otherwise; the looking itself rests as many times as long as it takes.
@@ -60,7 +59,7 @@ _ACCOUNTS_MS, _ACCOUNTS_MAX, _ACCOUNTS_LATER_MS, _ACCOUNTS_WAIT_MS = 2_000, 500,
 _log = structlog.get_logger(__name__)
 
 
-class SlurmExecutor:
+class SlurmExecutor(FarExecutor[SlurmAttempt]):
     """See `dure.ports.executor.Executor`.
 
     Parameters
@@ -85,26 +84,18 @@ class SlurmExecutor:
         self, state_dir: Path, shared_dir: Path, engine: Engine, *, partition: str = "", clock: Clock | None = None,
         log_max_bytes: int = 256 << 20, patience_ms: int = _PATIENCE_MS, arrays_from: int = _ARRAYS_FROM,
     ) -> None:  # fmt: skip
-        self._dir = state_dir.resolve()
-        self._shared = shared_dir.resolve()
+        super().__init__("slurm", state_dir, shared_dir, clock)
         self._engine = engine
         self._partition_name = partition
-        self._clock = clock or Clock()
         self._log_max_bytes = log_max_bytes
         self._patience_ms = patience_ms
         self._arrays_from = arrays_from
-        self._boot = boot_id()
-        self._attempts: dict[str, SlurmAttempt] = {}
         self._waiting: list[tuple[SlurmAttempt, asyncio.Future[None]]] = []
         self._has_waiting = asyncio.Event()
         self._submits = asyncio.Semaphore(_SUBMITS_AT_ONCE)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Event()
-        self._wake = asyncio.Event()
         self._nodes: dict[str, SlurmNode] = {}
         self._offered: list[NodeInfo] = []
         self._shunned: dict[str, int] = {}
-        self._is_silent = False
         self._has_accounts: bool | None = None
         self._unaccounted: dict[str, SlurmAttempt] = {}
         self._accounts: dict[str, Account] = {}
@@ -131,7 +122,6 @@ class SlurmExecutor:
             self._lock.close()
             raise
         self._book = LeaseBook(self._dir / "leases.sqlite")
-        self._root = self._shared / f"slurm-{self._tag()}"
         for name in (script.LEASES, script.CLAIMS):
             (self._root / name).mkdir(parents=True, exist_ok=True)
         now = self._now()
@@ -142,36 +132,12 @@ class SlurmExecutor:
         self._start(self._hand_in_all())
         self._start(self._watch())
 
-    def _tag(self) -> str:
-        """Sets the jobs of this state apart from those of every other."""
-        path = self._dir / "tag"
-        if not path.exists():
-            path.with_suffix(".new").write_text(secrets.token_hex(4))
-            path.with_suffix(".new").rename(path)
-        return path.read_text()
-
     def _remove_strays(self) -> None:
         """Folders of launches that were never written down: nothing has run there."""
         known = {self._folder(lease_id).name for lease_id in self._attempts}
         for folder in (self._root / script.LEASES).iterdir():
             if folder.name not in known:
                 folders.remove(folder)
-
-    def _folder(self, lease_id: str) -> Path:
-        return self._root / script.LEASES / quote(lease_id, safe="").replace(".", "%2E")
-
-    def _now(self) -> Now:
-        return Now(self._clock.boot_ms(), self._clock.wall_ms(), self._boot)
-
-    def _start(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_done)
-
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("slurm jobs are not looked after any more", exc_info=task.exception())
 
     # --- nodes
 
@@ -310,13 +276,10 @@ class SlurmExecutor:
         _log.error("slurm refuses a job", lease=batch[0].launch.lease_id, num=len(batch), error=why)
         for attempt in batch:
             if not attempt.is_over and folders.revoke(attempt.folder):
-                folders.write_note(attempt.launch, f"Slurm refuses it: {why}")
+                write_note(attempt.launch, f"Slurm refuses it: {why}")
                 self._finish(attempt, RunState.LOST)
 
     # --- looking
-
-    def _living(self) -> dict[str, SlurmAttempt]:
-        return {lease_id: attempt for lease_id, attempt in self._attempts.items() if not attempt.is_over}
 
     async def _watch(self) -> None:
         while True:
@@ -331,11 +294,7 @@ class SlurmExecutor:
             await self._try(self._act())
             if self._unaccounted and self._clock.boot_ms() >= self._accounts_at_ms:
                 await self._read_accounts()
-            # Not `wait_for`, which forgets that it was cancelled when what it waits for comes at that moment.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._pause_ms() / 1000):
-                    await self._wake.wait()
-            self._wake.clear()
+            await self._pause(self._pause_ms())
 
     def _look_every_ms(self) -> int:
         is_soon = any(attempt.state is not RunState.RUNNING for attempt in self._living().values())
@@ -347,19 +306,6 @@ class SlurmExecutor:
         if living:
             dues += [self._look_at_ms, *(due for attempt in living if (due := attempt.due_at()) is not None)]
         return max(min(dues) - self._clock.boot_ms(), _PAUSE_MIN_MS)
-
-    async def _try(self, work: Awaitable[None]) -> None:
-        """What Slurm does not answer is tried again, and nothing is concluded."""
-        try:
-            await work
-        except (DureError, OSError) as error:
-            if not self._is_silent:
-                _log.warning("slurm is silent", error=str(error))
-            self._is_silent = True
-        else:
-            if self._is_silent:
-                _log.info("slurm answers")
-            self._is_silent = False
 
     async def _look(self) -> None:
         """One list of jobs, and what it says of each attempt that was handed in before."""
@@ -499,38 +445,15 @@ class SlurmExecutor:
             return
         folders.revoke(attempt.folder)
         _log.warning("lost", lease=attempt.launch.lease_id, job=attempt.job, why=f"{job.state} {job.reason}")
-        folders.write_note(attempt.launch, f"Slurm has ended it: {job.state}")
-        self._finish(attempt, RunState.LOST)
-
-    def _finish_unbegun(self, attempt: SlurmAttempt, why: str) -> None:
-        """It has not begun, and never will."""
-        if attempt.stop is not None:
-            self._finish(attempt, RunState.EXITED, 128 + signal_number(attempt.stop.signals[-1]))
-            return
-        _log.warning("lost", lease=attempt.launch.lease_id, job=attempt.job, why=why)
-        folders.write_note(attempt.launch, why)
-        self._finish(attempt, RunState.LOST)
-
-    def _finish_traceless(self, attempt: SlurmAttempt, why: str) -> None:
-        """It has begun and left no end: killed by us, if its time was over."""
-        now_ms = self._clock.boot_ms()
-        if attempt.is_kill_due(now_ms):
-            self._finish(attempt, RunState.EXITED, attempt.code_of_stop(now_ms))
-            return
-        _log.warning("lost", lease=attempt.launch.lease_id, job=attempt.job, why=why)
+        write_note(attempt.launch, f"Slurm has ended it: {job.state}")
         self._finish(attempt, RunState.LOST)
 
     def _finish(self, attempt: SlurmAttempt, state: RunState, code: int = -1) -> None:
-        attempt.state, attempt.exit_code = state, code
-        now_ms = self._clock.wall_ms()
-        if state is RunState.EXITED and attempt.started_ms < 0:
-            attempt.started_ms = now_ms
-        attempt.ended_ms = max(attempt.ended_ms if attempt.ended_ms >= 0 else now_ms, attempt.started_ms)
+        super()._finish(attempt, state, code)
         attempt.over_boot_ms = self._clock.boot_ms()
         self._compare(attempt, attempt.engine_gpu_ms, "controller")
         if self._has_accounts and attempt.job and attempt.started_boot_ms is not None:
             self._unaccounted[attempt.launch.lease_id] = attempt
-        self._changed.set()
 
     # --- accounts
 
@@ -637,58 +560,18 @@ class SlurmExecutor:
             if deaf:
                 await self._engine.cancel(deaf)
 
-    async def stop(self, lease_id: str, *, signal: str, grace_ms: int) -> None:
-        """Ask an attempt to leave: signal, after the grace SIGKILL, to every process of it."""
-        attempt = self._attempts.get(lease_id)
-        if attempt is not None and not attempt.is_over:
-            await self._order(attempt, signal, grace_ms)
-
-    async def _order(self, attempt: SlurmAttempt, signal: str, grace_ms: int) -> None:
-        signal_number(signal)
-        if not attempt.order(signal, self._clock.boot_ms() + grace_ms):
-            return
-        self._changed.set()
-        self._wake.set()
-        assert attempt.stop is not None
-        try:
-            await self._book.order_stop(attempt.launch.lease_id, order_to_json(attempt.stop, self._now()))
-        except BookUnwritableError as error:
-            _log.warning("a stop is not remembered", lease=attempt.launch.lease_id, error=str(error))
-
     # --- the rest of the port
 
     async def runs(self) -> list[Run]:
         """Every attempt not yet forgotten."""
         with contextlib.suppress(OSError):
             self._see_begun()
-        self._changed.clear()
-        return [attempt.run() for attempt in self._attempts.values()]
-
-    async def changed(self) -> None:
-        """Return once some attempt is in another state than when `runs` was last called, or the nodes are others."""
-        await self._changed.wait()
-
-    async def forget(self, lease_id: str) -> None:
-        """Drop an attempt that is over; its name stays, so that it is not launched again."""
-        attempt = self._attempts.get(lease_id)
-        if attempt is None or not attempt.is_over:
-            return
-        try:
-            await self._book.forget(lease_id)
-        except BookUnwritableError as error:
-            _log.warning("not forgotten yet", lease=lease_id, error=str(error))
-            return
-        await self._drop(attempt)
+        return await super().runs()
 
     async def close(self) -> None:
         """Let go without stopping anything."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await super().close()
         await self._engine.close()
-        await self._book.close()
-        self._lock.close()
 
 
 def _gpu_ms(components: Sequence[SlurmJob]) -> int:

@@ -117,9 +117,3 @@ def read_gpus(folder: Path, num_nodes: int) -> tuple[tuple[int, ...], ...] | Non
             return None
         found.append(tuple(int(word) for word in text.split(",")))
     return tuple(found)
-
-
-def write_note(launch: Launch, why: str) -> None:
-    """Tell the user, in the log of an attempt that did not start."""
-    with contextlib.suppress(OSError), (Path(launch.log_dir) / "0.log").open("a") as file:
-        file.write(f"dure: {why}\n")
