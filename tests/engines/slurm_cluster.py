@@ -94,7 +94,8 @@ class SlurmCluster:
     def start_controller(self, *, is_fresh: bool = False) -> None:
         """Start it and wait until it answers; fresh: it has forgotten all jobs."""
         self._controller = self._spawn("slurmctld", "-D", "-i", *(["-c"] if is_fresh else []))
-        self.until(lambda: self.run("scontrol", "ping", check=False).returncode == 0, 30)
+        # One with a database asks it for long.
+        self.until(lambda: self.run("scontrol", "ping", check=False).returncode == 0, 120)
 
     def save(self) -> Path:
         """Wait until the controller has written down what its jobs are now, which it does some seconds late; the file."""
@@ -126,9 +127,9 @@ class SlurmCluster:
         lines = self.run("sinfo", "-N", "-h", "-p", "gpu", "-o", "%N %T", check=False).stdout.splitlines()
         return {name: state.upper() for name, state in (line.split() for line in lines)}
 
-    def jobs(self, states: str = "all") -> list[str]:
+    def jobs(self, states: str = "all", *, check: bool = True) -> list[str]:
         """``name state`` of each job."""
-        return self.run("squeue", "-h", "-r", "-t", states, "-O", "Name:100,State:20").stdout.splitlines()
+        return self.run("squeue", "-h", "-r", "-t", states, "-O", "Name:100,State:20", check=check).stdout.splitlines()
 
     def told(self) -> str:
         """What Slurm has to say when something has not come about."""
@@ -160,7 +161,7 @@ class SlurmCluster:
         if self._controller is not None and self._controller.poll() is None:
             self.run("scancel", "-Q", f"--user={os.getuid()}", check=False)
             until = time.monotonic() + 10
-            while self.jobs("pending,running,completing,suspended") and time.monotonic() < until:
+            while self.jobs("pending,running,completing,suspended", check=False) and time.monotonic() < until:
                 time.sleep(0.05)
         for process in [*self._nodes.values(), *([self._controller] if self._controller else [])]:
             if process.poll() is None:
