@@ -40,8 +40,10 @@ agreements:
   - {name: of-other, lenders: [other], borrowers: [owner, guest], kind: LEND, limit_gpus: 8, notice: 30s, start: 2026-01-01}
 """
 STEPS = 40
-#: Counts to STEPS at two a second; notes each step and when each attempt was there; keeps the number, and leaves when it is told to.
+#: Counts to STEPS at two a second; notes each step and when each attempt was there; keeps the number where all sites see it (no agent copies
+#: checkpoints yet), and leaves when it is told to.
 COUNT = """\
+DURE_CHECKPOINT_DIR=@/kept/$DURE_JOB_ID; mkdir -p $DURE_CHECKPOINT_DIR
 note() { echo "$1 $DURE_ATTEMPT $(date +%s.%N)" >> @/$DURE_JOB_ID; }
 leave() { note left; exit 143; }
 trap leave TERM
@@ -57,7 +59,7 @@ note left
 
 
 class ThreeSites:
-    """A service; Slurm at ``hall``, Ray at ``barn``, this machine's own processes at ``shed``; checkpoints on storage that all share."""
+    """A service; Slurm at ``hall``, Ray at ``barn``, this machine's own processes at ``shed``."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -79,7 +81,7 @@ class ThreeSites:
         with (self.folder / f"{site}.log").open("ab") as log:
             self._agents[site] = subprocess.Popen(
                 [sys.executable, "-m", "dure.cli.main", "agent", "--site", site, "--data-dir", str(self.folder / site),
-                 "--checkpoints", str(self.folder / "checkpoints"), *self._words[site]],
+                 *self._words[site]],
                 env=env, stdout=log, stderr=log,
             )  # fmt: skip
 
