@@ -88,6 +88,23 @@ class ExecutorScenes:
     def log(self, folder: Path, lease: str = "j1.1", rank: int = 0) -> str:
         return (folder / "logs" / lease / f"{rank}.log").read_text()
 
+    def length_of_a_long_log(self, folder: Path, max_bytes: int) -> int:
+        """Of one that was cut at so many bytes; the job went on, and the log says so."""
+
+        async def scene():
+            executor = self.make(folder, log_max_bytes=max_bytes)
+            await executor.open()
+            loop = "i=0; while [ $i -lt 200 ]; do head -c 1000 /dev/zero | tr '\\0' x || exit 9; i=$((i+1)); done; touch done"
+            await executor.launch(self.launch(folder, loop))
+            assert (await self.ended(executor)).exit_code == 0
+            await executor.close()
+            assert (folder / "done").exists()
+            log = self.log(folder)
+            assert log.endswith("dropped: no room on the disk, or longer than a log may be\n")
+            return len(log)
+
+        return asyncio.run(scene())
+
     @staticmethod
     def is_running(pid: int) -> bool:
         try:

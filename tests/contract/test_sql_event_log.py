@@ -95,8 +95,8 @@ class TestPostgres(EventLogContract):
         store._lead.commit()
 
     def cut(self) -> None:
-        """End all of the database's connections, as a lost network does."""
-        self.server.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{self.name}'")
+        """End all of the database's connections, as a lost network does; back once they are gone."""
+        self.server.sql(f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{self.name}'")
 
     def test_the_lead_ends_with_the_process(self, begun):
         begun.resign()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.engines.ray_cluster import RayCluster, is_installed
 
-from dure.executors.ray import folder as folders
+from dure.executors import far_folder
 from dure.executors.ray.attempt import RayAttempt
 from dure.executors.ray.cluster import shape_of
 from dure.executors.ray.executor import RayExecutor
@@ -315,7 +315,7 @@ class TestOnlyRay(OnRay):
                 launch = self.launch(tmp_path, "echo x >> ran", nodes=2)
                 shape = shape_of(launch, executor._nodes)
                 attempt = RayAttempt(launch, executor._folder("j1.1"), shape, f"{executor._prefix}j1.1")
-                folders.write(attempt.folder, launch)
+                far_folder.make(attempt.folder, launch)
                 assert await executor._book.intend("j1.1", 1, attempt.intent())
             async with self.opened(tmp_path) as executor:
                 assert (await self.ended(executor)).state is RunState.LOST
@@ -351,19 +351,7 @@ class TestOnlyRay(OnRay):
         asyncio.run(scene())
 
     def test_a_long_log_is_cut_and_the_job_goes_on(self, tmp_path):
-        async def scene():
-            executor = self.make(tmp_path, log_max_bytes=102_400)
-            await executor.open()
-            loop = "i=0; while [ $i -lt 200 ]; do head -c 1000 /dev/zero | tr '\\0' x || exit 9; i=$((i+1)); done; touch done"
-            await executor.launch(self.launch(tmp_path, loop))
-            assert (await self.ended(executor)).exit_code == 0
-            await executor.close()
-            assert (tmp_path / "done").exists()
-            log = self.log(tmp_path)
-            assert 102_400 <= len(log) < 102_800
-            assert log.endswith("dropped: no room on the disk, or longer than a log may be\n")
-
-        asyncio.run(scene())
+        assert 102_400 <= self.length_of_a_long_log(tmp_path, 102_400) < 102_800
 
     def test_attempts_of_a_killed_process_are_taken_up(self, tmp_path):
         """kill -9 while it launches, at moments that differ: each lease has run once or is lost without having run."""

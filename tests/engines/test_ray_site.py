@@ -43,15 +43,7 @@ def test_jobs_run_on_ray_whatever_dies(site, cluster, tmp_path):
     found = site.until(long, "ENDED")
     assert (found["exit_code"], len(found["attempts"])) == (3, 1)
 
-    save = 'trap "echo saved >> $DURE_CHECKPOINT_DIR/state; exit 143" TERM; [ -s $DURE_CHECKPOINT_DIR/state ] && exit 0; while :; do sleep 0.05; done'
-    lent = [site.submit("user", "guest/main", save, 8, checkpoint={"every": "10m", "grace": "20s"}) for _ in range(2)]
-    for job in lent:
-        site.until(job, "RUNNING")
-    claim = site.submit("operator", "owner/main", "exit 0", 16)
-    assert site.until(claim, "ENDED", wait_s=180)["exit_code"] == 0
-    for job in lent:
-        found = site.until(job, "ENDED", wait_s=120)
-        assert (found["exit_code"], len(found["attempts"])) == (0, 2)
+    site.lends_and_takes_back()
 
     again = "[ -e $DURE_CHECKPOINT_DIR/been ] && exit 0; touch $DURE_CHECKPOINT_DIR/been; while :; do sleep 0.05; done"
     lost = site.submit("operator", "owner/main", again, 16)

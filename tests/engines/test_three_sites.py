@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections import Counter
-from datetime import datetime
 
 import pytest
 from tests.engines import ray_cluster, slurm_cluster
+from tests.engines.site import spawn_agent, submit
 from tests.service.running import Running
 from tests.service.world import document_of_today
 
@@ -77,13 +74,8 @@ class ThreeSites:
             self.start_agent(site)
 
     def start_agent(self, site):
-        env = {**os.environ, **(self.slurm.env if site == "hall" else {}), "DURE_URL": self.running.url, "DURE_TOKEN": self._tokens[site]}
-        with (self.folder / f"{site}.log").open("ab") as log:
-            self._agents[site] = subprocess.Popen(
-                [sys.executable, "-m", "dure.cli.main", "agent", "--site", site, "--data-dir", str(self.folder / site),
-                 *self._words[site]],
-                env=env, stdout=log, stderr=log,
-            )  # fmt: skip
+        words, env = ["--data-dir", str(self.folder / site), *self._words[site]], self.slurm.env if site == "hall" else {}
+        self._agents[site] = spawn_agent(self.folder, site, site, self.running, self._tokens[site], words, env)
 
     def kill_agent(self, site):
         self._agents[site].kill()
@@ -93,10 +85,7 @@ class ThreeSites:
         return self.running.client("operator").get(f"/api/v1/{path}").json()
 
     def submit(self, project, script, gpus, **more):
-        form = {"project": project, "command": ["sh", "-c", script], "resources": {"gpus": gpus}, **more}
-        answer = self.running.client("operator").post("/api/v1/jobs", json=form)
-        assert answer.status_code == 201, answer.text
-        return answer.json()["job_id"]
+        return submit(self.running, "operator", project, script, gpus, **more)
 
     def until(self, is_so, wait_s, what):
         end = time.monotonic() + wait_s
@@ -163,7 +152,7 @@ def test_lent_and_taken_back_between_three_engines_whatever_dies(sites, tmp_path
         assert (found["exit_code"], len(found["attempts"])) == (0, 1), found
     sites.until(lambda: all(sites.ask(f"jobs/{job}")["state"] == "ENDED" for job in lent), 240, "all done")
 
-    moved = 0
+    moved, own_s = 0, {}
     for job in lent:
         found = sites.ask(f"jobs/{job}")
         assert found["outcome"] == "succeeded", found
@@ -178,16 +167,19 @@ def test_lent_and_taken_back_between_three_engines_whatever_dies(sites, tmp_path
         assert [(what, attempt) for _, what, attempt in sorted(here)] == [
             (what, str(attempt["attempt"])) for attempt in found["attempts"] for what in ("came", "left")
         ]
+        at = {(what, attempt): moment for moment, what, attempt in here}
+        for attempt in {attempt for _, attempt in at}:
+            own_s[f"{job}.{attempt}"] = at["left", attempt] - at["came", attempt]
     assert moved > 0
 
-    # From start to end beside Slurm's own record of each, whose moments are whole seconds; the lease is longer by what it takes
-    # to start and to tell (test_slurm_accounts.py has the bill of a longer run).
+    # Slurm's own record lies between what the job saw and the lease, which is longer by what it takes to start and to tell; its
+    # moments are whole seconds (test_slurm_accounts.py has the bill of a longer run).
     attempts = [a for job in (*lent, gang) for a in sites.ask(f"jobs/{job}")["attempts"] if a["site"] == "hall"]
     assert len(attempts) >= 17
     for a in attempts:
-        ran_s = (datetime.fromisoformat(a["ended_at"]) - datetime.fromisoformat(a["started_at"])).total_seconds()
-        assert abs(ran_s - a["engine_gpu_seconds"] / a["gpus"]) <= 1.1 + 0.01 * ran_s, a
-        assert ran_s <= a["run_s"] <= ran_s + 5, a
+        engine_s = a["engine_gpu_seconds"] / a["gpus"]
+        assert own_s.get(a["lease_id"], 20.0) - 1 < engine_s < a["run_s"] + 1, a
+        assert a["run_s"] <= engine_s + 6, a
     audit = sites.ask("audit")
     assert audit["mismatches"] == 0
     assert audit["verified"] == audit["decisions"] > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import Generic, Protocol, TypeVar
 
 import structlog
@@ -31,7 +32,7 @@ class Known(Protocol):
 A = TypeVar("A", bound=Known)
 
 
-class BookedExecutor(Generic[A]):
+class BookedExecutor(ABC, Generic[A]):
     """The part of `dure.ports.executor.Executor` that only the book decides; `_book` is there once it is open."""
 
     _book: LeaseBook
@@ -40,9 +41,9 @@ class BookedExecutor(Generic[A]):
         self._attempts: dict[str, A] = {}
         self._changed = asyncio.Event()
 
+    @abstractmethod
     async def _drop(self, attempt: A) -> None:
         """Keep nothing of an attempt that was not started, or is over."""
-        raise NotImplementedError
 
     async def runs(self) -> list[Run]:
         """Every attempt not yet forgotten."""

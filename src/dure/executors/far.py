@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from dure.executors.attempt import PEER_GRACE_MS, PEER_WAIT_MS, StopOrder
 from dure.executors.process import signal_number
 from dure.executors.ranks import ranks_of
-from dure.ports.executor import Launch, Run, RunState
+from dure.model.errors import DureError
+from dure.ports.executor import Launch, LaunchError, Run, RunState
 
+#: Below an executor's root on shared storage: a folder for each attempt.
+LEASES = "leases"
 _KILLED = 137
 #: What does not end when it is killed is killed again after so long; a signal that has not come is sent again.
 KILL_AGAIN_MS = 1_000
 TELL_AGAIN_MS = 5_000
+
+
+class SilentError(DureError):
+    """The cluster has not answered. ``is_sent`` False: it was not even asked, so that nothing was done."""
+
+    def __init__(self, why: str, *, is_sent: bool = True) -> None:
+        super().__init__(why)
+        self.is_sent = is_sent
 
 
 @dataclass(frozen=True)
@@ -152,6 +163,24 @@ class FarAttempt:
         """Exit code of what was told to leave and has left no other."""
         assert self.stop is not None
         return _KILLED if self.is_kill_due(now_ms) else 128 + signal_number(self.stop.signals[-1])
+
+
+def gpus_by_node(launch: Launch, nodes: Container[str], engine: str) -> dict[str, int]:
+    """Number of GPUs of a launch on each of its nodes, in the order of its placements.
+
+    Raises
+    ------
+    LaunchError
+        It cannot run here: a node that is not there, or parts of GPUs.
+    """
+    gpus: dict[str, int] = {}
+    for part in launch.placements:
+        if part.node not in nodes:
+            raise LaunchError(f"{launch.lease_id}: there is no node {part.node!r} here")
+        if part.gpus and part.gpu_milli != 1000:
+            raise LaunchError(f"{launch.lease_id}: parts of GPUs are not for {engine} sites, which lend whole ones")
+        gpus[part.node] = gpus.get(part.node, 0) + len(part.gpus)
+    return gpus
 
 
 def order_to_json(order: StopOrder, now: Now) -> str:

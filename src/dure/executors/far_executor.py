@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from abc import abstractmethod
 from collections.abc import Awaitable, Coroutine
 from pathlib import Path
 from typing import Generic, TextIO, TypeVar
@@ -14,11 +15,11 @@ import structlog
 
 from dure.executors.booked import BookedExecutor
 from dure.executors.clock import Clock
-from dure.executors.far import FarAttempt, Now, order_to_json
+from dure.executors.far import LEASES, FarAttempt, Now, SilentError, order_to_json
 from dure.executors.lease_book import BookUnwritableError
 from dure.executors.process import boot_id, signal_number
 from dure.model.errors import DureError
-from dure.ports.executor import Launch, RunState
+from dure.ports.executor import Launch, NodeInfo, RunState
 
 _log = structlog.get_logger(__name__)
 F = TypeVar("F", bound=FarAttempt)
@@ -49,6 +50,7 @@ class FarExecutor(BookedExecutor[F], Generic[F]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._is_silent = False
+        self._offered: list[NodeInfo] = []
 
     # --- state
 
@@ -65,13 +67,67 @@ class FarExecutor(BookedExecutor[F], Generic[F]):
         return self._shared / f"{self._engine_name}-{self._tag()}"
 
     def _folder(self, lease_id: str) -> Path:
-        return self._root / "leases" / quote(lease_id, safe="").replace(".", "%2E")
+        return self._root / LEASES / quote(lease_id, safe="").replace(".", "%2E")
 
     def _now(self) -> Now:
         return Now(self._clock.boot_ms(), self._clock.wall_ms(), self._boot)
 
     def _living(self) -> dict[str, F]:
         return {lease_id: attempt for lease_id, attempt in self._attempts.items() if not attempt.is_over}
+
+    async def _drop(self, attempt: F) -> None:
+        self._attempts.pop(attempt.launch.lease_id, None)
+        await asyncio.to_thread(self._remove, attempt.folder)
+
+    @staticmethod
+    @abstractmethod
+    def _remove(folder: Path) -> None:
+        """Take away all that an attempt has on shared storage; without it nobody can begin it."""
+
+    def _remove_strays(self) -> None:
+        """Folders of launches that were never written down: nothing has run there."""
+        known = {self._folder(lease_id).name for lease_id in self._attempts}
+        for folder in (self._root / LEASES).iterdir():
+            if folder.name not in known:
+                self._remove(folder)
+
+    # --- nodes
+
+    async def nodes(self) -> list[NodeInfo]:
+        """The nodes that it can launch on."""
+        return list(self._offered)
+
+    def _offer_now(self, offered: list[NodeInfo]) -> None:
+        if offered != self._offered:
+            self._offered = offered
+            self._changed.set()
+
+    @abstractmethod
+    async def _survey(self) -> None:
+        """Look at the cluster's nodes."""
+
+    @abstractmethod
+    def _take_kept(self, text: str) -> None:
+        """Take the nodes to be as `_keep_cluster` was told."""
+
+    def _keep_cluster(self, text: str) -> None:
+        """What the cluster is like, for when it is silent as the agent comes back."""
+        path = self._dir / "cluster.json"
+        with contextlib.suppress(OSError):
+            path.with_suffix(".new").write_text(text)
+            path.with_suffix(".new").rename(path)
+
+    async def _survey_first(self) -> None:
+        """The nodes; where the cluster is silent, as they were last: that it does not answer ends nothing."""
+        path = self._dir / "cluster.json"
+        try:
+            await self._survey()
+        except SilentError as error:
+            if not path.exists():
+                raise
+            _log.warning(f"{self._engine_name} is silent", error=str(error))
+            self._is_silent = True
+            self._take_kept(path.read_text())
 
     # --- work beside
 

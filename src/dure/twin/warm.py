@@ -68,16 +68,17 @@ def compile_shared() -> None:
 
     What takes arrays is left to its callers.
     """
-    left = [kernel for kernel in bottom_up() if types_of(kernel) is not None]
-    while left:
-        before = len(left)
-        for kernel in list(left):
-            if is_compiled(kernel):
-                left.remove(kernel)
-            elif all(is_compiled(c) for c in callees(kernel) if types_of(c) is not None):
-                if compile_unless_taken(kernel, types_of(kernel) or ()):
-                    left.remove(kernel)
-        if len(left) == before:
+    args_of = {kernel: args for kernel in bottom_up() if (args := types_of(kernel)) is not None}
+    before = {kernel: [callee for callee in callees(kernel) if callee in args_of] for kernel in args_of}
+    compiled: set[Any] = set()
+    while len(compiled) < len(args_of):
+        num = len(compiled)
+        for kernel, args in args_of.items():
+            if kernel in compiled or not compiled.issuperset(before[kernel]):
+                continue
+            if is_compiled(kernel) or compile_unless_taken(kernel, args):
+                compiled.add(kernel)
+        if len(compiled) == num:
             time.sleep(0.02)
 
 

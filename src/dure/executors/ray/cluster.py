@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dure.ports.executor import Launch, LaunchError, NodeInfo
+from dure.executors.far import gpus_by_node
+from dure.ports.executor import Launch, NodeInfo
 
 _TYPE_LABEL, _TYPE_RESOURCE = "ray.io/accelerator-type", "accelerator_type:"
 #: Others may have so much of a node's CPUs or memory before it is closed: only GPUs are counted one by one.
@@ -141,13 +142,7 @@ def shape_of(launch: Launch, nodes: Mapping[str, RayNode]) -> Shape:
     LaunchError
         It cannot run here: a node that is not there, or parts of GPUs.
     """
-    gpus: dict[str, int] = {}
-    for part in launch.placements:
-        if part.node not in nodes:
-            raise LaunchError(f"{launch.lease_id}: there is no node {part.node!r} here")
-        if part.gpus and part.gpu_milli != 1000:
-            raise LaunchError(f"{launch.lease_id}: parts of GPUs are not for Ray sites, which lend whole ones")
-        gpus[part.node] = gpus.get(part.node, 0) + len(part.gpus)
+    gpus = gpus_by_node(launch, nodes, "Ray")
     return Shape(
         tuple(gpus), tuple(nodes[name].node_id for name in gpus),
         tuple(_bundle(launch, num_gpus, len(gpus)) for num_gpus in gpus.values()),

@@ -11,8 +11,9 @@ from urllib.parse import quote
 
 import structlog
 
+from dure.executors import far_folder
 from dure.executors.clock import Clock
-from dure.executors.far import KILL_AGAIN_MS, TELL_AGAIN_MS
+from dure.executors.far import KILL_AGAIN_MS, LEASES, TELL_AGAIN_MS
 from dure.executors.far_executor import FarExecutor
 from dure.executors.lease_book import BookUnwritableError, LeaseBook
 from dure.executors.ray import folder as folders
@@ -32,7 +33,7 @@ from dure.executors.ray.runner import KILL
 from dure.executors.ray.spec import specs_of
 from dure.executors.state_lock import take_lock
 from dure.model.errors import DureError
-from dure.ports.executor import Launch, LaunchError, NodeInfo, RunState
+from dure.ports.executor import Launch, LaunchError, RunState
 
 #: Between two surveys of the cluster: while something is amiss, and otherwise.
 _SURVEY_SOON_MS, _SURVEY_MS = 500, 2_000
@@ -88,7 +89,6 @@ class RayExecutor(FarExecutor[RayAttempt]):
         self._asking = asyncio.Semaphore(_ASKED_AT_ONCE)
         self._followed_by = 0
         self._nodes: dict[str, RayNode] = {}
-        self._offered: list[NodeInfo] = []
         self._shunned: dict[str, int] = {}
         self._taken: set[str] = set()
         self._suspected: set[str] = set()
@@ -109,7 +109,7 @@ class RayExecutor(FarExecutor[RayAttempt]):
         self._lock = await take_lock(self._dir / "lock")
         self._book = LeaseBook(self._dir / "leases.sqlite")
         try:
-            (self._root / "leases").mkdir(parents=True, exist_ok=True)
+            (self._root / LEASES).mkdir(parents=True, exist_ok=True)
             now = self._now()
             for lease_id, intent, stop in self._book.live():
                 self._attempts[lease_id] = attempt_from(intent, stop, self._folder(lease_id), now)
@@ -125,34 +125,15 @@ class RayExecutor(FarExecutor[RayAttempt]):
         await super().close()
         await self._link.close()
 
-    def _remove_strays(self) -> None:
-        """Folders of launches that were never written down: nothing has run there."""
-        known = {self._folder(lease_id).name for lease_id in self._attempts}
-        for folder in (self._root / "leases").iterdir():
-            if folder.name not in known:
-                folders.remove(folder)
+    @staticmethod
+    def _remove(folder: Path) -> None:
+        folders.remove(folder)
 
     @property
     def _prefix(self) -> str:
         return f"dure-{self._tag()}-"
 
     # --- nodes
-
-    async def nodes(self) -> list[NodeInfo]:
-        """The nodes that it can launch on."""
-        return list(self._offered)
-
-    async def _survey_first(self) -> None:
-        """The nodes; where the cluster is silent, as they were last: that it does not answer ends nothing."""
-        path = self._dir / "cluster.json"
-        try:
-            await self._survey()
-        except RaySilentError as error:
-            if not path.exists():
-                raise
-            _log.warning("ray is silent", error=str(error))
-            self._is_silent = True
-            self._take_nodes(survey_from(json.loads(path.read_text())))
 
     async def _survey(self) -> None:
         """Look at the cluster, and at each attempt that was handed in before."""
@@ -168,10 +149,10 @@ class RayExecutor(FarExecutor[RayAttempt]):
                 self._compare(attempt, survey)
         self._drop_strangers(survey)
         await self._follow_all()
-        with contextlib.suppress(OSError):
-            path = self._dir / "cluster.json"
-            path.with_suffix(".new").write_text(json.dumps({**form, "groups": [], "actors": []}))
-            path.with_suffix(".new").rename(path)
+        self._keep_cluster(json.dumps({**form, "groups": [], "actors": []}))
+
+    def _take_kept(self, text: str) -> None:
+        self._take_nodes(survey_from(json.loads(text)))
 
     def _take_nodes(self, survey: Survey) -> None:
         self._nodes = nodes_of(survey, self._name_label)
@@ -186,9 +167,7 @@ class RayExecutor(FarExecutor[RayAttempt]):
         self._shunned = {node_id: until for node_id, until in self._shunned.items() if until > now_ms}
         shunned = {name for name, node in self._nodes.items() if node.node_id in self._shunned}
         offered = offer(self._nodes, self._taken | shunned, self._gpu_type)
-        if offered != self._offered:
-            self._offered = offered
-            self._changed.set()
+        self._offer_now(offered)
 
     def _shun(self, node_ids: Iterable[str], for_ms: int) -> None:
         until_ms = self._clock.boot_ms() + for_ms
@@ -231,7 +210,7 @@ class RayExecutor(FarExecutor[RayAttempt]):
         attempt = RayAttempt(launch, self._folder(launch.lease_id), shape, name)
         self._attempts[launch.lease_id] = attempt
         try:
-            await asyncio.to_thread(folders.write, attempt.folder, launch)
+            await asyncio.to_thread(far_folder.make, attempt.folder, launch)
             is_new = await self._book.intend(launch.lease_id, launch.fence, attempt.intent())
         except (OSError, BookUnwritableError) as error:
             await self._drop(attempt)
@@ -240,10 +219,6 @@ class RayExecutor(FarExecutor[RayAttempt]):
             await self._drop(attempt)
             return
         self._start(self._hand_in(attempt, self._nodes[shape.nodes[0]].address))
-
-    async def _drop(self, attempt: RayAttempt) -> None:
-        self._attempts.pop(attempt.launch.lease_id, None)
-        await asyncio.to_thread(folders.remove, attempt.folder)
 
     async def _hand_in(self, attempt: RayAttempt, address: str) -> None:
         """Have Ray make the group and its actors; whether it has where no answer came, the next survey tells."""
@@ -299,7 +274,7 @@ class RayExecutor(FarExecutor[RayAttempt]):
             self._changed.set()
         num_nodes = len(attempt.shape.nodes)
         if attempt.gpu_idxs is None:
-            attempt.gpu_idxs = folders.read_gpus(attempt.folder, num_nodes)
+            attempt.gpu_idxs = far_folder.read_gpus(folders.gpus_files(attempt.folder, num_nodes))
             if attempt.gpu_idxs is not None:
                 self._changed.set()
         gone = folders.gone(attempt.folder, num_nodes)

@@ -9,21 +9,6 @@ from dure.executors.far import RankEnd
 from dure.executors.ray.runner import CLAIM, GONE, GPUS, RANK, REVOKED, claim
 from dure.executors.shim import read_rank
 from dure.executors.shim import revoke as revoke_rank
-from dure.ports.executor import Launch
-
-
-def write(folder: Path, launch: Launch) -> None:
-    """Make it, and the folders of the attempt's logs and checkpoints.
-
-    Raises
-    ------
-    OSError
-        It cannot be made.
-    """
-    for path in (launch.log_dir, launch.checkpoint_dir, folder):
-        Path(path).mkdir(parents=True, exist_ok=True)
-    if launch.setup:
-        (folder / "setup.sh").write_text(launch.setup)
 
 
 def begun_ms(folder: Path) -> int | None:
@@ -64,19 +49,9 @@ def read_ends(folder: Path, world: int) -> dict[int, RankEnd]:
     return found
 
 
-def read_gpus(folder: Path, nodes: int) -> tuple[tuple[int, ...], ...] | None:
-    """The GPUs that Ray has given on each node; None: not all have said it yet, or they have names and no numbers."""
-    found = []
-    for place in range(nodes):
-        try:
-            text = (folder / GPUS.format(place)).read_text()
-        except FileNotFoundError:
-            return None
-        names = text.removesuffix("\n").split(",") if len(text) > 1 else []
-        if not text.endswith("\n") or not all(name.isdecimal() for name in names):
-            return None
-        found.append(tuple(map(int, names)))
-    return tuple(found)
+def gpus_files(folder: Path, nodes: int) -> list[Path]:
+    """Where each node says which GPUs Ray has given it."""
+    return [folder / GPUS.format(place) for place in range(nodes)]
 
 
 def gone(folder: Path, nodes: int) -> set[int]:

@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
+from dure.executors.far import SilentError
 from dure.executors.ranks import inherited_env
 from dure.model.errors import DureError
 
@@ -22,12 +23,8 @@ _PAUSE_S = 2.0
 _LINE_MAX = 64 << 20
 
 
-class RaySilentError(DureError):
-    """The cluster has not answered. ``is_sent`` False: it was not even asked, so that nothing was done."""
-
-    def __init__(self, why: str, *, is_sent: bool = True) -> None:
-        super().__init__(why)
-        self.is_sent = is_sent
+class RaySilentError(SilentError):
+    """Ray has not answered."""
 
 
 class RayRefusalError(DureError):

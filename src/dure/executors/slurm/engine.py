@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from dure.executors.far import SilentError
 from dure.model.errors import DureError
 
 
-class SlurmSilentError(DureError):
-    """The cluster has not answered. ``is_sent`` False: it was not even asked, so that nothing was done."""
-
-    def __init__(self, why: str, *, is_sent: bool = True) -> None:
-        super().__init__(why)
-        self.is_sent = is_sent
+class SlurmSilentError(SilentError):
+    """Slurm has not answered."""
 
 
 class SlurmRefusalError(DureError):

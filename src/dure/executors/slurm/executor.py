@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 import structlog
 
+from dure.executors import far_folder
 from dure.executors.clock import Clock
-from dure.executors.far import KILL_AGAIN_MS, TELL_AGAIN_MS, Now
+from dure.executors.far import KILL_AGAIN_MS, LEASES, TELL_AGAIN_MS, Now
 from dure.executors.far_executor import FarExecutor, write_note
 from dure.executors.lease_book import BookUnwritableError, LeaseBook
 from dure.executors.process import signal_number
@@ -32,7 +33,7 @@ from dure.executors.slurm.engine import (
 from dure.executors.slurm.nodes import cluster_from_json, cluster_to_json, nodes_of, offer, partition_of, shape_of
 from dure.executors.state_lock import take_lock
 from dure.model.accounts import is_unlike
-from dure.ports.executor import Account, Launch, LaunchError, NodeInfo, Run, RunState
+from dure.ports.executor import Account, Launch, LaunchError, Run, RunState
 
 #: Between two looks at the jobs: while some start or leave, otherwise; the looking itself rests as many times as long as it takes.
 _LOOK_SOON_MS, _LOOK_MS, _LOOK_REST = 400, 1_000, 1
@@ -94,7 +95,6 @@ class SlurmExecutor(FarExecutor[SlurmAttempt]):
         self._has_waiting = asyncio.Event()
         self._submits = asyncio.Semaphore(_SUBMITS_AT_ONCE)
         self._nodes: dict[str, SlurmNode] = {}
-        self._offered: list[NodeInfo] = []
         self._shunned: dict[str, int] = {}
         self._has_accounts: bool | None = None
         self._unaccounted: dict[str, SlurmAttempt] = {}
@@ -122,7 +122,7 @@ class SlurmExecutor(FarExecutor[SlurmAttempt]):
             self._lock.close()
             raise
         self._book = LeaseBook(self._dir / "leases.sqlite")
-        for name in (script.LEASES, script.CLAIMS):
+        for name in (LEASES, script.CLAIMS):
             (self._root / name).mkdir(parents=True, exist_ok=True)
         now = self._now()
         for lease_id, intent, stop in self._book.live():
@@ -132,30 +132,11 @@ class SlurmExecutor(FarExecutor[SlurmAttempt]):
         self._start(self._hand_in_all())
         self._start(self._watch())
 
-    def _remove_strays(self) -> None:
-        """Folders of launches that were never written down: nothing has run there."""
-        known = {self._folder(lease_id).name for lease_id in self._attempts}
-        for folder in (self._root / script.LEASES).iterdir():
-            if folder.name not in known:
-                folders.remove(folder)
+    @staticmethod
+    def _remove(folder: Path) -> None:
+        folders.remove(folder)
 
     # --- nodes
-
-    async def nodes(self) -> list[NodeInfo]:
-        """The nodes that it can launch on."""
-        return list(self._offered)
-
-    async def _survey_first(self) -> None:
-        """The nodes; where the cluster is silent, as they were last: that it does not answer ends nothing."""
-        path = self._dir / "cluster.json"
-        try:
-            await self._survey()
-        except SlurmSilentError as error:
-            if not path.exists():
-                raise
-            _log.warning("slurm is silent", error=str(error))
-            self._is_silent = True
-            self._take_cluster(cluster_from_json(path.read_text()), ())
 
     async def _survey(self) -> None:
         before = set(self._living())
@@ -163,10 +144,10 @@ class SlurmExecutor(FarExecutor[SlurmAttempt]):
             self._has_accounts = await self._engine.has_accounts()
         cluster = await self._engine.cluster()
         self._take_cluster(cluster, before)
-        path = self._dir / "cluster.json"
-        with contextlib.suppress(OSError):
-            path.with_suffix(".new").write_text(cluster_to_json(cluster))
-            path.with_suffix(".new").rename(path)
+        self._keep_cluster(cluster_to_json(cluster))
+
+    def _take_kept(self, text: str) -> None:
+        self._take_cluster(cluster_from_json(text), ())
 
     def _take_cluster(self, cluster: Cluster, before: Iterable[str]) -> None:
         now_ms = self._clock.boot_ms()
@@ -179,9 +160,7 @@ class SlurmExecutor(FarExecutor[SlurmAttempt]):
                     ours[node] = ours.get(node, 0) + gpus
         self._shunned = {node: until for node, until in self._shunned.items() if until > now_ms}
         offered = offer(self._nodes, ours, self._shunned)
-        if offered != self._offered:
-            self._offered = offered
-            self._changed.set()
+        self._offer_now(offered)
 
     # --- launching
 
@@ -202,11 +181,6 @@ class SlurmExecutor(FarExecutor[SlurmAttempt]):
         self._waiting.append((attempt, written))
         self._has_waiting.set()
         await written
-
-    async def _drop(self, attempt: SlurmAttempt) -> None:
-        """Keep nothing of what was not started."""
-        self._attempts.pop(attempt.launch.lease_id, None)
-        await asyncio.to_thread(folders.remove, attempt.folder)
 
     async def _hand_in_all(self) -> None:
         """What was launched at one moment goes in together; where it is much, in arrays of one shape on one node."""
@@ -342,7 +316,7 @@ class SlurmExecutor(FarExecutor[SlurmAttempt]):
         """Which GPUs Slurm has given, of those that have begun."""
         for attempt in attempts:
             if attempt.has_gpus and attempt.gpu_idxs is None and attempt.started_boot_ms is not None:
-                attempt.gpu_idxs = folders.read_gpus(attempt.folder, len(attempt.nodes))
+                attempt.gpu_idxs = far_folder.read_gpus(folders.gpus_files(attempt.folder, len(attempt.nodes)))
                 if attempt.gpu_idxs is not None:
                     self._changed.set()
 

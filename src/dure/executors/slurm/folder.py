@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from dure.executors import far_folder
 from dure.executors.far import RankEnd
 from dure.executors.process import signal_number
 from dure.executors.slurm import script
@@ -27,10 +28,7 @@ def write(folder: Path, launch: Launch, addresses: Mapping[str, str], log_max_by
     OSError
         It cannot be made.
     """
-    for path in (launch.log_dir, launch.checkpoint_dir, folder):
-        Path(path).mkdir(parents=True, exist_ok=True)
-    if launch.setup:
-        (folder / "setup.sh").write_text(launch.setup)
+    far_folder.make(folder, launch)
     (folder / "attempt.sh").write_text(script.attempt_script(launch, folder, addresses, log_max_bytes))
 
 
@@ -105,15 +103,6 @@ def read_ends(folder: Path) -> dict[int, RankEnd]:
     return found
 
 
-def read_gpus(folder: Path, num_nodes: int) -> tuple[tuple[int, ...], ...] | None:
-    """The GPUs that Slurm has given an attempt on each of its nodes; None: they have not all told."""
-    found = []
-    for node in range(num_nodes):
-        try:
-            text = (folder / f"{node}.{script.GPUS}").read_text()
-        except FileNotFoundError:
-            return None
-        if not text.endswith("\n"):
-            return None
-        found.append(tuple(int(word) for word in text.split(",")))
-    return tuple(found)
+def gpus_files(folder: Path, num_nodes: int) -> list[Path]:
+    """Where each node says which GPUs Slurm has given it."""
+    return [folder / f"{node}.{script.GPUS}" for node in range(num_nodes)]

@@ -9,9 +9,10 @@ from fractions import Fraction
 from math import ceil
 from typing import Any
 
+from dure.executors.far import gpus_by_node
 from dure.executors.slurm.engine import Cluster, Part, Shape, SlurmNode, SlurmPartition
 from dure.model.errors import InputError
-from dure.ports.executor import Launch, LaunchError, NodeInfo
+from dure.ports.executor import Launch, NodeInfo
 
 #: States of nodes that are gone, and what ran there with them.
 _GONE = {"DOWN", "FAIL", "FAILING", "ERROR", "FUTURE"}
@@ -76,13 +77,7 @@ def shape_of(launch: Launch, nodes: Mapping[str, SlurmNode], partition: SlurmPar
     LaunchError
         It cannot run here: a node that is not there, or parts of GPUs.
     """
-    gpus: dict[str, int] = {}
-    for part in launch.placements:
-        if part.node not in nodes:
-            raise LaunchError(f"{launch.lease_id}: there is no node {part.node!r} here")
-        if part.gpus and part.gpu_milli != 1000:
-            raise LaunchError(f"{launch.lease_id}: parts of GPUs are not for Slurm sites, which lend whole ones")
-        gpus[part.node] = gpus.get(part.node, 0) + len(part.gpus)
+    gpus = gpus_by_node(launch, nodes, "Slurm")
     alike: dict[tuple[int, str], list[SlurmNode]] = {}
     for name, num in gpus.items():
         gpu_type = next(iter(nodes[name].gpu_types), "") if num else ""

@@ -14,14 +14,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from shlex import quote
 
+from dure.executors.far import LEASES
 from dure.executors.ranks import Rank, ranks_of
 from dure.executors.slurm.engine import Shape
 from dure.ports.executor import Launch
 
 #: Exit code of a batch script that found its attempt claimed: nothing of it has run.
 NOT_CLAIMED = 125
-#: Below the root: a folder for each attempt, and one that is made by whoever claims it.
-LEASES, CLAIMS = "leases", "claims"
+#: Below the root, beside `LEASES`: a folder for each attempt that is made by whoever claims it.
+CLAIMS = "claims"
 #: In the claim: somebody has come for it a second time, so that Slurm has ended the first.
 AGAIN = "again"
 STOP = "stop"
