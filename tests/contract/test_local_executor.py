@@ -79,6 +79,39 @@ class TestOnlyLocal(ExecutorScenes):
 
         asyncio.run(scene())
 
+    @pytest.mark.parametrize("outcome", ["claims", "dies"])
+    def test_a_shell_in_the_midst_of_its_claim_is_waited_for_as_long_as_it_lives(self, tmp_path, outcome):
+        """On a busy disk seconds pass between the making of a file and its first line."""
+        slow = """
+            sleep 2
+            [ $2 = claims ] || exit 1
+            read -r me < /proc/$$/stat
+            printf '%s\\n%s\\n' "$me" "$me" > "$1"
+            echo x >> ran
+            echo "exit 7" >> "$1"
+        """
+
+        async def scene():
+            async with self.opened(tmp_path) as executor:
+                attempt = executor._prepare(self.launch(tmp_path, "true"))
+                assert await executor._book.intend("j1.1", 1, attempt.intent())
+            rank_file = attempt.tasks[0].rank_file
+            rank_file.touch()
+            shell = subprocess.Popen(
+                ["sh", "-c", slow, "dure", str(rank_file), outcome], env={process.LEASE_MARK: attempt.mark}, cwd=tmp_path,
+                start_new_session=True,
+            )  # fmt: skip
+            async with self.opened(tmp_path) as executor:
+                run = await self.ended(executor)
+            shell.wait()
+            if outcome == "claims":
+                assert (run.state, run.exit_code) == (RunState.EXITED, 7)
+            else:
+                assert run.state is RunState.LOST
+            assert (tmp_path / "ran").exists() == (outcome == "claims")
+
+        asyncio.run(scene())
+
     def test_a_killed_shell_is_a_lost_attempt_and_its_job_is_ended(self, tmp_path):
         async def scene():
             async with self.opened(tmp_path) as executor:

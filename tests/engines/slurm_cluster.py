@@ -85,6 +85,7 @@ class SlurmCluster:
                 self.start_node(name)
             self.until(lambda: all(state == "IDLE" for state in self.states().values()), 60)
         except BaseException:
+            print(self.told())
             self.close()
             raise
 

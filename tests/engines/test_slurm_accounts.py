@@ -26,8 +26,9 @@ def database():
     database.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def cluster(database):
+    """For a class: the database takes one controller of a cluster's name at a time."""
     if not is_installed():
         pytest.skip("Slurm is not installed (Debian: apt-get install slurm-wlm)")
     cluster = SlurmCluster(more=database.conf)

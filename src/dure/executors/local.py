@@ -8,7 +8,6 @@ import os
 import shutil
 import signal as signals
 import socket
-import time
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
@@ -29,8 +28,6 @@ from dure.ports.executor import Launch, LaunchError, NodeInfo, RunState
 
 #: How long an end is held back for the last output to be written.
 _LOG_WAIT_S = 2.0
-#: How long a claim that is cut short may still be completed by its shell.
-_CLAIM_WAIT_S = 1.0
 
 _log = structlog.get_logger(__name__)
 
@@ -193,11 +190,13 @@ class LocalExecutor(BookedExecutor[Attempt]):
         """What is known of a task that nobody can start any more."""
         if not attempt.folder.is_dir() or (shim.read_rank(task.rank_file) is None and shim.revoke(task.rank_file)):
             return shim.RankRecord(is_revoked=True)
-        until = time.monotonic() + _CLAIM_WAIT_S
+        is_final = False
         while True:
             record = shim.read_rank(task.rank_file) or shim.RankRecord()
-            if record.shim is not None or record.is_revoked or time.monotonic() > until:
+            if record.shim is not None or record.is_revoked or is_final:
                 return record
+            # Read once more after this: what a shell has written before its end is seen.
+            is_final = not await asyncio.to_thread(shim.is_shell_alive, attempt.mark, task.rank_file)
             await asyncio.sleep(0.02)
 
     def _end_of(self, attempt: Attempt, record: shim.RankRecord) -> int | None:

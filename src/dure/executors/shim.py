@@ -10,6 +10,7 @@ Output goes through `tee`: on a full disk, or beyond the size allowed, it drops 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -17,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dure.executors.process import Identity, parse_stat
+from dure.executors.process import Identity, members, parse_stat
 
 #: Ends a log that was cut.
 CUT_NOTE = "\ndure: the rest of this output was dropped: no room on the disk, or longer than a log may be\n"
@@ -98,6 +99,17 @@ def revoke(path: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def is_shell_alive(mark: str, rank_file: Path) -> bool:
+    """Whether a task's shell lives, and so may still complete a claim that is cut short."""
+    argument = b"\0" + os.fsencode(rank_file) + b"\0"
+    for pid in members({mark}):
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if command.startswith(b"sh\0-c\0") and argument in command:
+                return True
+    return False
 
 
 def spawn(
