@@ -149,7 +149,11 @@ class StandIn:
             self._move()
 
     def _differs(self, report):
-        return {run["lease_id"] for run in report["runs"]} != set(self.leases)
+        """As the service does: also when another question, of an agent that is dead by now, has had the answer."""
+        states = {run["lease_id"]: run["state"] for run in report["runs"]}
+        if set(states) != set(self.leases):
+            return True
+        return any(lease["action"] != "run" and states[lease_id] in ("starting", "running") for lease_id, lease in self.leases.items())
 
     async def _sync(self, site: str, request: Request):
         if request.headers.get("authorization") != f"Bearer {TOKEN}":

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -175,16 +176,94 @@ def test_vacate_with_a_checkpoint_and_resume(tmp_path):
     argv = [sys.executable, str(tmp_path / "job.py")]
     service = StandIn()
     with service.serving() as url, agent_at(tmp_path, url):
-        lease = service.give("j1", 1, 1, {"argv": argv, "checkpoint_key": "j1"})
+        lease = service.give("j1", 1, 1, {"argv": argv})
         service.until(lambda: b"from 0" in service.logs[(lease, 0)])
         time.sleep(0.3)
         service.order(lease, "vacate", grace_ms=20_000, signal="USR1")
         assert service.until_ended(lease)["exit_code"] == 0
-        second = service.give("j1", 2, 2, {"argv": [*argv, "end"], "checkpoint_key": "j1"})
+        second = service.give("j1", 2, 2, {"argv": [*argv, "end"]})
         assert service.until_ended(second)["exit_code"] == 0
         saved = service.until(lambda: b"saved" in service.logs[(lease, 0)] and service.logs[(lease, 0)])
         assert saved.split()[-1] != b"0"
         assert service.until(lambda: service.logs[(second, 0)]) == b"from " + saved.split()[-1] + b"\n"
+
+
+def saving(folder, *more):
+    (folder / "job.py").write_text(SAVING)
+    return {"argv": [sys.executable, str(folder / "job.py"), *more]}
+
+
+def leave_saved(service, lease):
+    """Let it count, then make it leave; what it has saved."""
+    service.until(lambda: b"from" in service.logs[(lease, 0)])
+    time.sleep(0.2)
+    service.order(lease, "vacate", grace_ms=20_000, signal="USR1")
+    saved = service.until(lambda: b"saved" in service.logs[(lease, 0)] and service.logs[(lease, 0)]).split()[-1]
+    assert saved != b"0"
+    return saved
+
+
+@pytest.mark.parametrize("is_path", [True, False])
+def test_a_job_goes_on_at_another_site_and_comes_back(tmp_path, is_path):
+    """By a folder that both sites see, or by copies: where each has folders of its own, the newest is taken."""
+    if not is_path:
+        pytest.importorskip("fsspec")
+    where = ("--checkpoints", f"{tmp_path}/kept" if is_path else f"file://{tmp_path}/kept")
+    service = StandIn()
+    with service.serving() as url:
+        saved = b"0"
+        for attempt, site in enumerate(["a", "b", "a", "a", "b"], 1):
+            (tmp_path / site).mkdir(exist_ok=True)
+            with agent_at(tmp_path / site, url, *where):
+                lease = service.give("j1", attempt, attempt, saving(tmp_path))
+                assert service.until(lambda lease=lease: service.logs[(lease, 0)]).split()[:2] == [b"from", saved]
+                saved = leave_saved(service, lease)
+                assert service.until_ended(lease)["exit_code"] == 0
+    assert (tmp_path / "a/data/checkpoints").exists() != is_path
+
+
+def test_an_end_is_told_when_the_checkpoint_is_copied_whatever_dies_meanwhile(tmp_path):
+    pytest.importorskip("fsspec")
+    where = ("--checkpoints", f"file://{tmp_path}/kept")
+    service = StandIn(ttl_ms=8000)
+    with service.serving() as url:
+        with agent_at(tmp_path, url, *where):
+            lease = service.give("j1", 1, 1, saving(tmp_path))
+            service.until(lambda: lease in service.started)
+            # A store that is out of order.
+            shutil.rmtree(tmp_path / "kept", ignore_errors=True)
+            (tmp_path / "kept").touch()
+            saved = leave_saved(service, lease)
+            service.until(lambda: any(line["event"] == "the store of checkpoints" for line in said(tmp_path)))
+            heard = len(service.syncs)
+            service.until(lambda: len(service.syncs) > heard + 1)
+            assert lease not in service.ends
+            assert [run["state"] for run in service.syncs[-1]["runs"]] == ["stopping"]
+        (tmp_path / "kept").unlink()
+        with agent_at(tmp_path, url, *where):
+            assert service.until_ended(lease)["exit_code"] == 0
+        (tmp_path / "b").mkdir()
+        with agent_at(tmp_path / "b", url, *where):
+            second = service.give("j1", 2, 2, saving(tmp_path, "end"))
+            assert service.until_ended(second)["exit_code"] == 0
+            assert service.until(lambda: service.logs[(second, 0)]) == b"from " + saved + b"\n"
+
+
+def test_what_need_not_begin_any_more_is_not_waited_for(tmp_path):
+    """The store does not give the checkpoint; the agent keeps contact, and lets go when it is told to."""
+    pytest.importorskip("fsspec")
+    (tmp_path / "kept").touch()
+    service = StandIn(ttl_ms=2000)
+    with service.serving() as url, agent_at(tmp_path, url, "--checkpoints", f"file://{tmp_path}/kept"):
+        lease = service.give("j1", 1, 1, saving(tmp_path))
+        service.until(lambda: service.syncs and [run["state"] for run in service.syncs[-1]["runs"]] == ["starting"])
+        heard = len(service.syncs)
+        time.sleep(3)
+        assert lease in service.leases
+        assert 4 < len(service.syncs) - heard < 40
+        service.order(lease, "vacate")
+        service.until(lambda: lease in service.lost)
+        service.waiting.clear()
 
 
 def test_who_does_not_vacate_is_killed_at_the_deadline_of_a_service_whose_clock_is_elsewhere(tmp_path):

@@ -37,10 +37,8 @@ agreements:
   - {name: of-other, lenders: [other], borrowers: [owner, guest], kind: LEND, limit_gpus: 8, notice: 30s, start: 2026-01-01}
 """
 STEPS = 40
-#: Counts to STEPS at two a second; notes each step and when each attempt was there; keeps the number where all sites see it (no agent copies
-#: checkpoints yet), and leaves when it is told to.
+#: Counts to STEPS at two a second; notes each step and when each attempt was there; keeps the number, and leaves when it is told to.
 COUNT = """\
-DURE_CHECKPOINT_DIR=@/kept/$DURE_JOB_ID; mkdir -p $DURE_CHECKPOINT_DIR
 note() { echo "$1 $DURE_ATTEMPT $(date +%s.%N)" >> @/$DURE_JOB_ID; }
 leave() { note left; exit 143; }
 trap leave TERM
@@ -74,7 +72,8 @@ class ThreeSites:
             self.start_agent(site)
 
     def start_agent(self, site):
-        words, env = ["--data-dir", str(self.folder / site), *self._words[site]], self.slurm.env if site == "hall" else {}
+        kept = ["--checkpoints", f"file://{self.folder}/kept"]
+        words, env = ["--data-dir", str(self.folder / site), *kept, *self._words[site]], self.slurm.env if site == "hall" else {}
         self._agents[site] = spawn_agent(self.folder, site, site, self.running, self._tokens[site], words, env)
 
     def kill_agent(self, site):

@@ -17,6 +17,8 @@ from typing import Any, Literal, assert_never
 import structlog
 
 from dure.agent import reconcile, wire
+from dure.agent.checkpoint_store import CheckpointStore
+from dure.agent.checkpoints import Checkpoints
 from dure.agent.contact import Backoff, Contact
 from dure.agent.folders import Folders, MissingInputError
 from dure.agent.keys import KeyFile, Keyring
@@ -69,6 +71,9 @@ class AgentConfig:
         What the agent itself must remember, on a disk of this machine.
     shared_dir : Path or None
         Logs, checkpoints, outputs and working folders, which every node sees under the same path; None: all in ``data_dir``.
+    checkpoints : str
+        Storage that several sites share: a path where jobs keep them themselves, or an address that this agent copies them
+        from and to; empty: what a job has saved stays at this site.
     keep_days : int
         So long the working folder of a job that has no lease here is kept after it was used last.
     """
@@ -83,6 +88,7 @@ class AgentConfig:
     ca_file: str = ""
     trust: ssl.SSLContext | None = None
     shared_dir: Path | None = None
+    checkpoints: str = ""
 
 
 class Agent:
@@ -100,7 +106,10 @@ class Agent:
         self._config = config
         self._executor = executor
         self._clock = clock or Clock()
-        self._folders = Folders((config.shared_dir or config.data_dir).resolve())
+        is_path = bool(config.checkpoints) and "://" not in config.checkpoints
+        self._folders = Folders(
+            (config.shared_dir or config.data_dir).resolve(), Path(config.checkpoints).resolve() if is_path else None
+        )
         self._chance = random.Random()
         self._boot = str(uuid.uuid4())
         self._machine_boot = boot_id()
@@ -109,11 +118,16 @@ class Agent:
         self._progress: dict[str, ProgressReader] = {}
         self._log_bytes: dict[str, list[int] | None] = {}
         self._told: dict[str, tuple[str, str]] = {}
+        self._fences: dict[str, int] = {}
         self._runs: list[Run] = []
         self._accounts: list[Account] = []
         self._reported: object = None
         self._is_stopping = asyncio.Event()
         self._has_progress = asyncio.Event()
+        self._checkpoints: Checkpoints | None = None
+        if config.checkpoints and not is_path:
+            store = CheckpointStore(config.checkpoints)
+            self._checkpoints = Checkpoints(store, self._folders, lambda: Backoff(self._chance), self._has_progress.set)
 
     def stop(self) -> None:
         """End `run` soon; what runs goes on."""
@@ -152,6 +166,8 @@ class Agent:
                 for task in beside:
                     task.cancel()
         finally:
+            if self._checkpoints is not None:
+                await self._checkpoints.close()
             await self._service.close()
             self._state.close()
             await self._executor.close()
@@ -270,10 +286,21 @@ class Agent:
                 self._progress[run.lease_id].look()
                 self._log_bytes[run.lease_id] = self._folders.log_bytes(run.lease_id)
                 self._shipper.end(run.lease_id)
-        return [*self._runs, *self._refused.values()]
+        return [*self._runs, *self._refused.values(), *self._coming()]
+
+    def _coming(self) -> list[Run]:
+        """Attempts that begin as soon as their checkpoints are here."""
+        if self._checkpoints is None:
+            return []
+        return [Run(lease_id, self._fences[lease_id], RunState.STARTING) for lease_id in self._checkpoints.coming()]
 
     def _as_told(self, run: Run) -> Run:
-        """What the agent has stopped of its own accord is lost to the service, even if it saved and ended with 0."""
+        """An end is told when the checkpoint is where the next attempt finds it. What the agent has stopped of its own accord
+        is lost to the service, even if it saved and ended with 0.
+        """
+        is_over = run.state in (RunState.EXITED, RunState.LOST)
+        if is_over and self._checkpoints is not None and not self._checkpoints.is_kept(run.lease_id, run.fence):
+            return dataclasses.replace(run, state=RunState.STOPPING, exit_code=-1, ended_ms=-1)
         is_lost = run.state is RunState.EXITED and run.lease_id in self._state.abandoned
         return dataclasses.replace(run, state=RunState.LOST, exit_code=-1) if is_lost else run
 
@@ -319,7 +346,22 @@ class Agent:
                     assert_never(action)
         await self._stop(stops)
         await self._forget(ends, wanted)
-        await self._launch(launches)
+        await self._launch(self._with_checkpoints(launches))
+
+    def _with_checkpoints(self, leases: Sequence[wire.LeaseOrder]) -> Sequence[wire.LeaseOrder]:
+        """Those whose checkpoints are here; the others are asked for again when that has changed."""
+        if self._checkpoints is None:
+            return leases
+        self._checkpoints.fetch_only_for([lease.lease_id for lease in leases])
+        self._fences = {lease.lease_id: lease.fence for lease in leases}
+        ready: list[wire.LeaseOrder] = []
+        for lease in leases:
+            try:
+                if self._checkpoints.is_here(lease.lease_id, lease.fence):
+                    ready.append(lease)
+            except LaunchError as error:
+                self._refuse(lease, str(error))
+        return ready
 
     def _fenced(self, leases: Sequence[wire.LeaseOrder]) -> Sequence[wire.LeaseOrder]:
         """Those that may be launched now that their fences are noted."""
@@ -390,7 +432,7 @@ class Agent:
             lease_id=lease.lease_id, fence=lease.fence, job_id=lease.job_id, attempt=lease.attempt, argv=given.argv,
             placements=tuple(Placement(part.node, part.gpus, part.gpu_milli) for part in lease.placements),
             log_dir=str(self._folders.log(lease.lease_id)),
-            checkpoint_dir=str(self._folders.checkpoint(given.checkpoint_key or lease.job_id)),
+            checkpoint_dir=str(self._folders.checkpoint(lease.job_id)),
             cwd=given.cwd or str(self._folders.work(lease.job_id)), env=env, setup=given.setup, stop_signal=lease.signal,
             grace_ms=lease.grace_ms, limit_ms=given.limit_ms, cpu_milli=given.cpu_milli, mem_mib=given.mem_mib,
             tasks_per_node=given.tasks_per_node,
@@ -416,6 +458,8 @@ class Agent:
             self._state.forget(set(leases) - there)
         except StateUnwritableError as error:
             _log.warning("what was abandoned is not forgotten", error=str(error))
+        if self._checkpoints is not None:
+            self._checkpoints.forget(leases)
         in_use = {reconcile.job_of(lease_id) for lease_id in {*there, *wanted}}
         gone = set(leases) - there
         for lease_id in gone:

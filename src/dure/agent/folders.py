@@ -47,15 +47,17 @@ def network_filesystem(path: Path, mounts: str) -> str | None:
     return found if found.startswith(_NETWORK) else None
 
 
-def _name(of: str) -> str:
+def name_of(of: str) -> str:
+    """The name of a folder for an id, whatever is in it."""
     return quote(of, safe="") if of.strip(".") else of.replace(".", "%2E")
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Folders of an agent's data."""
+    """Folders of an agent's data. ``checkpoints``: storage that several sites share for those of jobs; None: in ``root``."""
 
     root: Path
+    checkpoints: Path | None = None
 
     @property
     def state(self) -> Path:
@@ -69,7 +71,7 @@ class Folders:
 
     def log(self, lease_id: str) -> Path:
         """Logs of an attempt, ``<rank>.log``."""
-        return self.logs / _name(lease_id)
+        return self.logs / name_of(lease_id)
 
     def log_bytes(self, lease_id: str) -> list[int] | None:
         """Size of each rank's log; None: there is none any more."""
@@ -85,21 +87,25 @@ class Folders:
         """Leases whose logs have not been sent whole."""
         return [unquote(path.name) for path in self.logs.iterdir()] if self.logs.is_dir() else []
 
-    def checkpoint(self, key: str) -> Path:
+    def checkpoint(self, job_id: str) -> Path:
         """The same for each attempt of a job."""
-        return self.root / "checkpoints" / _name(key)
+        return (self.checkpoints or self.root / "checkpoints") / name_of(job_id)
+
+    def checkpoint_note(self, job_id: str) -> Path:
+        """Where it stands whose attempt the checkpoint is."""
+        return self.root / "checkpoints-of" / name_of(job_id)
 
     def outputs(self, job_id: str) -> Path:
         """Of a job; those of its pipeline find its files here."""
-        return self.root / "outputs" / _name(job_id)
+        return self.root / "outputs" / name_of(job_id)
 
     def inputs(self, job_id: str) -> Path:
         """Of a job: links to the outputs of others."""
-        return self.root / "inputs" / _name(job_id)
+        return self.root / "inputs" / name_of(job_id)
 
     def work(self, job_id: str) -> Path:
         """Working directory of a job that names none."""
-        return self.root / "work" / _name(job_id)
+        return self.root / "work" / name_of(job_id)
 
     def prepare(self, lease: LeaseOrder) -> None:
         """Make the folders of an attempt, and the links to its inputs.
@@ -144,7 +150,7 @@ class Folders:
         """Take away, for `empty_bin` to remove, what working folders and links to inputs jobs have that are not in use
         and were last before a moment, epoch s; how many.
         """
-        kept, num = {_name(job_id) for job_id in in_use}, 0
+        kept, num = {name_of(job_id) for job_id in in_use}, 0
         for of in ("work", "inputs"):
             for folder in _entries(self.root / of):
                 with contextlib.suppress(OSError):
@@ -172,9 +178,14 @@ class Folders:
 
     def remove_empty(self, job_id: str) -> None:
         """The folders of a job that has left nothing in them."""
-        for folder in (self.checkpoint(job_id), self.outputs(job_id), self.inputs(job_id), self.work(job_id)):
+        for folder in (self.outputs(job_id), self.inputs(job_id), self.work(job_id)):
             with contextlib.suppress(OSError):
                 folder.rmdir()
+        # On shared storage the next attempt may begin in it at this moment.
+        if self.checkpoints is None:
+            with contextlib.suppress(OSError):
+                self.checkpoint(job_id).rmdir()
+                self.checkpoint_note(job_id).unlink()
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -41,7 +41,6 @@ class LaunchOrder(_Message):
     limit_ms: int = -1
     cpu_milli: int = 0
     mem_mib: int = 0
-    checkpoint_key: str = ""
     array_index: int | None = None
     project: str = ""
     inputs: tuple[InputFile, ...] = ()

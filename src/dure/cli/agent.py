@@ -42,6 +42,8 @@ if TYPE_CHECKING:
               help="So long the working folder of a job that does not run here is kept.")
 @click.option("--data-dir", default="dure-agent", show_default=True, type=click.Path(file_okay=False, path_type=Path),
               help="What the agent must remember: on a disk of this machine.")
+@click.option("--checkpoints", envvar="DURE_CHECKPOINTS", default="", metavar="PATH|URL",
+              help="So that jobs move between sites: a folder that all of them share, or s3://bucket/path (file://…) to copy from and to.")
 @click.option("--partition", default="", help="slurm: whose nodes are offered. Default: Slurm's.")
 @click.option("--account", default="", help="slurm: whom Slurm bills. Default: Slurm's.")
 @click.option("--address", envvar="RAY_ADDRESS", default="", help="ray: HOST:PORT of a cluster that this machine belongs to (RAY_ADDRESS).")
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 def agent(
     site: str, executor: str, gpus: int | None, gpu_type: str, node_names: str, url: str, enrol_token: str, token: str,
-    ca_file: str, is_insecure: bool, log_mib: int, keep_days: int, data_dir: Path, partition: str, account: str,
+    ca_file: str, is_insecure: bool, log_mib: int, keep_days: int, data_dir: Path, checkpoints: str, partition: str, account: str,
     slurmrestd: str, address: str, node_label: str, shared_dir: Path | None,
 ) -> None:  # fmt: skip
     """Run the leases of a site, on this machine, as jobs of a Slurm cluster, or as actors of a Ray cluster.
@@ -86,7 +88,7 @@ def agent(
         runner = _on_this_machine(state_dir, node_names, gpus, gpu_type, log_mib)
     config = AgentConfig(
         site, url, token, data_dir, keep_days, shared_dir=shared_dir, enrol_token=enrol_token, key_file=key_file,
-        ca_file=str(Path(ca_file).resolve()) if ca_file else "", trust=trust,
+        ca_file=str(Path(ca_file).resolve()) if ca_file else "", trust=trust, checkpoints=checkpoints,
     )  # fmt: skip
     asyncio.run(_run(Agent(config, runner)))
 

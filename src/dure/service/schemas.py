@@ -515,7 +515,6 @@ class LaunchForm(Answer):
     limit_ms: int
     cpu_milli: int
     mem_mib: int
-    checkpoint_key: str
     array_index: int | None
     inputs: list[InputForm]
     outputs: list[str]
