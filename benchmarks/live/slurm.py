@@ -1,8 +1,8 @@
 """Submit to finish of many short jobs on a large Slurm: Slurm's own sbatch beside Dure on the same cluster, side by side.
 
-    python benchmarks/live/slurm.py [--nodes 64 256] [--jobs 1000] [--rounds 3]
+    python benchmarks/live/slurm.py [--nodes 64 256] [--jobs 1000] [--seconds 0] [--rounds 3] [--ways "one by one" dure …]
 
-Each node has 8 stand-in GPUs; all daemons run on this machine. A job is `/bin/true` on one GPU. The ways: `one by one` (sbatch for each, four at
+Each node has 8 stand-in GPUs; all daemons run on this machine. A job sleeps so many seconds on one GPU (0: `/bin/true`). The ways: `one by one` (sbatch for each, four at
 a time), `array` (as few sbatch as arrays allow), `dure` (one batch to the service, whose agent hands the jobs to Slurm by its commands) and
 `dure rest` (by slurmrestd). They take turns in each round, and each time runs from the first request until all ends are known to the asker. Dure
 alone chooses the node of each job, keeps a log of every decision, each job's output and a usage record; Slurm runs without its accounting
@@ -56,10 +56,10 @@ sites:
 class Plain:
     """Slurm's own commands."""
 
-    def __init__(self, cluster: SlurmCluster) -> None:
+    def __init__(self, cluster: SlurmCluster, command: Sequence[str]) -> None:
         self._cluster = cluster
         self._script = cluster.folder / "job.sh"
-        self._script.write_text("#!/bin/sh\nexec /bin/true\n")
+        self._script.write_text(f"#!/bin/sh\nexec {' '.join(command)}\n")
 
     def _sbatch(self, *more: str) -> None:
         self._cluster.run("sbatch", *ASKED, *more, str(self._script))
@@ -79,7 +79,11 @@ class Plain:
         return self._until_idle(began)
 
     def _until_idle(self, began: float) -> float:
-        while self._cluster.run("squeue", "-h", "-o", "%i").stdout.strip():
+        while True:
+            # A controller that is too busy to answer has something to do.
+            found = self._cluster.run("squeue", "-h", "-o", "%i", check=False)
+            if found.returncode == 0 and not found.stdout.strip():
+                break
             time.sleep(0.2)
         return time.perf_counter() - began
 
@@ -87,13 +91,13 @@ class Plain:
 class ThroughDure:
     """The service, and its agent on the cluster: that runs only while it is this way's turn, as it minds what others have there."""
 
-    def __init__(self, client: httpx.Client, folder: Path, cluster: SlurmCluster, url: str, words: Sequence[str]) -> None:
+    def __init__(self, client: httpx.Client, folder: Path, cluster: SlurmCluster, url: str, words: Sequence[str], command: Sequence[str]) -> None:
         self._client, self._folder = client, folder
         self._project = client.get("/projects").json()[0]["name"]
         form = {"user": "agent", "role": "agent", "site": "hall"}
         token = client.post("/tokens", json=form).raise_for_status().json()["token"]
         self._env = {**os.environ, **cluster.env, "DURE_URL": url, "DURE_TOKEN": token}
-        self._words = words
+        self._words, self._command = words, command
 
     def batch(self, jobs: int) -> float:
         """Seconds, once the agent is up."""
@@ -111,7 +115,7 @@ class ThroughDure:
             agent.wait(60)
 
     def _batch(self, jobs: int) -> float:
-        job = {"project": self._project, "command": ["/bin/true"], "resources": {"gpus": 1}}
+        job = {"project": self._project, "command": list(self._command), "resources": {"gpus": 1}}
         began = time.perf_counter()
         ids = set(self._client.post("/jobs/batch", json={"jobs": [job] * jobs}).raise_for_status().json()["job_ids"])
         while self._client.get("/jobs", params={"state": LIVE, "limit": 1}).json()["jobs"]:
@@ -128,7 +132,7 @@ class ThroughDure:
 
 
 @contextlib.contextmanager
-def through_dure(folder: Path, cluster: SlurmCluster, *words: str) -> Iterator[ThroughDure]:
+def through_dure(folder: Path, cluster: SlurmCluster, command: Sequence[str], *words: str) -> Iterator[ThroughDure]:
     """A fresh service for the cluster."""
     folder.mkdir()
     alliance = folder / "alliance.yaml"
@@ -137,30 +141,32 @@ def through_dure(folder: Path, cluster: SlurmCluster, *words: str) -> Iterator[T
         service(folder, alliance=alliance) as (url, token, _),
         httpx.Client(base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=120) as client,
     ):
-        yield ThroughDure(client, folder, cluster, url, words)
+        yield ThroughDure(client, folder, cluster, url, words, command)
 
 
-def measure(num_nodes: int, jobs: int, rounds: int) -> None:
+def measure(num_nodes: int, jobs: int, seconds: int, rounds: int, wanted: Sequence[str]) -> None:
     """One cluster, each way in turn."""
+    command = ["/bin/sleep", str(seconds)] if seconds else ["/bin/true"]
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         cluster = SlurmCluster(num_nodes, GPUS, "hall-", CONF)
         stack.callback(cluster.close)
-        plain = Plain(cluster)
+        plain = Plain(cluster, command)
         ways: dict[str, Callable[[int], float]] = {"one by one": plain.one_by_one, "array": plain.array}
-        ways["dure"] = stack.enter_context(through_dure(Path(name) / "dure", cluster)).batch
+        ways["dure"] = stack.enter_context(through_dure(Path(name) / "dure", cluster, command)).batch
         if SlurmRestd.is_installed():
             restd = SlurmRestd(cluster)
             stack.callback(restd.close)
-            ways["dure rest"] = stack.enter_context(through_dure(Path(name) / "rest", cluster, "--slurmrestd", restd.address)).batch
+            ways["dure rest"] = stack.enter_context(through_dure(Path(name) / "rest", cluster, command, "--slurmrestd", restd.address)).batch
+        ways = {way: run for way, run in ways.items() if way in wanted}
         plain.array(20)
         took: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(rounds):
             for way, run in ways.items():
                 took[way].append(run(jobs))
         speeds = {way: jobs / statistics.median(found) for way, found in took.items()}
-        best = max(speeds["one by one"], speeds["array"])
+        best = max((speed for way, speed in speeds.items() if not way.startswith("dure")), default=float("nan"))
         for way, speed in speeds.items():
-            row = {"nodes": num_nodes, "gpus": GPUS * num_nodes, "jobs": jobs, "way": way, "jobs_per_s": round(speed, 1)}
+            row = {"nodes": num_nodes, "gpus": GPUS * num_nodes, "jobs": jobs, "job_s": seconds, "way": way, "jobs_per_s": round(speed, 1)}
             print(json.dumps({**row, "of_slurms_best": round(speed / best, 3), "seconds": [round(t, 1) for t in took[way]]}), flush=True)
 
 
@@ -169,13 +175,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Slurm's own sbatch beside Dure on the same cluster.")
     parser.add_argument("--nodes", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--jobs", type=int, default=1_000)
+    parser.add_argument("--seconds", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ways", nargs="+", default=["one by one", "array", "dure", "dure rest"])
     given = parser.parse_args()
     if not is_installed():
         print(json.dumps({"skipped": "Slurm is not installed (Debian: apt-get install slurm-wlm)"}))
         return
     for num_nodes in given.nodes:
-        measure(num_nodes, given.jobs, given.rounds)
+        measure(num_nodes, given.jobs, given.seconds, given.rounds, given.ways)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,27 @@ def test_what_only_a_later_version_knows_is_passed_over(running):
     assert answer == wire.Answer.model_validate(recorded("answer-1.json"))
 
 
+def test_how_to_launch_is_not_said_again_of_what_the_agent_has_but_to_an_old_agent(running):
+    node = {"name": "hall-0", "gpus": 8, "is_open": True}
+    message = {"agent_id": "a", "boot": "b", "nodes": [node], "protocol": wire.PROTOCOL}
+    post(running, {**message, "seq": 1, "runs": []})
+    job = {"project": "owner/main", "command": ["true"], "resources": {"gpus": 2}}
+    ids = [running.client("operator").post("/api/v1/jobs", json=job).raise_for_status().json()["job_id"] for _ in range(2)]
+    full = {lease.job_id: lease for lease in wire.Answer.model_validate(post(running, {**message, "seq": 2, "runs": []}).json()).leases}
+    assert [full[job].launch.argv for job in ids] == [("true",), ("true",)]
+    run = {"lease_id": full[ids[0]].lease_id, "fence": full[ids[0]].fence, "state": "running", "started_ms": 1}
+    found = wire.Answer.model_validate(post(running, {**message, "seq": 3, "runs": [run]}).json())
+    assert {lease.job_id: lease.launch for lease in found.leases} == {ids[0]: None, ids[1]: full[ids[1]].launch}
+    # What it is to stop it hears in full, and so does an agent that has forgotten, or is of the version before.
+    for seq, other in enumerate(({"runs": []}, {"runs": [run], "protocol": wire.PROTOCOL - 1}), 4):
+        answer = wire.Answer.model_validate(post(running, {**message, "seq": seq, **other}).json())
+        assert {lease.job_id: lease.launch for lease in answer.leases} == {job: full[job].launch for job in ids}
+    running.client("operator").post(f"/api/v1/jobs/{ids[0]}/cancel").raise_for_status()
+    answer = wire.Answer.model_validate(post(running, {**message, "seq": 6, "runs": [run]}).json())
+    (stopped,) = [lease for lease in answer.leases if lease.job_id == ids[0]]
+    assert (stopped.action, stopped.signal, stopped.launch) == ("stop", full[ids[0]].signal, full[ids[0]].launch)
+
+
 @pytest.mark.parametrize("protocol", [PROTOCOLS[-1] + 1, 99])
 def test_a_version_too_far_ahead_is_told_who_is_to_be_upgraded(running, protocol):
     for message in ({**recorded("sync-1.json"), "protocol": protocol}, {"protocol": protocol, "all": "else is another"}):

@@ -118,7 +118,7 @@ class Agent:
         self._progress: dict[str, ProgressReader] = {}
         self._log_bytes: dict[str, list[int] | None] = {}
         self._told: dict[str, tuple[str, str]] = {}
-        self._fences: dict[str, int] = {}
+        self._orders: dict[str, wire.LeaseOrder] = {}
         self._runs: list[Run] = []
         self._accounts: list[Account] = []
         self._reported: object = None
@@ -292,7 +292,7 @@ class Agent:
         """Attempts that begin as soon as their checkpoints are here."""
         if self._checkpoints is None:
             return []
-        return [Run(lease_id, self._fences[lease_id], RunState.STARTING) for lease_id in self._checkpoints.coming()]
+        return [Run(lease_id, self._orders[lease_id].fence, RunState.STARTING) for lease_id in self._checkpoints.coming()]
 
     def _as_told(self, run: Run) -> Run:
         """An end is told when the checkpoint is where the next attempt finds it. What the agent has stopped of its own accord
@@ -353,9 +353,10 @@ class Agent:
         if self._checkpoints is None:
             return leases
         self._checkpoints.fetch_only_for([lease.lease_id for lease in leases])
-        self._fences = {lease.lease_id: lease.fence for lease in leases}
+        # An answer says how to launch until a report has named the lease.
+        self._orders = {lease.lease_id: self._orders.get(lease.lease_id, lease) for lease in leases}
         ready: list[wire.LeaseOrder] = []
-        for lease in leases:
+        for lease in self._orders.values():
             try:
                 if self._checkpoints.is_here(lease.lease_id, lease.fence):
                     ready.append(lease)
@@ -419,6 +420,8 @@ class Agent:
 
     def _launch_of(self, lease: wire.LeaseOrder) -> Launch:
         given = lease.launch
+        if given is None:
+            raise LaunchError(f"{lease.lease_id}: the service has not said how to launch it")
         env = {
             **given.env,
             "DURE_PROJECT": given.project,

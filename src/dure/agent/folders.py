@@ -121,7 +121,7 @@ class Folders:
             for folder in (self.outputs(lease.job_id), self.work(lease.job_id)):
                 folder.mkdir(parents=True, exist_ok=True)
             self.note_use(lease.job_id)
-            for given in lease.launch.inputs:
+            for given in lease.launch.inputs if lease.launch is not None else ():
                 self._link(lease.job_id, given)
         except OSError as error:
             raise LaunchError(f"{lease.lease_id}: {error}") from error

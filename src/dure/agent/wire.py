@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -56,7 +55,9 @@ class Part(_Message):
 
 
 class LeaseOrder(_Message):
-    """A lease that this agent should have. ``deadline_ms``: by the service's clock; -1: none."""
+    """A lease that this agent should have. ``deadline_ms``: by the service's clock; -1: none. ``launch``: None of one that
+    the report has named, and that goes on; nothing of it but who it is counts then.
+    """
 
     lease_id: str = Field(min_length=1)
     fence: int
@@ -66,7 +67,7 @@ class LeaseOrder(_Message):
     deadline_ms: int = -1
     signal: str = "TERM"
     grace_ms: int = 30_000
-    launch: LaunchOrder
+    launch: LaunchOrder | None
     placements: tuple[Part, ...]
 
 
@@ -99,9 +100,9 @@ def report(
         "agent_id": agent_id,
         "boot": boot,
         "seq": seq,
-        "nodes": [asdict(node) for node in nodes],
+        "nodes": [dict(vars(node)) for node in nodes],
         "runs": [_run(run, progress, log_bytes) for run in runs],
-        "accounts": [asdict(account) for account in accounts],
+        "accounts": [dict(vars(account)) for account in accounts],
         "wait_s": 0.0,
     }
 
@@ -109,4 +110,4 @@ def report(
 def _run(
     run: Run, progress: Mapping[str, dict[str, Any]], log_bytes: Mapping[str, Sequence[int] | None]
 ) -> dict[str, Any]:
-    return {**asdict(run), "progress": progress.get(run.lease_id), "log_bytes": log_bytes.get(run.lease_id)}
+    return {**vars(run), "progress": progress.get(run.lease_id), "log_bytes": log_bytes.get(run.lease_id)}

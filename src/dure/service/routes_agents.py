@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -16,7 +17,17 @@ from dure.service.app import Service, described
 from dure.service.errors import Problem, forbidden, not_found
 from dure.service.identity import Principal, enrolling_of
 from dure.service.projection import RUN, Lease
-from dure.service.schemas import Enrolment, InputForm, KeyKept, LaunchForm, LeaseForm, NewKey, Sync, SyncAnswer
+from dure.service.schemas import (
+    BRIEF_FROM,
+    Enrolment,
+    InputForm,
+    KeyKept,
+    LaunchForm,
+    LeaseForm,
+    NewKey,
+    Sync,
+    SyncAnswer,
+)
 from dure.service.views import iso
 
 router = APIRouter(prefix="/api/v1/agents", tags=["agents"], dependencies=[KnownQuery])
@@ -44,7 +55,7 @@ async def sync_agent(
         if not _has_news(service, site, known):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), sync.wait_s)
-    leases = await asyncio.to_thread(_forms, service, site)
+    leases = await asyncio.to_thread(_forms, service, site, known if sync.protocol >= BRIEF_FROM else ())
     return SyncAnswer(now_ms=service.writer.now_ms(), ttl_ms=service.settings.ttl_ms, seq=sync.seq, leases=leases)
 
 
@@ -76,13 +87,18 @@ def _has_news(service: Service, site: str, known: dict[str, str]) -> bool:
     return any(lease.action != RUN and known[lease_id] in ("starting", "running") for lease_id, lease in leases.items())
 
 
-def _forms(service: Service, site: str) -> list[LeaseForm]:
+def _forms(service: Service, site: str, known: Collection[str]) -> list[LeaseForm]:
+    """All leases of a site; how to launch stands with those that its agent does not have yet."""
     leases = service.writer.leases_at(site)
-    job_ids = sorted({lease.job_id for lease in leases})
+    brief = {lease.lease_id for lease in leases if lease.action == RUN and lease.lease_id in known}
+    job_ids = sorted({lease.job_id for lease in leases if lease.lease_id not in brief})
     rows: dict[str, dict[str, Any]] = {}
     for i in range(0, len(job_ids), 500):
         rows |= {row["job_id"]: row for row in service.store.rows("job", where={"job_id": job_ids[i : i + 500]})}
-    return [_form(service, lease, rows[lease.job_id]) for lease in leases if lease.job_id in rows]
+    return [
+        _brief(lease) if lease.lease_id in brief else _form(service, lease, rows[lease.job_id])
+        for lease in leases if lease.lease_id in brief or lease.job_id in rows
+    ]  # fmt: skip
 
 
 def _inputs(service: Service, row: dict[str, Any], spec: JobSpec) -> list[InputForm]:
@@ -93,6 +109,14 @@ def _inputs(service: Service, row: dict[str, Any], spec: JobSpec) -> list[InputF
         where = {"pipeline_id": row["pipeline_id"], "pipeline_job": name}
         found += [InputForm(job_id=made["job_id"], name=name, path=path) for made in service.store.rows("job", where=where)]
     return found
+
+
+def _brief(lease: Lease) -> LeaseForm:
+    """Of one that the agent has, and is to leave as it is."""
+    return LeaseForm(
+        lease_id=lease.lease_id, fence=lease.fence, job_id=lease.job_id, attempt=lease.attempt, action="run",
+        deadline_ms=-1, signal="TERM", grace_ms=0, launch=None, placements=[],
+    )  # fmt: skip
 
 
 def _form(service: Service, lease: Lease, row: dict[str, Any]) -> LeaseForm:

@@ -69,6 +69,8 @@ class Request(BaseModel):
 
 #: Protocols of agents that are understood: this version's and the one before.
 PROTOCOLS = (1, 2)
+#: From this one on an agent needs no launch of a lease that it has.
+BRIEF_FROM = 2
 
 
 class Message(BaseModel):
@@ -522,7 +524,7 @@ class LaunchForm(Answer):
 
 
 class LeaseForm(Answer):
-    """A lease that the agent should have now."""
+    """A lease that the agent should have now; of one that it has, and that goes on, only who it is (``launch``: null)."""
 
     lease_id: str
     fence: int
@@ -532,7 +534,7 @@ class LeaseForm(Answer):
     deadline_ms: int
     signal: str
     grace_ms: int
-    launch: LaunchForm
+    launch: LaunchForm | None
     placements: list[dict[str, Any]]
 
 

@@ -48,9 +48,10 @@ _ENDS_WAIT_MS = 5_000
 #: Shells of nodes that do not heed the last word for so long are ended by Slurm.
 _CANCEL_AFTER_MS = 10_000
 #: Launches within this time are handed in together. Slurm tries to start a single job when it comes, the tasks of an array
-#: in its next round, and takes an array for the price of one job: from so many launches on that is worth it. So many tasks has one at most; so many go in at once.
+#: in its next rounds, and takes an array for the price of one job: that is worth it where single ones would take many
+#: seconds, from so many launches on. So many tasks has an array at most; so many go in at once.
 _GATHER_S = 0.005
-_ARRAYS_FROM = 16
+_ARRAYS_FROM = 1_001
 _ARRAY_MAX = 500
 _SUBMITS_AT_ONCE = 4
 _RETRY_S = 2.0
@@ -122,7 +123,7 @@ class SlurmExecutor(FarExecutor[SlurmAttempt]):
             self._lock.close()
             raise
         self._book = LeaseBook(self._dir / "leases.sqlite")
-        for name in (LEASES, script.CLAIMS):
+        for name in (LEASES, script.CLAIMS, script.NODES):
             (self._root / name).mkdir(parents=True, exist_ok=True)
         now = self._now()
         for lease_id, intent, stop in self._book.live():
@@ -478,12 +479,13 @@ class SlurmExecutor(FarExecutor[SlurmAttempt]):
 
     async def _act(self) -> None:
         """Whatever is due: peers of ranks that have failed, limits, first and last words."""
-        now_ms = self._clock.boot_ms()
+        now = self._now()
+        now_ms = now.boot_ms
         unwanted: list[str] = []
         killed: list[SlurmAttempt] = []
         told: dict[tuple[str, bool], list[SlurmAttempt]] = {}
         for attempt in self._living().values():
-            await self._order_what_is_due(attempt)
+            await self._order_what_is_due(attempt, now)
             if attempt.stop is None:
                 continue
             if folders.revoke(attempt.folder):
@@ -507,8 +509,7 @@ class SlurmExecutor(FarExecutor[SlurmAttempt]):
         if any(unwanted):
             await self._engine.cancel([job for job in unwanted if job])
 
-    async def _order_what_is_due(self, attempt: SlurmAttempt) -> None:
-        now = self._now()
+    async def _order_what_is_due(self, attempt: SlurmAttempt, now: Now) -> None:
         if attempt.world > 1 and attempt.failed_boot_ms is None and attempt.state is RunState.RUNNING:
             attempt.see_ends(folders.read_ends(attempt.folder), now)
         due = attempt.due_order(now.boot_ms)

@@ -23,6 +23,8 @@ from dure.ports.executor import Launch
 NOT_CLAIMED = 125
 #: Below the root, beside `LEASES`: a folder for each attempt that is made by whoever claims it.
 CLAIMS = "claims"
+#: Below the root: of each node whether its `env` knows ``--default-signal`` (0: yes).
+NODES = "nodes"
 #: In the claim: somebody has come for it a second time, so that Slurm has ended the first.
 AGAIN = "again"
 STOP = "stop"
@@ -84,9 +86,14 @@ case $SLURMD_NODENAME in
 {nodes}
 *) echo "dure: this attempt has no task on $SLURMD_NODENAME"; exit {not_claimed} ;;
 esac
-# A shell's background processes ignore these two; the job's should not.
+# A shell's background processes ignore these two; the job's should not. Whether a node's env can help is asked once.
 dure_with=
-if env --default-signal=INT,QUIT true 2> /dev/null; then dure_with="env --default-signal=INT,QUIT"; fi
+[ -s {root}/{nodes_dir}/$SLURMD_NODENAME ] || {{
+    env --default-signal=INT,QUIT true 2> /dev/null
+    echo $? > {root}/{nodes_dir}/$SLURMD_NODENAME
+}} 2> /dev/null
+read -r dure_code < {root}/{nodes_dir}/$SLURMD_NODENAME
+[ "$dure_code" != 0 ] || dure_with="env --default-signal=INT,QUIT"
 
 # Of a step it is the first, of a batch script the second.
 dure_gpus=${{SLURM_STEP_GPUS:-$SLURM_JOB_GPUS}}
@@ -202,7 +209,7 @@ def batch_script(root: PurePath, names: Mapping[int, str], shape: Shape, world: 
         Tasks of an attempt: several need a port to meet at.
     """
     shell = '/bin/sh "$dure_dir/attempt.sh"'
-    run = f"exec {shell}\n"
+    run = 'set --\n. "$dure_dir/attempt.sh"\n'
     if len(shape.gpus_on) > 1:
         components = " : ".join(f"{_step_options(shape, idx)} {shell}" for idx in range(len(shape.parts)))
         run = _RUN_STEP.format(word=STOP_WORD, components=components)
@@ -250,7 +257,7 @@ def attempt_script(launch: Launch, folder: PurePath, addresses: Mapping[str, str
         cwd=quote(launch.cwd or launch.log_dir),
         setup=_SETUP.format(path=quote(str(folder / "setup.sh"))) if launch.setup else "",
         argv=" ".join(quote(word) for word in launch.argv),
-        folder=quote(str(folder)), nodes=_cases(ranks), not_claimed=NOT_CLAIMED, lease_id=quote(launch.lease_id),
+        folder=quote(str(folder)), root=quote(str(folder.parent.parent)), nodes_dir=NODES, nodes=_cases(ranks), not_claimed=NOT_CLAIMED, lease_id=quote(launch.lease_id),
         master_addr=quote(addresses[ranks[0].node]), world=len(ranks), stop=STOP, gpus=GPUS, heard=HEARD,
         env="\n".join(f"    command export {name}={quote(value)}" for name, value in env.items()),
         no_gpus="" if has_gpus else " CUDA_VISIBLE_DEVICES=",
