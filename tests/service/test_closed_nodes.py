@@ -44,5 +44,7 @@ def test_a_closed_node_keeps_what_runs_and_takes_nothing_new(running):
 def test_a_node_that_comes_closed_waits_until_it_is_open(running):
     tell(running, 1, "hall-0", "hall-1")
     job = submit(running)
+    assert [node["state"] for node in running.client("operator").get("/api/v1/nodes").json()] == ["closed", "closed"]
     assert tell(running, 2, "hall-0", "hall-1") == {}
     assert tell(running, 3, "hall-1")[job].placements[0].node == "hall-0"
+    assert [node["state"] for node in running.client("operator").get("/api/v1/nodes").json()] == ["up", "closed"]

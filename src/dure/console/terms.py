@@ -33,7 +33,7 @@ HAPPENED: dict[str, str] = {
 
 NODE_STATES: dict[str, str] = {
     "up": N_("up"), "down": N_("down"), "quarantined": N_("quarantined"), "spare": N_("spare"), "offline": N_("offline"),
-    "silent": N_("silent"), "cordoned": N_("cordoned"), "draining": N_("draining"), "drained": N_("drained"),
+    "silent": N_("silent"), "closed": N_("closed"), "cordoned": N_("cordoned"), "draining": N_("draining"), "drained": N_("drained"),
 }  # fmt: skip
 
 AGENT_STATES: dict[str, str] = {"connected": N_("connected"), "silent": N_("silent"), "": N_("none")}

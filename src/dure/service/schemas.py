@@ -278,7 +278,9 @@ class SiteJoined(Answer):
 
 
 class NodeView(Answer):
-    """A node. One that its operators have closed is cordoned; draining, while what runs there leaves; then drained."""
+    """A node. One that its operators have closed is cordoned; draining, while what runs there leaves; then drained. One that
+    its agent offers closed (drained by Slurm, say) is closed.
+    """
 
     name: str
     site: str
@@ -286,7 +288,7 @@ class NodeView(Answer):
     gpu_type: str
     gpus: int
     used_gpus: float
-    state: Literal["up", "down", "quarantined", "spare", "offline", "silent", "cordoned", "draining", "drained"]
+    state: Literal["up", "down", "quarantined", "spare", "offline", "silent", "closed", "cordoned", "draining", "drained"]
     owner: str
     cpu_milli: int
     mem_mib: int

@@ -6,7 +6,7 @@ import json
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -367,16 +367,25 @@ class Views:
 
     def nodes(self, who: Principal) -> list[NodeView]:
         """Nodes that an agent offers or has offered, with the jobs on them that the caller may see."""
-        offered = {n["name"] for row in self.store.rows("agent") for n in json.loads(row["nodes"])}
+        offered = self._offered()
         with self.writer.lock:
-            return [self._node(name, who) for name in sorted(offered)]
+            return [self._node(name, who, offered) for name in sorted(offered)]
 
     def node(self, name: str, who: Principal) -> NodeView:
         """One node, whether it was ever offered or not."""
+        offered = self._offered()
         with self.writer.lock:
-            return self._node(name, who)
+            return self._node(name, who, offered)
 
-    def _node(self, name: str, who: Principal) -> NodeView:
+    def _offered(self) -> dict[str, bool]:
+        """Nodes that agents offer or have offered, and whether one that is heard says that it is closed."""
+        now_ms = self.writer.now_ms()
+        return {
+            node["name"]: not node.get("is_open", True) and now_ms - row["seen_ms"] < SILENT_MS
+            for row in self.store.rows("agent") for node in json.loads(row["nodes"])
+        }  # fmt: skip
+
+    def _node(self, name: str, who: Principal, offered: Mapping[str, bool]) -> NodeView:
         alliance = self.writer.alliance
         built, n = alliance.policy_core.built, alliance.node_index(name)
         s = built.state
@@ -388,7 +397,7 @@ class Views:
         return NodeView(
             name=name, site=alliance.fleet.sites[int(pool["site"])].name, pool=built.terms.pools[int(node["pool"])].name,
             gpu_type=alliance.fleet.gpu_types[max(int(pool["gpu_type"]), 0)].name, gpus=int(node["num"]),
-            used_gpus=int(node["used_milli"]) / 1000, state=self._node_state(name, int(node["state"])),
+            used_gpus=int(node["used_milli"]) / 1000, state=self._node_state(name, int(node["state"]), is_closed=offered.get(name, False)),
             owner=built.terms.members[int(pool["home"])].name, cpu_milli=int(node["cpu_all"]), mem_mib=int(node["mem_all"]),
             jobs=sorted(job for job in jobs if self._names(who, job) is None),
         )  # fmt: skip
@@ -396,10 +405,12 @@ class Views:
     def _site_state(self, name: str) -> Any:
         return self.writer.alliance.closing_of_site(name) or "open"
 
-    def _node_state(self, name: str, state: int) -> Any:
+    def _node_state(self, name: str, state: int, *, is_closed: bool) -> Any:
         alliance = self.writer.alliance
         if alliance.is_left_alone(name, self.writer.now_ms()):
             return "quarantined"
+        if state in (k.UNKNOWN, k.OFFLINE) and is_closed and not alliance.closing_of(name):
+            return "closed"
         return alliance.closing_of(name) or _NODE_STATES[state]
 
     def agents(self, now_ms: int) -> list[AgentView]:
