@@ -71,6 +71,7 @@ def submit(path: str, settings: tuple[str, ...], is_json: bool) -> None:
 @click.option("--tasks-per-node", default=1, show_default=True, help="Processes on each node; 0: one a GPU.")
 @click.option("--project", default="", help="Who pays: member/project; default: yours.")
 @click.option("--site", "sites", multiple=True, help="An allowed site; default: any.")
+@click.option("--country", "countries", multiple=True, help="Where its data may lie, such as KR; default: anywhere.")
 @click.option("--name", default="", help="For people; default: the program's.")
 @click.option("--time", "time_limit", default="", help="An attempt that runs longer is ended, such as 1h30m.")
 @click.option("--checkpoint", default="", help="It writes a checkpoint so often, such as 10m.")
@@ -100,13 +101,14 @@ def run(command: tuple[str, ...], detach: bool, is_json: bool, **options: Any) -
 
 def _run_spec(
     command: tuple[str, ...], *, gpus: int, gpus_per_node: int, gpu_types: tuple[str, ...], cpus: float, mem_gib: float,
-    tasks_per_node: int, project: str, sites: tuple[str, ...], name: str, time_limit: str, checkpoint: str, retries: int,
+    tasks_per_node: int, project: str, sites: tuple[str, ...], countries: tuple[str, ...], name: str, time_limit: str, checkpoint: str, retries: int,
     priority: str, env: tuple[str, ...], workdir: str | None,
 ) -> JobSpec:  # fmt: skip
     from dure.model.job_file import JobSpec
 
     resources = {
         "gpus": gpus, "gpus_per_node": gpus_per_node, "gpu_types": gpu_types, "cpus": cpus, "mem_gib": mem_gib, "sites": sites,
+        "countries": countries,
     }  # fmt: skip
     values: dict[str, Any] = {
         "name": name or Path(command[0]).name or "job", "command": command, "resources": resources,
@@ -120,7 +122,7 @@ def _run_spec(
 
 
 #: Options of `dure run` that are not called as the key that they set.
-_OPTIONS = {"time_limit": "--time", "every": "--checkpoint", "gpu_types": "--gpu-type", "sites": "--site", "command": "COMMAND"}
+_OPTIONS = {"time_limit": "--time", "every": "--checkpoint", "gpu_types": "--gpu-type", "sites": "--site", "countries": "--country", "command": "COMMAND"}
 
 
 def _variable(word: str) -> tuple[str, str]:

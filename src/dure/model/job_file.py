@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from dure.model.alliance import Name
+from dure.model.alliance import Country, Name
 from dure.model.errors import InputError
 from dure.model.events import AFTER_ANY, AFTER_NOT_OK, AFTER_OK
 from dure.model.fleet import GPUS_PER_NODE_MAX
@@ -52,6 +52,9 @@ class Resources(FileModel):
         default="any", description="Largest domain that its GPUs may be spread over."
     )
     sites: tuple[Name, ...] = Field(default=(), max_length=64, description="Allowed sites; none: any.")
+    countries: tuple[Country, ...] = Field(
+        default=(), max_length=64, description="Where its data may lie: only sites of these countries, ISO 3166; none: any."
+    )
 
 
 class Checkpoint(FileModel):

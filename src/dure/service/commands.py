@@ -28,6 +28,7 @@ from dure.model.events import (
     Submit,
     Uncordon,
 )
+from dure.model.fleet import Site
 from dure.model.job_file import PRIORITY, WHEN, JobSpec, Pipeline, pipeline_order
 from dure.policy.kernels import layout as k
 from dure.service.errors import Problem, forbidden, invalid, not_found
@@ -70,14 +71,25 @@ def _project(writer: Writer, who: Principal, named: str) -> tuple[str, str]:
     return name, known[name]
 
 
-def request_of(spec: JobSpec, job_id: str, member: str, project: str, user: str, *, array_id: str = "",
+def _sites_of(spec: JobSpec, sites: Sequence[Site]) -> tuple[str, ...]:
+    """Where it may run; none: anywhere. That its data stay in some countries holds for what they have of sites now."""
+    r = spec.resources
+    if not r.countries:
+        return r.sites
+    found = tuple(site.name for site in sites if site.country in r.countries and (not r.sites or site.name in r.sites))
+    if not found:
+        raise invalid(f"no site {'that it names ' if r.sites else ''}lies in {' or '.join(r.countries)}", "resources.countries")
+    return found
+
+
+def request_of(spec: JobSpec, sites: Sequence[Site], job_id: str, member: str, project: str, user: str, *, array_id: str = "",
                depends_on: Sequence[tuple[str, str]] = ()) -> JobRequest:  # fmt: skip
     """What the policy must know of a job file.
 
     Raises
     ------
     Problem
-        422: `begin` is not a moment.
+        422: `begin` is not a moment; no site lies in the countries named.
     """
     r = spec.resources
     begin_ms = -1
@@ -93,7 +105,7 @@ def request_of(spec: JobSpec, job_id: str, member: str, project: str, user: str,
         begin_ms = int(moment.timestamp() * 1000)
     return JobRequest(
         job_id, member, project, user, gpus=r.gpus, gpus_per_node=r.gpus_per_node, gpu_milli=r.gpu_milli,
-        min_gpus=r.min_gpus, max_gpus=r.max_gpus, gpu_types=r.gpu_types, sites=r.sites, cpu_milli=round(r.cpus * 1000),
+        min_gpus=r.min_gpus, max_gpus=r.max_gpus, gpu_types=r.gpu_types, sites=_sites_of(spec, sites), cpu_milli=round(r.cpus * 1000),
         mem_mib=round(r.mem_gib * 1024), net_mbps=round(r.net_gbps * 1000), topology=r.topology,
         priority=PRIORITY[spec.priority], limit_ms=-1 if spec.time_limit is None else spec.time_limit,
         checkpoint_ms=spec.checkpoint.every, begin_ms=begin_ms, is_reserved=spec.reserve,
@@ -164,7 +176,7 @@ def submit(specs: Sequence[JobSpec], who: Principal) -> Command:
                 raise invalid("the jobs' files, of an array one for each task, are too large together", "array")
             for name, index in zip(names, indices, strict=True):
                 array_id = job_id if spec.array else ""
-                requests.append(request_of(spec, name, member, project, who.user, array_id=array_id))
+                requests.append(request_of(spec, writer.alliance.fleet.sites, name, member, project, who.user, array_id=array_id))
                 plan.changes.add("job", new_job_row(name, spec, text, member, project, who.user, at_ms, array_id, index))
             ids.append((job_id, names))
         _check(writer, requests, who)
@@ -189,7 +201,7 @@ def submit_pipeline(pipeline: Pipeline, who: Principal) -> Command:
             project, member = _project(writer, who, spec.project or pipeline.project)
             ids[name] = writer.new_id()
             before = [(ids[other], "afterok") for other in spec.needs]
-            requests.append(request_of(spec, ids[name], member, project, who.user, depends_on=before))
+            requests.append(request_of(spec, writer.alliance.fleet.sites, ids[name], member, project, who.user, depends_on=before))
             kept = JobSpec.model_construct(
                 **{field: getattr(spec, field) for field in JobSpec.model_fields} | {"name": spec.name if spec.name != "job" else name}
             )  # fmt: skip
