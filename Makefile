@@ -79,6 +79,7 @@ bench: setup $(ACCASIM)/.ready $(PEERS)/.ready
 	$(BIN)/python benchmarks/live/load.py
 	$(BIN)/python benchmarks/live/peers.py
 	$(BIN)/python benchmarks/live/slurm.py
+	$(BIN)/python benchmarks/live/slurm.py --nodes 256 --jobs 768 --seconds 60 --gpus 8 --rounds 1 --ways "one by one" dure
 
 # The schemas, the key tables and the tables of Slurm's options, from the models.
 docs: setup
