@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import json
 import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -307,6 +308,27 @@ class ExecutorContract(ExecutorScenes):
                 assert not self.is_running(int((tmp_path / "left").read_text()))
 
         asyncio.run(scene())
+
+    def test_a_lease_of_that_name_of_another_agent_is_left_alone(self, tmp_path):
+        """Two alliances may each have a node n0 and a job j1 on one machine."""
+        other = {"DURE_LEASE_ID": "j1.1", "DURE_NODE": "n0", "DURE_LEASE_MARK": str(tmp_path / "of another agent")}
+        stranger = subprocess.Popen(["sleep", "600"], env=other, start_new_session=True)
+
+        async def scene():
+            async with self.opened(tmp_path) as executor:
+                await executor.launch(self.launch(tmp_path, "sleep 600 & touch up; exit 3"))
+                assert (await self.ended(executor)).exit_code == 3
+                await executor.launch(self.launch(tmp_path, "touch up-2; exec sleep 600", "j1.2", fence=2))
+                await self.until_file(tmp_path / "up-2")
+                await executor.stop("j1.2", signal="TERM", grace_ms=0)
+                await self.ended(executor, "j1.2")
+
+        try:
+            asyncio.run(scene())
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
+            stranger.wait()
 
     def test_stopping_again_and_stopping_nothing_change_nothing(self, tmp_path):
         async def scene():

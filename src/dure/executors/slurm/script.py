@@ -4,7 +4,7 @@ The batch script claims the attempt by making a folder, which only one process c
 put back in the queue; an agent that wants an attempt never to run makes that folder itself. On each node a shell then
 starts the tasks, passes nothing on (signals reach the whole group), and notes which of them have come and how each task has
 ended. URG, which programs do not heed, tells it to look into the file `STOP`, and to give the signal that is named there to
-every process of the attempt on its node: those that have DURE_LEASE_ID and DURE_NODE in their environment, wherever they
+every process of the attempt on its node: those that have DURE_LEASE_MARK and DURE_NODE in their environment, wherever they
 have gone to.
 """
 
@@ -15,6 +15,7 @@ from pathlib import PurePath
 from shlex import quote
 
 from dure.executors.far import LEASES
+from dure.executors.process import LEASE_MARK
 from dure.executors.ranks import Rank, ranks_of
 from dure.executors.slurm.engine import Shape
 from dure.ports.executor import Launch
@@ -100,7 +101,7 @@ dure_gpus=${{SLURM_STEP_GPUS:-$SLURM_JOB_GPUS}}
 [ -z "$dure_gpus" ] || echo "$dure_gpus" > "$dure_dir/$dure_node.{gpus}"
 
 dure_marked() {{
-    set -- $(grep -lszxF DURE_LEASE_ID={lease_id} /proc/[0-9]*/environ)
+    set -- $(grep -lszxF {mark} /proc/[0-9]*/environ)
     [ $# = 0 ] || grep -lszxF "DURE_NODE=$SLURMD_NODENAME" "$@" | cut -d/ -f3
 }}
 
@@ -250,6 +251,7 @@ def attempt_script(launch: Launch, folder: PurePath, addresses: Mapping[str, str
         "DURE_JOB_ID": launch.job_id,
         "DURE_ATTEMPT": str(launch.attempt),
         "DURE_LEASE_ID": launch.lease_id,
+        LEASE_MARK: str(folder),
         "DURE_FENCE": str(launch.fence),
         "DURE_CHECKPOINT_DIR": launch.checkpoint_dir,
     }
@@ -257,7 +259,7 @@ def attempt_script(launch: Launch, folder: PurePath, addresses: Mapping[str, str
         cwd=quote(launch.cwd or launch.log_dir),
         setup=_SETUP.format(path=quote(str(folder / "setup.sh"))) if launch.setup else "",
         argv=" ".join(quote(word) for word in launch.argv),
-        folder=quote(str(folder)), root=quote(str(folder.parent.parent)), nodes_dir=NODES, nodes=_cases(ranks), not_claimed=NOT_CLAIMED, lease_id=quote(launch.lease_id),
+        folder=quote(str(folder)), root=quote(str(folder.parent.parent)), nodes_dir=NODES, nodes=_cases(ranks), not_claimed=NOT_CLAIMED, mark=quote(f"{LEASE_MARK}={folder}"),
         master_addr=quote(addresses[ranks[0].node]), world=len(ranks), stop=STOP, gpus=GPUS, heard=HEARD,
         env="\n".join(f"    command export {name}={quote(value)}" for name, value in env.items()),
         no_gpus="" if has_gpus else " CUDA_VISIBLE_DEVICES=",
