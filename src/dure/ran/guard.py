@@ -1,0 +1,263 @@
+"""The lending guard: how many SMs the radio keeps, slot by slot.
+
+One code for the twin and for the agent of a cell site: it is told what is planned and what is in hand, slot by slot, and
+has no clock of its own. Rules, as the code and the tests cite them:
+
+G1. *Reserve over v.* What is lent in slot ``t`` may be in use until ``t + v``: the reserve is the most that any slot from
+    ``t`` to ``t + v`` needs, in which the next ``KNOWN_SLOTS`` are planned already and the rest is predicted.
+G2. *Conformal.* Prediction plus ``quantile`` times its spread; the quantile is one of scores on slots that the prediction has not
+    seen, chosen so that misses are rarer than asked for with 99% confidence given how many there were (`conformal_quantile`).
+G3. *Never seen, never lent.* At a level of load with too few calibration slots everything is kept.
+G4. *Silence reserves.* No prediction or plan, or a slot number that does not follow the last: everything, and for
+    `RESUME_SLOTS` more slots. The tenants' side holds a lease of `LEASE_SLOTS` (`leased_reserve`).
+G5. *Late tenant.* Fewer SMs in hand than must have come back: everything (all tenants are evicted), and `RESUME_SLOTS` more.
+G6. *Burn.* Each missed slot raises the quantile by `BURN_STEP` of itself; the rise halves every `BURN_HALF_SLOTS`.
+G7. *Floor.* SMs that control of all cells needs are never lent.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dure.policy.kernels.compile import kernel
+from dure.ran.site import KNOWN_SLOTS, PERIOD
+
+#: Levels of downlink load that the prediction tells apart, each of `LEVEL_SMS`.
+LEVELS = 66
+LEVEL_SMS = 2.0
+#: A level with fewer slots in the fitting part has never been seen (G3).
+LEVEL_SLOTS_MIN = 200
+#: Weight of the newest whole downlink slot in the level.
+LEVEL_WEIGHT = 0.5
+RESUME_SLOTS = 20
+LEASE_SLOTS = 4
+BURN_STEP = 0.05
+BURN_HALF_SLOTS = 1_000_000
+BURN_MAX = 1.0
+CONFIDENCE = 0.99
+
+# Rules: what calibration and site say, float64.
+NUM_SMS, FLOOR_SMS, GRAIN_SMS, VACATE_SLOTS, QUANTILE, UPLINK_SPREAD = range(6)
+# Memory: what the guard remembers from slot to slot, float64; the last `VACATE_SLOTS` reserves follow.
+LAST_SLOT, HOLD_SLOTS, BURN, RING = range(4)
+
+
+@kernel
+def vacated(rules: Any, memory: Any) -> float:
+    """SMs that must be in hand in this slot: the least of the reserves of the last v."""
+    least = rules[NUM_SMS]
+    for i in range(int(rules[VACATE_SLOTS])):
+        least = min(least, memory[RING + i])
+    return least
+
+
+@kernel
+def level_row(level: float) -> int:
+    """The row of the prediction's table for a level of downlink load in SMs; -1 above all."""
+    row = int(level / LEVEL_SMS)
+    return row if row < LEVELS else -1
+
+
+@kernel
+def reserve_for(
+    rules: Any, centre: Any, spread: Any, dl: Any, ul: Any, at: int, phase: int, level: float, quantile: float
+) -> float:
+    """G1 to G3: SMs to keep, before rounding; ``dl`` and ``ul`` are the planned needs, this slot's at ``at``."""
+    horizon = int(rules[VACATE_SLOTS])
+    most = 0.0
+    for s in range(at, at + min(horizon, KNOWN_SLOTS) + 1):
+        most = max(most, dl[s] + ul[s] * (1.0 + quantile * rules[UPLINK_SPREAD]))
+    if horizon > KNOWN_SLOTS:
+        row = level_row(level)
+        if row < 0:
+            return rules[NUM_SMS]
+        most = max(most, centre[phase, row] + quantile * spread[phase, row])
+    return most
+
+
+@kernel
+def guard_step(
+    rules: Any, centre: Any, spread: Any, memory: Any, slot: int, dl: Any, ul: Any, at: int, level: float,
+    in_hand: float, is_missed: bool,
+) -> float:  # fmt: skip
+    """One slot: SMs that the radio keeps from now on; the rest may be lent until the next slot's decision.
+
+    ``level`` is below 0 where there is no prediction; ``in_hand`` is what is seen to be free of tenants before this
+    decision; ``is_missed`` says whether the slot before was late.
+    """
+    if slot != memory[LAST_SLOT] + 1 or not level >= 0.0 or in_hand < vacated(rules, memory):
+        memory[HOLD_SLOTS] = RESUME_SLOTS
+    memory[LAST_SLOT] = slot
+    memory[BURN] *= 1.0 - 0.6931471805599453 / BURN_HALF_SLOTS
+    if is_missed:
+        memory[BURN] = min(BURN_MAX, memory[BURN] + BURN_STEP)
+    keep = rules[NUM_SMS]
+    if memory[HOLD_SLOTS] > 0:
+        memory[HOLD_SLOTS] -= 1
+    else:
+        quantile = rules[QUANTILE] * (1.0 + memory[BURN])
+        wanted = reserve_for(rules, centre, spread, dl, ul, at, slot % PERIOD, level, quantile)
+        wanted = np.ceil(max(wanted, rules[FLOOR_SMS]) / rules[GRAIN_SMS]) * rules[GRAIN_SMS]
+        keep = min(keep, wanted)
+    for i in range(int(rules[VACATE_SLOTS]) - 1, 0, -1):
+        memory[RING + i] = memory[RING + i - 1]
+    if rules[VACATE_SLOTS] > 0:
+        memory[RING] = keep
+    return keep
+
+
+@kernel
+def leased_reserve(last: float, silent_slots: int, num_sms: float) -> float:
+    """G4 on the tenants' side: the last reserve that was heard of while its lease runs, then everything."""
+    return last if silent_slots < LEASE_SLOTS else num_sms
+
+
+def new_memory(vacate_slots: int, num_sms: int, slot: int) -> NDArray[np.float64]:
+    """A guard that has lent nothing and expects this slot number next."""
+    return np.array([slot - 1, 0, 0] + [num_sms] * vacate_slots, np.float64)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the guard has learnt.
+
+    Attributes
+    ----------
+    vacate_slots : int
+        v, in slots, for which it holds.
+    centre, spread : float64[PERIOD, LEVELS]
+        Mean and standard deviation of the most that a slot beyond the known ones needs until ``t + v``, SMs; the
+        mean is infinite at levels never seen (G3).
+    uplink_spread : float
+        Standard deviation of an uplink need over its plan, as a share of the plan.
+    quantile : float
+        Spreads to keep beyond the prediction.
+    num_scores : int
+        Calibration slots behind the quantile.
+    """
+
+    vacate_slots: int
+    centre: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    uplink_spread: float
+    quantile: float
+    num_scores: int
+
+    def rules(self, num_sms: int, floor_sms: int, grain_sms: int) -> NDArray[np.float64]:
+        """The kernels' rules for a GPU."""
+        return np.array(
+            [num_sms, floor_sms, grain_sms, self.vacate_slots, self.quantile, self.uplink_spread], np.float64
+        )
+
+
+class LendingGuard:
+    """The guard as a cell site's agent drives it: one `step` a slot.
+
+    Parameters
+    ----------
+    calibration : Calibration
+        What `dure.ran.calibrate` has learnt, for this v.
+    num_sms, floor_sms, grain_sms : int
+        The GPU's SMs, those never lent, and the multiple in which they are given.
+    first_slot : int
+        Number of the first slot; its place in the frame is this modulo the period.
+    """
+
+    def __init__(
+        self, calibration: Calibration, num_sms: int, floor_sms: int, grain_sms: int, first_slot: int
+    ) -> None:
+        self._calibration = calibration
+        self._rules = calibration.rules(num_sms, floor_sms, grain_sms)
+        self._memory = new_memory(calibration.vacate_slots, num_sms, first_slot)
+
+    def step(
+        self, slot: int, dl_sms: NDArray[np.float64], ul_sms: NDArray[np.float64], level_sms: float | None,
+        in_hand_sms: float, *, is_missed: bool,
+    ) -> int:  # fmt: skip
+        """SMs to keep from this slot on.
+
+        Parameters
+        ----------
+        slot : int
+            Its number.
+        dl_sms, ul_sms : float64[KNOWN_SLOTS + 1]
+            Planned needs of this slot and the known ones after it, SMs.
+        level_sms : float or None
+            Level of the downlink as `dure.ran.kernels` computes it; None where the prediction is lost.
+        in_hand_sms : float
+            SMs that are free of tenants now.
+        is_missed : bool
+            Whether the slot before was late.
+        """
+        table = self._calibration
+        level = -1.0 if level_sms is None else level_sms
+        return int(
+            guard_step(
+                self._rules, table.centre, table.spread, self._memory, slot, dl_sms, ul_sms, 0, level,
+                in_hand_sms, is_missed,
+            )
+        )  # fmt: skip
+
+
+def conformal_quantile(
+    scores: NDArray[np.float64], num_scores: int, miss_rate: float, cluster_slots: float = 1.0
+) -> float:
+    """The score that new slots exceed less often than ``miss_rate``, with `CONFIDENCE` given the number seen (G2).
+
+    A split-conformal quantile promises its rate in the mean over calibrations; here the bound holds for this one
+    (a tolerance limit: Wilks 1941; Vovk 2012, "Conditional validity of inductive conformal predictors"): it is the
+    ``j + 1``-th largest score with the largest ``j`` for which ``P(Poisson(n · miss_rate) ≤ j)`` is at most
+    1 − `CONFIDENCE`. Neighbouring slots miss together, so ``n`` is the number of scores over the mean length of a
+    cluster. Where even the largest score is not rare enough, an exponential tail is laid on the top percent,
+    steeper by twice the standard error of its mean: fewer scores, more kept.
+
+    Parameters
+    ----------
+    scores : float64[m]
+        The largest scores, in any order; at least the top percent, at least 20.
+    num_scores : int
+        How many there were in all.
+    miss_rate : float
+        Rate not to be exceeded, in (0, 1).
+    cluster_slots : float
+        Mean number of exceedances that come together, 1 or more.
+
+    Raises
+    ------
+    ValueError
+        Fewer than 20 scores.
+    """
+    if len(scores) < 20:
+        raise ValueError(f"{len(scores)} scores; 20 or more are needed")
+    ordered = np.sort(scores)[::-1]
+    expected = num_scores * miss_rate / cluster_slots
+    allowed = _allowed(expected)
+    if allowed >= 0:
+        # A miss rate counts slots, clusters of them.
+        return float(ordered[min(int(allowed * cluster_slots), len(ordered) - 1)])
+    tail = ordered[: max(20, min(len(ordered), num_scores // 100))]
+    excess = float(tail.mean() - tail[-1])
+    wanted = math.log(-math.log(1 - CONFIDENCE) / expected)
+    certain = 1 + 2 * math.sqrt(cluster_slots / len(tail))
+    return float(ordered[0] + excess * wanted * certain)
+
+
+def _allowed(expected: float) -> int:
+    """The most exceedances that show, with `CONFIDENCE`, a rate below the one that expects so many; -1 if none do."""
+    term = math.exp(-expected)
+    total, num = term, 0
+    if total > 1 - CONFIDENCE:
+        return -1
+    while total <= 1 - CONFIDENCE:
+        num += 1
+        if term > 0.0:
+            term *= expected / num
+        else:
+            term = math.exp(num * math.log(expected) - expected - math.lgamma(num + 1))
+        total += term
+    return num - 1
