@@ -7,19 +7,13 @@ one day differs from the days before it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dure.ran import kernels as k
-from dure.ran.guard import (
-    CONFIDENCE,
-    LEVEL_SLOTS_MIN,
-    LEVELS,
-    Calibration,
-    conformal_quantile,
-)
+from dure.ran.guard import CLASS_SLOTS_MIN, CLASSES, TRACK, Calibration, conformal_quantile
 from dure.ran.loads import CellLoads
 from dure.ran.site import KNOWN_SLOTS, PERIOD, SiteModel, downlink_shares, uplink_phases
 
@@ -32,6 +26,7 @@ CLUSTER_GAP_SLOTS = 40
 #: Exceedances by which the length of clusters is told.
 CLUSTER_SCORES = 400
 SEVENTHS = 7
+_SPREAD_QUANTILE = 0.99
 
 Move = Callable[[int, int], None]
 
@@ -61,6 +56,7 @@ class Drawn:
         self.constants = model.constants()
         self.dl_share, self.is_uplink = downlink_shares(), uplink_phases()
         self.stream = np.zeros(1, np.uint64)
+        self.track = np.zeros(TRACK)
 
     def draw(self, segment: Segment, surge_at: int | None = None) -> NDArray[np.float64]:
         """Needs of a segment, its warm-up and tail: float64[ROWS, slots]."""
@@ -70,6 +66,7 @@ class Drawn:
         k.draw_needs(
             self.constants, self.dl_share, self.is_uplink, self.loads.down[w], self.loads.up[w], self.loads.mcs_up[w],
             self.seed, w, num if surge_at is None else surge_at, needs, shares, self.stream,
+            self.track,
         )  # fmt: skip
         return needs
 
@@ -90,30 +87,57 @@ def calibrate_guard(
     vacate_slots : int
         v in slots.
     num_slots : int
-        Slots to score; half as many more fit the prediction.
+        Slots to score; a quarter as many more fit the prediction.
     """
     drawn = Drawn(model, loads, vacate_slots, seed)
     fit, score = _halves(loads, num_slots)
     total = len(fit) + len(score)
-    counts, sums, squares = (np.zeros((PERIOD, LEVELS)) for _ in range(3))
-    moments = np.zeros(2)
+    seen, excess = [], []
     for part, needs in drawn.over(fit, lambda done, _: move(done, total)):
-        k.add_to_table(needs, vacate_slots, k.WARM_SLOTS, part.num_slots, counts, sums, squares)
-        k.uplink_moments(needs, moments)
-    is_seen = counts >= LEVEL_SLOTS_MIN
-    mean = sums / np.maximum(counts, 1)
-    spread = np.sqrt(np.maximum(squares / np.maximum(counts, 1) - mean**2, 0.01))
-    centre = np.where(is_seen, mean, np.inf)
-    uplink = float(np.sqrt(moments[1] / max(moments[0], 1)))
-    table = Calibration(vacate_slots, centre, spread, max(uplink, 1e-3), 0.0, 0)
+        seen.append(_seen(needs, vacate_slots, part.num_slots))
+        is_risky = needs[k.UL_RISK] > 0.0
+        excess.append((needs[k.UL_REAL] - needs[k.UL_PLAN])[is_risky] / needs[k.UL_RISK][is_risky])
+    uplink = np.quantile(np.concatenate([*excess, np.zeros(1)]), _SPREAD_QUANTILE)
+    table = _fitted(vacate_slots, np.concatenate(seen, axis=1), max(float(uplink), 1e-3))
     rules = table.rules(model.num_sms, 0, model.grain_sms)
     scores = []
     for part, needs in drawn.over(score, lambda done, _: move(len(fit) + done, total)):
         found = np.empty(part.num_slots)
-        k.score_slots(rules, centre, spread, needs, k.WARM_SLOTS, part.num_slots, found)
+        k.score_slots(rules, table.weights, table.edges, table.spread, needs, k.WARM_SLOTS, part.num_slots, found)
         scores.append(found)
+    return replace(table, quantile=_quantile(scores), num_scores=sum(len(s) for s in scores))
+
+
+def _seen(needs: NDArray[np.float64], horizon: int, num: int) -> NDArray[np.float64]:
+    """Phase, level, long load, risk and what came, of every slot of a segment: float64[5, slots]."""
+    most = np.empty(num)
+    k.most_unknown(needs, horizon, k.WARM_SLOTS, most)
+    span = slice(k.WARM_SLOTS + KNOWN_SLOTS, k.WARM_SLOTS + KNOWN_SLOTS + num)
+    phase = np.arange(k.WARM_SLOTS, k.WARM_SLOTS + num) % PERIOD
+    return np.stack([phase, needs[k.LEVEL_OF, span], needs[k.LONG_OF, span], needs[k.RISK_OF, span], most])
+
+
+def _fitted(horizon: int, seen: NDArray[np.float64], uplink_spread: float) -> Calibration:
+    """Least squares by phase; the spread of what is left, by phase and class of risk."""
+    phase, level, long, risk, most = seen
+    edges = np.quantile(risk, np.arange(1, CLASSES) / CLASSES)
+    row = np.searchsorted(edges, risk)
+    weights, spread = np.zeros((PERIOD, 3)), np.full((PERIOD, CLASSES), np.inf)
+    for p in range(PERIOD):
+        at = np.flatnonzero(phase == p)
+        if len(at) == 0:
+            continue
+        factors = np.stack([level[at], long[at], np.ones(len(at))], axis=1)
+        # The normal equations, in one thread's fixed order: the same digest on every machine with this arithmetic.
+        square = np.einsum("ij,ik->jk", factors, factors) + 1e-6 * np.eye(3)
+        weights[p] = np.linalg.solve(square, np.einsum("ij,i->j", factors, most[at]))
+        rest = most[at] - (factors * weights[p]).sum(axis=1)
+        for c in range(CLASSES):
+            own = rest[row[at] == c]
+            if len(own) >= CLASS_SLOTS_MIN:
+                spread[p, c] = max(np.quantile(own, _SPREAD_QUANTILE), 0.1)
     return Calibration(
-        vacate_slots, centre, spread, table.uplink_spread, _quantile(scores), sum(len(s) for s in scores)
+        horizon, weights, edges, spread, float(level.max()), float(risk.max()), uplink_spread, 0.0, 0
     )
 
 
@@ -147,7 +171,7 @@ def calibrate_mig(
 
 def _halves(loads: CellLoads, num_slots: int) -> tuple[list[Segment], list[Segment]]:
     num = len(loads.hour)
-    return segments(range(num // 2), num_slots // 2), segments(range(num // 2, num), num_slots)
+    return segments(range(num // 2), num_slots // 4), segments(range(num // 2, num), num_slots)
 
 
 def _needs(

@@ -27,13 +27,15 @@ from numpy.typing import NDArray
 from dure.policy.kernels.compile import kernel
 from dure.ran.site import KNOWN_SLOTS, PERIOD
 
-#: Levels of downlink load that the prediction tells apart, each of `LEVEL_SMS`.
-LEVELS = 66
-LEVEL_SMS = 2.0
-#: A level with fewer slots in the fitting part has never been seen (G3).
-LEVEL_SLOTS_MIN = 200
-#: Weight of the newest whole downlink slot in the level.
-LEVEL_WEIGHT = 0.5
+#: Classes of risk that the prediction tells apart, each with as many fitting slots.
+CLASSES = 16
+#: A class with fewer fitting slots in a phase has never been seen (G3).
+CLASS_SLOTS_MIN = 200
+#: Downlink slots over which a cell's height within its burst, and its load in the long run, are averaged.
+HEIGHT_SLOTS = 16.0
+LONG_SLOTS = 512.0
+#: SMs by which a cell's long load counts for risk beside the squares of the heights: about a cell's highest need.
+RISE_SMS = 4.0
 RESUME_SLOTS = 20
 LEASE_SLOTS = 4
 BURN_STEP = 0.05
@@ -42,9 +44,31 @@ BURN_MAX = 1.0
 CONFIDENCE = 0.99
 
 # Rules: what calibration and site say, float64.
-NUM_SMS, FLOOR_SMS, GRAIN_SMS, VACATE_SLOTS, QUANTILE, UPLINK_SPREAD = range(6)
+NUM_SMS, FLOOR_SMS, GRAIN_SMS, VACATE_SLOTS, QUANTILE, UPLINK_SPREAD, LEVEL_MAX, RISK_MAX = range(8)
 # Memory: what the guard remembers from slot to slot, float64; the last `VACATE_SLOTS` reserves follow.
 LAST_SLOT, HOLD_SLOTS, BURN, RING = range(4)
+# Track of one cell: slots of its burst so far, its height, slots in all, its long load; float64[TRACK].
+BURST, HEIGHT, SEEN, LONG = range(4)
+TRACK = 4
+
+
+@kernel
+def track_cell(track: Any, dl_sms: float) -> None:
+    """Follow one cell over one whole downlink slot in which its data needs so many SMs."""
+    if dl_sms <= 0.0:
+        track[BURST] = 0.0
+        track[HEIGHT] = 0.0
+    else:
+        track[BURST] = min(track[BURST] + 1.0, HEIGHT_SLOTS)
+        track[HEIGHT] += (dl_sms - track[HEIGHT]) / track[BURST]
+    track[SEEN] = min(track[SEEN] + 1.0, LONG_SLOTS)
+    track[LONG] += (dl_sms - track[LONG]) / track[SEEN]
+
+
+@kernel
+def risk_of(squares: float, long: float) -> float:
+    """Risk of a rise, SMs: from the sum of squared heights (bursts going on) and the sum of long loads (those to come)."""
+    return np.sqrt(squares + RISE_SMS * long)
 
 
 @kernel
@@ -57,33 +81,44 @@ def vacated(rules: Any, memory: Any) -> float:
 
 
 @kernel
-def level_row(level: float) -> int:
-    """The row of the prediction's table for a level of downlink load in SMs; -1 above all."""
-    row = int(level / LEVEL_SMS)
-    return row if row < LEVELS else -1
+def predict(rules: Any, weights: Any, edges: Any, spread: Any, phase: int, level: float, long: float, risk: float) -> Any:
+    """Centre and spread of what the slots beyond the known ones need at most, less the uplink planned for the first of them.
+
+    Everything, for certain, where so high a level or risk was never seen (G3).
+    """
+    if level > rules[LEVEL_MAX] or risk > rules[RISK_MAX]:
+        return rules[NUM_SMS], 0.0
+    row = np.searchsorted(edges, risk)
+    if np.isinf(spread[phase, row]):
+        return rules[NUM_SMS], 0.0
+    centre = weights[phase, 0] * level + weights[phase, 1] * long + weights[phase, 2]
+    return centre, spread[phase, row]
 
 
 @kernel
 def reserve_for(
-    rules: Any, centre: Any, spread: Any, dl: Any, ul: Any, at: int, phase: int, level: float, quantile: float
-) -> float:
-    """G1 to G3: SMs to keep, before rounding; ``dl`` and ``ul`` are the planned needs, this slot's at ``at``."""
+    rules: Any, weights: Any, edges: Any, spread: Any, dl: Any, ul: Any, ul_risk: Any, at: int, phase: int,
+    level: float, long: float, risk: float, quantile: float,
+) -> float:  # fmt: skip
+    """G1 to G3: SMs to keep, before rounding; ``dl`` and ``ul`` are the planned needs, this slot's at ``at``, and ``ul_risk``
+    the root of the summed squares of the cells' decodes in ``ul``.
+    """
     horizon = int(rules[VACATE_SLOTS])
+    unsure = quantile * rules[UPLINK_SPREAD]
     most = 0.0
     for s in range(at, at + min(horizon, KNOWN_SLOTS) + 1):
-        most = max(most, dl[s] + ul[s] * (1.0 + quantile * rules[UPLINK_SPREAD]))
+        most = max(most, dl[s] + ul[s] + unsure * ul_risk[s])
     if horizon > KNOWN_SLOTS:
-        row = level_row(level)
-        if row < 0:
-            return rules[NUM_SMS]
-        most = max(most, centre[phase, row] + quantile * spread[phase, row])
+        centre, width = predict(rules, weights, edges, spread, phase, level, long, risk)
+        first = at + KNOWN_SLOTS + 1
+        most = max(most, centre + quantile * width + ul[first] + unsure * ul_risk[first])
     return most
 
 
 @kernel
 def guard_step(
-    rules: Any, centre: Any, spread: Any, memory: Any, slot: int, dl: Any, ul: Any, at: int, level: float,
-    in_hand: float, is_missed: bool,
+    rules: Any, weights: Any, edges: Any, spread: Any, memory: Any, slot: int, dl: Any, ul: Any, ul_risk: Any,
+    at: int, level: float, long: float, risk: float, in_hand: float, is_missed: bool,
 ) -> float:  # fmt: skip
     """One slot: SMs that the radio keeps from now on; the rest may be lent until the next slot's decision.
 
@@ -101,7 +136,9 @@ def guard_step(
         memory[HOLD_SLOTS] -= 1
     else:
         quantile = rules[QUANTILE] * (1.0 + memory[BURN])
-        wanted = reserve_for(rules, centre, spread, dl, ul, at, slot % PERIOD, level, quantile)
+        wanted = reserve_for(
+            rules, weights, edges, spread, dl, ul, ul_risk, at, slot % PERIOD, level, long, risk, quantile
+        )
         wanted = np.ceil(max(wanted, rules[FLOOR_SMS]) / rules[GRAIN_SMS]) * rules[GRAIN_SMS]
         keep = min(keep, wanted)
     for i in range(int(rules[VACATE_SLOTS]) - 1, 0, -1):
@@ -130,11 +167,17 @@ class Calibration:
     ----------
     vacate_slots : int
         v, in slots, for which it holds.
-    centre, spread : float64[PERIOD, LEVELS]
-        Mean and standard deviation of the most that a slot beyond the known ones needs until ``t + v``, SMs; the
-        mean is infinite at levels never seen (G3).
+    weights : float64[PERIOD, 3]
+        Of level, long load and one, in the prediction of the most that a slot beyond the known ones needs until ``t + v``,
+        less the uplink planned for the first of them, SMs.
+    edges : float64[CLASSES - 1]
+        Bounds of the classes of risk.
+    spread : float64[PERIOD, CLASSES]
+        How far a hundredth of slots exceeds the prediction, SMs; infinite in classes never seen (G3).
+    level_max, risk_max : float
+        The highest seen (G3).
     uplink_spread : float
-        Standard deviation of an uplink need over its plan, as a share of the plan.
+        By how much a hundredth of uplink needs exceeds its plan, as a share of the root of the cells' summed squared decodes.
     quantile : float
         Spreads to keep beyond the prediction.
     num_scores : int
@@ -142,8 +185,11 @@ class Calibration:
     """
 
     vacate_slots: int
-    centre: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    edges: NDArray[np.float64]
     spread: NDArray[np.float64]
+    level_max: float
+    risk_max: float
     uplink_spread: float
     quantile: float
     num_scores: int
@@ -151,17 +197,23 @@ class Calibration:
     def rules(self, num_sms: int, floor_sms: int, grain_sms: int) -> NDArray[np.float64]:
         """The kernels' rules for a GPU."""
         return np.array(
-            [num_sms, floor_sms, grain_sms, self.vacate_slots, self.quantile, self.uplink_spread], np.float64
-        )
+            [
+                num_sms, floor_sms, grain_sms, self.vacate_slots, self.quantile, self.uplink_spread, self.level_max,
+                self.risk_max,
+            ],
+            np.float64,
+        )  # fmt: skip
 
 
 class LendingGuard:
-    """The guard as a cell site's agent drives it: one `step` a slot.
+    """The guard as a cell site's agent drives it: `track` and `step` once a slot.
 
     Parameters
     ----------
     calibration : Calibration
         What `dure.ran.calibrate` has learnt, for this v.
+    num_cells : int
+        Cells of the site.
     num_sms, floor_sms, grain_sms : int
         The GPU's SMs, those never lent, and the multiple in which they are given.
     first_slot : int
@@ -169,15 +221,21 @@ class LendingGuard:
     """
 
     def __init__(
-        self, calibration: Calibration, num_sms: int, floor_sms: int, grain_sms: int, first_slot: int
+        self, calibration: Calibration, num_cells: int, num_sms: int, floor_sms: int, grain_sms: int, first_slot: int
     ) -> None:
         self._calibration = calibration
         self._rules = calibration.rules(num_sms, floor_sms, grain_sms)
         self._memory = new_memory(calibration.vacate_slots, num_sms, first_slot)
+        self._tracks = np.zeros((num_cells, TRACK))
+
+    def track(self, dl_data_sms: NDArray[np.float64]) -> None:
+        """Tell what each cell's data needs in the newest planned slot, where that is a whole downlink slot: float64[cells]."""
+        for track, sms in zip(self._tracks, dl_data_sms, strict=True):
+            track_cell(track, float(sms))
 
     def step(
-        self, slot: int, dl_sms: NDArray[np.float64], ul_sms: NDArray[np.float64], level_sms: float | None,
-        in_hand_sms: float, *, is_missed: bool,
+        self, slot: int, dl_sms: NDArray[np.float64], ul_sms: NDArray[np.float64],
+        ul_risk_sms: NDArray[np.float64], in_hand_sms: float, *, is_missed: bool,
     ) -> int:  # fmt: skip
         """SMs to keep from this slot on.
 
@@ -185,20 +243,23 @@ class LendingGuard:
         ----------
         slot : int
             Its number.
-        dl_sms, ul_sms : float64[KNOWN_SLOTS + 1]
-            Planned needs of this slot and the known ones after it, SMs.
-        level_sms : float or None
-            Level of the downlink as `dure.ran.kernels` computes it; None where the prediction is lost.
+        dl_sms, ul_sms : float64[KNOWN_SLOTS + 2]
+            Planned needs of this slot and of those after it, SMs. The last of ``dl_sms`` is not known yet and not looked
+            at; uplink is worked on after it is received and so is known a slot longer. Empty where there is no plan (G4).
+        ul_risk_sms : float64[KNOWN_SLOTS + 2]
+            Root of the cells' summed squared decodes in ``ul_sms``.
         in_hand_sms : float
             SMs that are free of tenants now.
         is_missed : bool
             Whether the slot before was late.
         """
         table = self._calibration
-        level = -1.0 if level_sms is None else level_sms
+        heights = self._tracks[:, HEIGHT]
+        long = float(self._tracks[:, LONG].sum())
         return int(
             guard_step(
-                self._rules, table.centre, table.spread, self._memory, slot, dl_sms, ul_sms, 0, level,
+                self._rules, table.weights, table.edges, table.spread, self._memory, slot, dl_sms, ul_sms,
+                ul_risk_sms, 0, float(heights.sum()) if len(dl_sms) else -1.0, long, risk_of(float(heights @ heights), long),
                 in_hand_sms, is_missed,
             )
         )  # fmt: skip

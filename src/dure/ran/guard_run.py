@@ -21,7 +21,7 @@ from dure.ran.calibrate import (
     calibrate_static,
     segments,
 )
-from dure.ran.guard import LEVELS, Calibration, new_memory
+from dure.ran.guard import CLASSES, Calibration, new_memory
 from dure.ran.loads import WINDOW_S, CellLoads, deal_cells, plan_cells, read_load
 from dure.ran.site import PERIOD, SLOT_MS, SiteModel
 
@@ -169,8 +169,8 @@ def _replay(
         surge_at = k.WARM_SLOTS + part.num_slots // 3 if fault == k.SURGE else None
         fixed = 0.0 if isinstance(rule, Calibration) else fenced(rule, loads.hour, part.window)
         k.play(
-            drawn.constants, drawn.dl_share, drawn.draw(part, surge_at), rules, table.centre, table.spread,
-            new_memory(vacate_slots, model.num_sms, 0), fixed, part.num_slots, fault if is_guard else k.NONE,
+            drawn.constants, drawn.dl_share, drawn.draw(part, surge_at), rules, table.weights, table.edges,
+            table.spread, new_memory(vacate_slots, model.num_sms, 0), fixed, part.num_slots, fault if is_guard else k.NONE,
             drawn.stream, counts[i], sums[i],
         )  # fmt: skip
         move(i + 1, len(parts))
@@ -184,5 +184,6 @@ def fenced(reserves: NDArray[np.float64], hours: NDArray[np.int64], window: int)
 
 
 def _no_table(vacate_slots: int) -> Calibration:
-    empty = np.zeros((PERIOD, LEVELS))
-    return Calibration(vacate_slots, empty, empty, 0.0, 0.0, 0)
+    return Calibration(
+        vacate_slots, np.zeros((PERIOD, 3)), np.zeros(CLASSES - 1), np.zeros((PERIOD, CLASSES)), 0.0, 0.0, 0.0, 0.0, 0
+    )

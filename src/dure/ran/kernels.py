@@ -9,28 +9,33 @@ import numpy as np
 from dure.policy.kernels.compile import kernel
 from dure.ran.bursts import MIN_ITERATIONS, draw_bursts, draw_iterations, seed_stream, uniform
 from dure.ran.guard import (
-    LEVEL_WEIGHT,
+    HEIGHT,
+    LONG,
     NUM_SMS,
     UPLINK_SPREAD,
     VACATE_SLOTS,
     guard_step,
     leased_reserve,
-    level_row,
+    predict,
+    risk_of,
+    track_cell,
 )
 from dure.ran.site import KNOWN_SLOTS, PERIOD, UPLINK_SLOTS
 
 # Constants of a site, `SiteModel.constants`.
 (C_SMS, C_DL, C_D0, C_UL, C_DECODE, C_U0, C_DL_SMS, C_UL_SMS, C_BUDGET, C_NOISE, C_BESIDE, C_SLOT) = range(12)
 # Rows of a segment's needs, SMs in float64[ROWS, slots].
-DL, UL_PLAN, UL_REAL, UL_LEAST, DL_CONTROL, UL_CONTROL, BUSY, LEVEL = range(8)
-ROWS = 8
+DL, UL_PLAN, UL_REAL, UL_LEAST, DL_CONTROL, UL_CONTROL, BUSY, LEVEL_OF, LONG_OF, RISK_OF, UL_RISK = range(11)
+ROWS = 11
 # Faults.
 NONE, SURGE, PREDICTOR, TENANT, HEARTBEAT, CLOCK = range(6)
+#: Sums in another order differ by less.
+ROUNDING_SMS = 1e-6
 #: A fault begins after a third of a segment and lasts so many slots (a surge: to the segment's end).
 FAULT_SLOTS = 100
 SURGE_FACTOR = 3.0
-#: Slots at a segment's beginning that are played and not counted.
-WARM_SLOTS = 40
+#: Slots at a segment's beginning that are played and not counted: the guard comes to know the cells.
+WARM_SLOTS = 200
 #: HARQ: cut decodes come again with the next frame; downlink held back, as soon as it can be scheduled.
 HARQ_SLOTS = PERIOD
 # Counts of a segment, int64[COUNTS].
@@ -44,7 +49,7 @@ SUMS = 4
 @kernel
 def draw_needs(
     constants: Any, dl_share: Any, is_uplink: Any, down: Any, up: Any, mcs: Any, seed: int, window: int, surge_at: int,
-    needs: Any, shares: Any, stream: Any,
+    needs: Any, shares: Any, stream: Any, track: Any,
 ) -> None:  # fmt: skip
     """Draw one segment of a window: needs of every slot, for cells with these means; from ``surge_at`` on, thrice the load.
 
@@ -64,7 +69,13 @@ def draw_needs(
         draw_bursts(stream, down[cell], 0, shares)
         if surge_at < num:
             draw_bursts(stream, min(1.0, SURGE_FACTOR * down[cell]), surge_at, shares)
+        track[:] = 0.0
         for t in range(num):
+            if dl_share[t % PERIOD] == 1.0:
+                track_cell(track, constants[C_DL] * shares[t] * constants[C_DL_SMS])
+            needs[LEVEL_OF, t] += track[HEIGHT]
+            needs[RISK_OF, t] += track[HEIGHT] * track[HEIGHT]
+            needs[LONG_OF, t] += track[LONG]
             if shares[t] > 0.0:
                 work = constants[C_DL] * shares[t] * dl_share[t % PERIOD]
                 needs[DL, t] += work * constants[C_DL_SMS]
@@ -82,40 +93,29 @@ def draw_needs(
                     needs[UL_PLAN, s] += (front + decode) * constants[C_UL_SMS]
                     needs[UL_REAL, s] += (front + decode * iterations) * constants[C_UL_SMS]
                     needs[UL_LEAST, s] += (front + decode * MIN_ITERATIONS) * constants[C_UL_SMS]
+                    needs[UL_RISK, s] += (decode * constants[C_UL_SMS]) ** 2
                     needs[UL_CONTROL, s] += constants[C_U0] * constants[C_UL_SMS]
                     needs[BUSY, s] += (front + decode * iterations) * to_busy / UPLINK_SLOTS
-    level = needs[DL, 0]
     for t in range(num):
-        if dl_share[t % PERIOD] == 1.0:
-            level += LEVEL_WEIGHT * (needs[DL, t] - level)
-        needs[LEVEL, t] = level
+        needs[RISK_OF, t] = risk_of(needs[RISK_OF, t], needs[LONG_OF, t])
+        needs[UL_RISK, t] = np.sqrt(needs[UL_RISK, t])
 
 
 @kernel
-def add_to_table(needs: Any, horizon: int, first: int, num: int, counts: Any, sums: Any, squares: Any) -> None:
-    """Add one segment's slots to the prediction's table: the most needed beyond the known slots, by phase and level."""
-    for t in range(first, first + num):
-        row = level_row(needs[LEVEL, t + KNOWN_SLOTS])
-        if row >= 0 and horizon > KNOWN_SLOTS:
-            most = 0.0
-            for s in range(t + KNOWN_SLOTS + 1, t + horizon + 1):
-                most = max(most, needs[DL, s] + needs[UL_REAL, s])
-            counts[t % PERIOD, row] += 1
-            sums[t % PERIOD, row] += most
-            squares[t % PERIOD, row] += most * most
+def most_unknown(needs: Any, horizon: int, first: int, most: Any) -> None:
+    """What the guard predicts: from ``first`` on, the most needed beyond the known slots, less the uplink planned first there."""
+    for i in range(len(most)):
+        t = first + i
+        most[i] = 0.0
+        for s in range(t + KNOWN_SLOTS + 1, t + horizon + 1):
+            uplink = needs[UL_PLAN, s] if s == t + KNOWN_SLOTS + 1 else needs[UL_REAL, s]
+            most[i] = max(most[i], needs[DL, s] + uplink - needs[UL_PLAN, t + KNOWN_SLOTS + 1])
 
 
 @kernel
-def uplink_moments(needs: Any, moments: Any) -> None:
-    """Add one segment's uplink to (count, sum of squares) of need over plan, less one."""
-    for t in range(needs.shape[1]):
-        if needs[UL_PLAN, t] > 0.0:
-            moments[0] += 1.0
-            moments[1] += (needs[UL_REAL, t] / needs[UL_PLAN, t] - 1.0) ** 2
-
-
-@kernel
-def score_slots(rules: Any, centre: Any, spread: Any, needs: Any, first: int, num: int, scores: Any) -> None:
+def score_slots(
+    rules: Any, weights: Any, edges: Any, spread: Any, needs: Any, first: int, num: int, scores: Any
+) -> None:
     """For each slot the least quantile under which every reserve of the v before it would have sufficed (G1, G2)."""
     horizon = int(rules[VACATE_SLOTS])
     known = min(horizon, KNOWN_SLOTS)
@@ -126,24 +126,29 @@ def score_slots(rules: Any, centre: Any, spread: Any, needs: Any, first: int, nu
             least = np.inf
             for s in range(d, d + known + 1):
                 over = need - needs[DL, s] - needs[UL_PLAN, s]
-                if over <= 0.0:
+                if over <= ROUNDING_SMS:
                     least = 0.0
-                elif needs[UL_PLAN, s] > 0.0:
-                    least = min(least, over / (needs[UL_PLAN, s] * rules[UPLINK_SPREAD]))
+                elif needs[UL_RISK, s] > 0.0:
+                    least = min(least, over / (needs[UL_RISK, s] * rules[UPLINK_SPREAD]))
             if horizon > KNOWN_SLOTS:
-                row = level_row(needs[LEVEL, d + KNOWN_SLOTS])
-                if row < 0 or np.isinf(centre[d % PERIOD, row]):
+                signal = d + KNOWN_SLOTS
+                centre, width = predict(
+                    rules, weights, edges, spread, d % PERIOD, needs[LEVEL_OF, signal], needs[LONG_OF, signal],
+                    needs[RISK_OF, signal],
+                )  # fmt: skip
+                over = need - centre - needs[UL_PLAN, signal + 1]
+                if over <= ROUNDING_SMS:
                     least = 0.0
                 else:
-                    least = min(least, (need - centre[d % PERIOD, row]) / spread[d % PERIOD, row])
+                    least = min(least, over / (width + needs[UL_RISK, signal + 1] * rules[UPLINK_SPREAD]))
             score = max(score, least)
         scores[t - first] = score
 
 
 @kernel
 def play(
-    constants: Any, dl_share: Any, needs: Any, rules: Any, centre: Any, spread: Any, memory: Any, fixed: float,
-    num: int, fault: int, stream: Any, counts: Any, sums: Any,
+    constants: Any, dl_share: Any, needs: Any, rules: Any, weights: Any, edges: Any, spread: Any, memory: Any,
+    fixed: float, num: int, fault: int, stream: Any, counts: Any, sums: Any,
 ) -> None:  # fmt: skip
     """Play one segment of ``WARM_SLOTS + num`` slots: under the guard, or under a fixed reserve where it is above 0.
 
@@ -171,9 +176,12 @@ def play(
                 shift = 7
             in_hand = min(offers[:vacate].min(), all_sms - stuck) if vacate > 0 else all_sms - stuck
             is_blind = fault == PREDICTOR and is_faulty
+            signal = t + KNOWN_SLOTS
             keep = guard_step(
-                rules, centre, spread, memory, t + shift, needs[DL], needs[UL_PLAN], t,
-                -1.0 if is_blind else needs[LEVEL, t + KNOWN_SLOTS], in_hand, is_missed,
+                rules, weights, edges, spread, memory, t + shift, needs[DL], needs[UL_PLAN],
+                needs[UL_RISK], t,
+                -1.0 if is_blind else needs[LEVEL_OF, signal], needs[LONG_OF, signal], needs[RISK_OF, signal],
+                in_hand, is_missed,
             )  # fmt: skip
             if fault == HEARTBEAT and is_faulty:
                 silent += 1
@@ -222,6 +230,7 @@ def _serve(constants: Any, dl_share: Any, needs: Any, t: int, free: float, strea
         sms = max(free - uplink, 1e-9)
         is_hard = work_us * constants[C_SMS] * constants[C_BESIDE] / sms + noise_us > constants[C_BUDGET]
     if cut > 0.0 and t + HARQ_SLOTS < needs.shape[1]:
+        # Its iterations are known to be many: it is planned as it was.
         needs[UL_PLAN, t + HARQ_SLOTS] += cut
         needs[UL_REAL, t + HARQ_SLOTS] += cut
     if held > 0.0:
