@@ -9,7 +9,9 @@ G2. *Conformal.* Prediction plus ``quantile`` times its spread; the quantile is 
     seen, chosen so that misses are rarer than asked for with 99% confidence given how many there were (`conformal_quantile`).
 G3. *Never seen, never lent.* At a level of load with too few calibration slots everything is kept.
 G4. *Silence reserves.* No prediction or plan, or a slot number that does not follow the last: everything, and for
-    `RESUME_SLOTS` more slots. The tenants' side holds a lease of `LEASE_SLOTS` (`leased_reserve`).
+    `RESUME_SLOTS` more slots. The place in the frame is read off the plan (the first slot without downlink), never off a
+    clock; a plan that does not keep to the frame reserves everything too. The tenants' side holds a lease of
+    `LEASE_SLOTS` (`leased_reserve`).
 G5. *Late tenant.* Fewer SMs in hand than must have come back: everything (all tenants are evicted), and `RESUME_SLOTS` more.
 G6. *Burn.* Each missed slot raises the quantile by `BURN_STEP` of itself; the rise halves every `BURN_HALF_SLOTS`.
 G7. *Floor.* SMs that control of all cells needs are never lent.
@@ -25,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dure.policy.kernels.compile import kernel
-from dure.ran.site import KNOWN_SLOTS, PERIOD
+from dure.ran.site import KNOWN_SLOTS, PERIOD, downlink_shares
 
 #: Classes of risk that the prediction tells apart, each with as many fitting slots.
 CLASSES = 16
@@ -46,10 +48,13 @@ CONFIDENCE = 0.99
 # Rules: what calibration and site say, float64.
 NUM_SMS, FLOOR_SMS, GRAIN_SMS, VACATE_SLOTS, QUANTILE, UPLINK_SPREAD, LEVEL_MAX, RISK_MAX = range(8)
 # Memory: what the guard remembers from slot to slot, float64; the last `VACATE_SLOTS` reserves follow.
-LAST_SLOT, HOLD_SLOTS, BURN, RING = range(4)
+LAST_SLOT, HOLD_SLOTS, BURN, PHASE, RING = range(5)
 # Track of one cell: slots of its burst so far, its height, slots in all, its long load; float64[TRACK].
 BURST, HEIGHT, SEEN, LONG = range(4)
 TRACK = 4
+
+#: Phase of the first slot without downlink.
+_FIRST_WITHOUT = int(np.flatnonzero(downlink_shares() == 0.0)[0])
 
 
 @kernel
@@ -116,6 +121,17 @@ def reserve_for(
 
 
 @kernel
+def frame_phase(last: int, dl: Any, at: int) -> int:
+    """This slot's phase, from the last's (-1: unknown) and the plan: -1 where it is unknown or they do not agree."""
+    phase = (last + 1) % PERIOD if last >= 0 else -1
+    if dl[at + KNOWN_SLOTS] == 0.0 and dl[at + KNOWN_SLOTS - 1] > 0.0:
+        seen = (_FIRST_WITHOUT - KNOWN_SLOTS) % PERIOD
+        return seen if phase in (-1, seen) else -1
+    # A frame has one such edge; where it should be and is not, the plan does not keep to the frame.
+    return -1 if phase == (_FIRST_WITHOUT - KNOWN_SLOTS) % PERIOD else phase
+
+
+@kernel
 def guard_step(
     rules: Any, weights: Any, edges: Any, spread: Any, memory: Any, slot: int, dl: Any, ul: Any, ul_risk: Any,
     at: int, level: float, long: float, risk: float, in_hand: float, is_missed: bool,
@@ -125,7 +141,10 @@ def guard_step(
     ``level`` is below 0 where there is no prediction; ``in_hand`` is what is seen to be free of tenants before this
     decision; ``is_missed`` says whether the slot before was late.
     """
-    if slot != memory[LAST_SLOT] + 1 or not level >= 0.0 or in_hand < vacated(rules, memory):
+    is_planned = level >= 0.0
+    phase = frame_phase(int(memory[PHASE]), dl, at) if is_planned else -1
+    memory[PHASE] = phase
+    if slot != memory[LAST_SLOT] + 1 or phase < 0 or in_hand < vacated(rules, memory):
         memory[HOLD_SLOTS] = RESUME_SLOTS
     memory[LAST_SLOT] = slot
     memory[BURN] *= 1.0 - 0.6931471805599453 / BURN_HALF_SLOTS
@@ -137,7 +156,7 @@ def guard_step(
     else:
         quantile = rules[QUANTILE] * (1.0 + memory[BURN])
         wanted = reserve_for(
-            rules, weights, edges, spread, dl, ul, ul_risk, at, slot % PERIOD, level, long, risk, quantile
+            rules, weights, edges, spread, dl, ul, ul_risk, at, phase, level, long, risk, quantile
         )
         wanted = np.ceil(max(wanted, rules[FLOOR_SMS]) / rules[GRAIN_SMS]) * rules[GRAIN_SMS]
         keep = min(keep, wanted)
@@ -156,7 +175,7 @@ def leased_reserve(last: float, silent_slots: int, num_sms: float) -> float:
 
 def new_memory(vacate_slots: int, num_sms: int, slot: int) -> NDArray[np.float64]:
     """A guard that has lent nothing and expects this slot number next."""
-    return np.array([slot - 1, 0, 0] + [num_sms] * vacate_slots, np.float64)
+    return np.array([slot - 1, 0, 0, -1] + [num_sms] * vacate_slots, np.float64)
 
 
 @dataclass(frozen=True)
@@ -217,7 +236,7 @@ class LendingGuard:
     num_sms, floor_sms, grain_sms : int
         The GPU's SMs, those never lent, and the multiple in which they are given.
     first_slot : int
-        Number of the first slot; its place in the frame is this modulo the period.
+        Number of the first slot.
     """
 
     def __init__(
