@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dure.cli.main import emit, progress
+from dure.cli.main import check_output, emit, progress
 
 
 @click.group()
@@ -36,6 +36,8 @@ class _Files(click.Command):
 @click.option("--load", type=click.Path(), multiple=True, required=True, metavar="FILE...",
               help="Loads to replay.")  # fmt: skip
 @click.option("--cells", "num_cells", type=click.IntRange(1, 400), default=20, show_default=True)
+@click.option("--sites", "num_sites", type=click.IntRange(1, 1000), default=1, show_default=True,
+              help="Sites of so many cells each; the slots are dealt to them.")  # fmt: skip
 @click.option("--slots", "num_slots", type=click.IntRange(1000), default=5_000_000, show_default=True,
               help="Slots to replay, spread evenly over the load's two-minute windows.")  # fmt: skip
 @click.option("--calibrate-slots", type=click.IntRange(1000), default=10_000_000, show_default=True,
@@ -46,18 +48,24 @@ class _Files(click.Command):
 @click.option("--fault", type=click.Choice(["surge", "predictor", "tenant", "heartbeat", "clock"]),
               help="In every stretch that is replayed, after a third of it.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--html", type=click.Path(), help="Write a report with plots there.")
 @click.option("--json", "is_json", is_flag=True)
 def guard(
-    calibrate: tuple[str, ...], load: tuple[str, ...], num_cells: int, num_slots: int, calibrate_slots: int,
-    vacate_ms: float, policy: str, fault: str | None, seed: int, is_json: bool,
+    calibrate: tuple[str, ...], load: tuple[str, ...], num_cells: int, num_sites: int, num_slots: int, calibrate_slots: int,
+    vacate_ms: float, policy: str, fault: str | None, seed: int, html: str | None, is_json: bool,
 ) -> None:  # fmt: skip
     """How much of a site's idle GPU is lent, and how many slots are late. Synthetic below two minutes."""
+    check_output(html, "--html")
     from dure.ran.guard_run import run_guard
     from dure.ran.site import SiteModel
 
     with progress("slots") as move:
         run = run_guard(
             calibrate, load, policy=policy, num_cells=num_cells, num_slots=num_slots, vacate_ms=vacate_ms, seed=seed,
-            fault=fault, calibrate_slots=calibrate_slots, model=SiteModel(), move=move,
+            fault=fault, calibrate_slots=calibrate_slots, num_sites=num_sites, model=SiteModel(), move=move,
         )  # fmt: skip
+    if html is not None:
+        from dure.ran.report import write_guard_report
+
+        write_guard_report(run, html)
     emit(run.summary() if is_json else {**run.summary(), **run.causes()}, is_json)

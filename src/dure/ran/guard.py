@@ -122,7 +122,7 @@ def reserve_for(
 
 @kernel
 def frame_phase(last: int, dl: Any, at: int) -> int:
-    """This slot's phase, from the last's (-1: unknown) and the plan: -1 where it is unknown or they do not agree."""
+    """A slot's phase, from the last's (-1: unknown) and the plan: -1 where it is unknown or they do not agree."""
     phase = (last + 1) % PERIOD if last >= 0 else -1
     if dl[at + KNOWN_SLOTS] == 0.0 and dl[at + KNOWN_SLOTS - 1] > 0.0:
         seen = (_FIRST_WITHOUT - KNOWN_SLOTS) % PERIOD

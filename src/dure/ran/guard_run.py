@@ -46,9 +46,9 @@ class GuardRun:
     sums : float64[segments, SUMS]
         Of `dure.ran.kernels`: SM-slots lent, idle, kept, used.
     windows : int64[segments]
-        Window of each segment in the loads.
+        Window of each segment in the loads; sites follow each other.
     loads : CellLoads
-        The cells' loads.
+        Loads of the first site's cells.
     cpu_s : float
         Processor seconds of reading, calibrating and replaying.
     """
@@ -101,7 +101,7 @@ class GuardRun:
 
 def run_guard(
     calibrate: Sequence[str], load: Sequence[str], *, policy: str, num_cells: int, num_slots: int, vacate_ms: float,
-    seed: int, fault: str | None, calibrate_slots: int, model: SiteModel, move: Move,
+    seed: int, fault: str | None, calibrate_slots: int, num_sites: int, model: SiteModel, move: Move,
 ) -> GuardRun:  # fmt: skip
     """Read, calibrate and replay.
 
@@ -113,28 +113,44 @@ def run_guard(
         Slots to replay and to calibrate on.
     vacate_ms : float
         v, a multiple of half a millisecond.
+    num_sites : int
+        Sites among which the slots are dealt, each with cells and bursts of its own and one calibration for all.
     fault : str or None
         One of `FAULTS`, in the middle of each segment.
 
     Raises
     ------
     InputError
-        A file cannot be used; ``vacate_ms`` is no multiple of a slot.
+        A file cannot be used; ``vacate_ms`` is no multiple of a slot; the policy does not know the fault.
     """
     began = time.process_time()
     slots = vacate_ms / SLOT_MS
     if slots != int(slots):
         raise InputError(f"{vacate_ms} is no multiple of a slot's {SLOT_MS} ms", field="--vacate-ms")
+    if fault not in (None, "surge") and policy in ("static", "mig"):
+        raise InputError(f"{policy} has nothing that a {fault} fault could hit; it knows surge", field="--fault")
     vacate_slots = 0 if policy == "per-slot" else int(slots)
     seen = [read_load(path) for path in calibrate]
     plan = plan_cells(seen)
     known = deal_cells(seen, plan, num_cells)
-    loads = deal_cells([read_load(path) for path in load], plan, num_cells)
+    measured = [read_load(path) for path in load]
     rule = _calibrated(policy, model, known, vacate_slots, calibrate_slots, seed ^ CALIBRATION_SEED, move)
-    counts, sums, windows = _replay(
-        model, loads, rule, vacate_slots, num_slots, seed, FAULTS[fault] if fault else k.NONE, move
-    )
-    return GuardRun(policy, counts, sums, windows, loads, time.process_time() - began)
+    sites = [deal_cells(measured, plan, num_cells, site) for site in range(num_sites)]
+    parts = []
+    for i, loads in enumerate(sites):
+        own = (i + 1) * num_slots // num_sites - i * num_slots // num_sites
+        parts.append(
+            _replay(
+                model, loads, rule, vacate_slots, own, seed + i, FAULTS[fault] if fault else k.NONE,
+                _part_of(move, i, num_sites),
+            )
+        )
+    counts, sums, windows = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return GuardRun(policy, counts, sums, windows, sites[0], time.process_time() - began)
+
+
+def _part_of(move: Move, part: int, parts: int) -> Move:
+    return lambda done, of: move(part * of + done, parts * of)
 
 
 #: What a policy has learnt: the guard's calibration, or reserves by the hour of the day.

@@ -215,12 +215,14 @@ class CellLoads:
 
 #: Cells of one file lag each other by this many windows: neighbours share the day's shape, not its every minute.
 CELL_LAG_WINDOWS = 3
+#: Sites of one city lag each other by 0 to this many windows less one.
+SITE_LAGS = 15
 
 
-def deal_cells(loads: Sequence[SiteLoad], plan: Plan, num_cells: int) -> CellLoads:
+def deal_cells(loads: Sequence[SiteLoad], plan: Plan, num_cells: int, site: int = 0) -> CellLoads:
     """Deal the files to the cells in turn, the same hour of the day for all, as many windows as the longest file has.
 
-    A shorter file begins anew, after whole days where it has any.
+    A shorter file begins anew, after whole days where it has any. Sites of a city lag by up to half an hour.
     """
     start = loads[0].start_window
     num = max(len(load.down) for load in loads)
@@ -233,7 +235,7 @@ def deal_cells(loads: Sequence[SiteLoad], plan: Plan, num_cells: int) -> CellLoa
         length = len(load.down) // WINDOWS_PER_DAY * WINDOWS_PER_DAY or len(load.down)
         if len(load.down) == num:
             length = num
-        first = (start - load.start_window) % WINDOWS_PER_DAY + cell // len(loads) * CELL_LAG_WINDOWS
+        first = (start - load.start_window) % WINDOWS_PER_DAY + cell // len(loads) * CELL_LAG_WINDOWS + site % SITE_LAGS
         rows = (first + np.arange(num)) % length
         down[:, cell] = np.minimum(load.down[rows] / down_full, 1.0)
         up[:, cell] = np.minimum(load.up[rows] / up_full, 1.0)
