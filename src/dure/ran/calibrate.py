@@ -23,7 +23,7 @@ SEGMENT_SLOTS_MIN = 2000
 MISS_RATE = 4e-6
 #: Exceedances nearer than this belong to one cluster: a burst's length and the slots before it in which it is felt.
 CLUSTER_GAP_SLOTS = 40
-#: Exceedances by which the length of clusters is told.
+#: Exceedances by which the length of clusters is told: so many at most, a thousandth of the scores, 20 at least.
 CLUSTER_SCORES = 400
 SEVENTHS = 7
 _SPREAD_QUANTILE = 0.99
@@ -194,7 +194,7 @@ def _quantile(scores: list[NDArray[np.float64]]) -> float:
 def cluster_slots(scores: list[NDArray[np.float64]]) -> float:
     """How many of the largest scores come together, in the mean: 1 where each stands alone."""
     joined = np.concatenate(scores)
-    num = min(len(joined), CLUSTER_SCORES)
+    num = min(len(joined), CLUSTER_SCORES, max(20, len(joined) // 1000))
     bar = np.partition(joined, len(joined) - num)[len(joined) - num]
     exceeding = clusters = 0
     for part in scores:

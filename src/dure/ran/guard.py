@@ -175,7 +175,7 @@ def leased_reserve(last: float, silent_slots: int, num_sms: float) -> float:
 
 def new_memory(vacate_slots: int, num_sms: int, slot: int) -> NDArray[np.float64]:
     """A guard that has lent nothing and expects this slot number next."""
-    return np.array([slot - 1, 0, 0, -1] + [num_sms] * vacate_slots, np.float64)
+    return np.array([slot - 1, RESUME_SLOTS, 0, -1] + [num_sms] * vacate_slots, np.float64)
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,7 @@ def conformal_quantile(
     ``j + 1``-th largest score with the largest ``j`` for which ``P(Poisson(n · miss_rate) ≤ j)`` is at most
     1 − `CONFIDENCE`. Neighbouring slots miss together, so ``n`` is the number of scores over the mean length of a
     cluster. Where even the largest score is not rare enough, an exponential tail is laid on the top percent,
-    steeper by twice the standard error of its mean: fewer scores, more kept.
+    flatter by two and a half standard errors of its mean: fewer scores, more kept.
 
     Parameters
     ----------
@@ -323,7 +323,7 @@ def conformal_quantile(
     tail = ordered[: max(20, min(len(ordered), num_scores // 100))]
     excess = float(tail.mean() - tail[-1])
     wanted = math.log(-math.log(1 - CONFIDENCE) / expected)
-    certain = 1 + 2 * math.sqrt(cluster_slots / len(tail))
+    certain = 1 + 2.5 * math.sqrt(cluster_slots / len(tail))
     return float(ordered[0] + excess * wanted * certain)
 
 
