@@ -78,7 +78,8 @@ def test_a_cell_is_planned_for_its_own_site_and_by_the_calibration_alone(tmp_pat
     assert plan.of([stranger], 0)[0] == pytest.approx(np.mean(plan.down))
     cells = deal_cells(later, plan, 4)
     assert cells.down.shape == (720, 4)
-    assert 0 <= cells.down.min() and cells.down.max() == 1.0
+    assert cells.down.min() >= 0
+    assert cells.down.max() == 1.0
 
 
 def test_cells_of_files_that_begin_at_other_hours_share_the_hour_of_the_day(tmp_path):

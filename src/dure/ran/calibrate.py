@@ -120,7 +120,10 @@ def _seen(needs: NDArray[np.float64], horizon: int, num: int) -> NDArray[np.floa
 def _fitted(horizon: int, seen: NDArray[np.float64], uplink_spread: float) -> Calibration:
     """Least squares by phase; the spread of what is left, by phase and class of risk."""
     phase, level, long, risk, most = seen
-    edges = np.quantile(risk, np.arange(1, CLASSES) / CLASSES)
+    # Few slots are told apart in fewer classes, each with twice as many in every phase as are asked for.
+    num_classes = int(np.clip(len(risk) // (2 * PERIOD * CLASS_SLOTS_MIN), 1, CLASSES))
+    edges = np.full(CLASSES - 1, np.inf)
+    edges[: num_classes - 1] = np.quantile(risk, np.arange(1, num_classes) / num_classes)
     row = np.searchsorted(edges, risk)
     weights, spread = np.zeros((PERIOD, 3)), np.full((PERIOD, CLASSES), np.inf)
     for p in range(PERIOD):
