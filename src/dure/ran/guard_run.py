@@ -1,0 +1,205 @@
+"""Replay of a cell site over slots under the guard and its baselines."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dure.model.errors import InputError
+from dure.ran import kernels as k
+from dure.ran.bounds import rate_upper95
+from dure.ran.calibrate import (
+    Drawn,
+    Move,
+    calibrate_guard,
+    calibrate_mig,
+    calibrate_static,
+    segments,
+)
+from dure.ran.guard import CLASSES, Calibration, new_memory
+from dure.ran.loads import WINDOW_S, CellLoads, deal_cells, plan_cells, read_load
+from dure.ran.site import PERIOD, SLOT_MS, SiteModel
+
+POLICIES = ("dure", "static", "mig", "per-slot")
+FAULTS = {
+    "surge": k.SURGE, "predictor": k.PREDICTOR, "tenant": k.TENANT, "heartbeat": k.HEARTBEAT, "clock": k.CLOCK,
+}  # fmt: skip
+#: Bursts of the calibration and of the replay are other ones: the calibration's seed is the replay's and this.
+CALIBRATION_SEED = 0x5EED
+
+
+@dataclass(frozen=True)
+class GuardRun:
+    """What became of a replay.
+
+    Attributes
+    ----------
+    policy : str
+        One of `POLICIES`.
+    counts : int64[segments, COUNTS]
+        Of `dure.ran.kernels`: slots, hard, soft, cut, held, reserve-all.
+    sums : float64[segments, SUMS]
+        Of `dure.ran.kernels`: SM-slots lent, idle, kept, used.
+    windows : int64[segments]
+        Window of each segment in the loads; sites follow each other.
+    loads : CellLoads
+        Loads of the first site's cells.
+    cpu_s : float
+        Processor seconds of reading, calibrating and replaying.
+    """
+
+    policy: str
+    counts: NDArray[np.int64]
+    sums: NDArray[np.float64]
+    windows: NDArray[np.int64]
+    loads: CellLoads
+    cpu_s: float
+
+    def summary(self) -> dict[str, object]:
+        """The keys of ``dure ran guard --json``."""
+        total = self.counts.sum(axis=0)
+        slots, hard, soft = int(total[k.SLOTS]), int(total[k.HARD]), int(total[k.SOFT])
+        sums = self.sums.sum(axis=0)
+        return {
+            "policy": self.policy,
+            "slots": slots,
+            "on_time": 1 - (hard + soft) / slots,
+            "miss_rate_upper95": rate_upper95(hard + soft, slots),
+            "idle_lent": float(sums[k.LENT] / sums[k.IDLE]),
+            "hard_misses": hard,
+            "soft_misses": soft,
+            "synthetic_below_s": WINDOW_S,
+            "cpu_s": self.cpu_s,
+            "digest": self.digest(),
+        }
+
+    def causes(self) -> dict[str, object]:
+        """What stands beside the summary where a person reads it."""
+        total = self.counts.sum(axis=0)
+        sums = self.sums.sum(axis=0)
+        return {
+            "uplink_cut_slots": int(total[k.CUT]),
+            "downlink_held_back_slots": int(total[k.HELD]),
+            "reserve_all_slots": int(total[k.RESERVE_ALL]),
+            "sms_kept_mean": float(sums[k.KEPT] / total[k.SLOTS]),
+            "sms_busy_mean": float(sums[k.USED] / total[k.SLOTS]),
+            "load_down_mean": float(self.loads.down.mean()),
+        }
+
+    def digest(self) -> str:
+        """SHA-256 of everything counted."""
+        sha = hashlib.sha256(self.policy.encode())
+        for part in (self.windows, self.counts, self.sums):
+            sha.update(np.ascontiguousarray(part).tobytes())
+        return sha.hexdigest()
+
+
+def run_guard(
+    calibrate: Sequence[str], load: Sequence[str], *, policy: str, num_cells: int, num_slots: int, vacate_ms: float,
+    seed: int, fault: str | None, calibrate_slots: int, num_sites: int, model: SiteModel, move: Move,
+) -> GuardRun:  # fmt: skip
+    """Read, calibrate and replay.
+
+    Parameters
+    ----------
+    calibrate, load : sequence of str
+        Files; all that is calibrated comes from the former.
+    num_slots, calibrate_slots : int
+        Slots to replay and to calibrate on.
+    vacate_ms : float
+        v, a multiple of half a millisecond.
+    num_sites : int
+        Sites among which the slots are dealt, each with cells and bursts of its own and one calibration for all.
+    fault : str or None
+        One of `FAULTS`, in the middle of each segment.
+
+    Raises
+    ------
+    InputError
+        A file cannot be used; ``vacate_ms`` is no multiple of a slot; the policy does not know the fault.
+    """
+    began = time.process_time()
+    slots = vacate_ms / SLOT_MS
+    if slots != int(slots):
+        raise InputError(f"{vacate_ms} is no multiple of a slot's {SLOT_MS} ms", field="--vacate-ms")
+    if fault not in (None, "surge") and policy in ("static", "mig"):
+        raise InputError(f"{policy} has nothing that a {fault} fault could hit; it knows surge", field="--fault")
+    vacate_slots = 0 if policy == "per-slot" else int(slots)
+    seen = [read_load(path) for path in calibrate]
+    plan = plan_cells(seen)
+    known = deal_cells(seen, plan, num_cells)
+    measured = [read_load(path) for path in load]
+    rule = _calibrated(policy, model, known, vacate_slots, calibrate_slots, seed ^ CALIBRATION_SEED, move)
+    sites = [deal_cells(measured, plan, num_cells, site) for site in range(num_sites)]
+    parts = []
+    for i, loads in enumerate(sites):
+        own = (i + 1) * num_slots // num_sites - i * num_slots // num_sites
+        parts.append(
+            _replay(
+                model, loads, rule, vacate_slots, own, seed + i, FAULTS[fault] if fault else k.NONE,
+                _part_of(move, i, num_sites),
+            )
+        )
+    counts, sums, windows = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return GuardRun(policy, counts, sums, windows, sites[0], time.process_time() - began)
+
+
+def _part_of(move: Move, part: int, parts: int) -> Move:
+    return lambda done, of: move(part * of + done, parts * of)
+
+
+#: What a policy has learnt: the guard's calibration, or reserves by the hour of the day.
+Rule = Calibration | NDArray[np.float64]
+
+
+def _calibrated(
+    policy: str, model: SiteModel, known: CellLoads, vacate_slots: int, num_slots: int, seed: int, move: Move
+) -> Rule:
+    match policy:
+        case "static":
+            return np.full(24, calibrate_static(model, known, num_slots, seed, move))
+        case "mig":
+            return calibrate_mig(model, known, num_slots, seed, move)
+        case "dure" | "per-slot":
+            return calibrate_guard(model, known, vacate_slots, num_slots, seed, move)
+    raise InputError(f"no such policy: {policy!r}; there are {', '.join(POLICIES)}", field="--policy")
+
+
+def _replay(
+    model: SiteModel, loads: CellLoads, rule: Rule, vacate_slots: int, num_slots: int, seed: int, fault: int, move: Move
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    drawn = Drawn(model, loads, vacate_slots, seed)
+    parts = segments(range(len(loads.hour)), num_slots)
+    floor = model.floor_sms(loads.down.shape[1])
+    is_guard = isinstance(rule, Calibration)
+    table = rule if isinstance(rule, Calibration) else _no_table(vacate_slots)
+    rules = table.rules(model.num_sms, floor, model.grain_sms)
+    counts = np.zeros((len(parts), k.COUNTS), np.int64)
+    sums = np.zeros((len(parts), k.SUMS))
+    for i, part in enumerate(parts):
+        surge_at = k.WARM_SLOTS + part.num_slots // 3 if fault == k.SURGE else None
+        fixed = 0.0 if isinstance(rule, Calibration) else fenced(rule, loads.hour, part.window)
+        k.play(
+            drawn.constants, drawn.dl_share, drawn.draw(part, surge_at), rules, table.weights, table.edges,
+            table.spread, new_memory(vacate_slots, model.num_sms, 0), fixed, part.num_slots, fault if is_guard else k.NONE,
+            drawn.stream, counts[i], sums[i],
+        )  # fmt: skip
+        move(i + 1, len(parts))
+    return counts, sums, np.array([part.window for part in parts], np.int64)
+
+
+def fenced(reserves: NDArray[np.float64], hours: NDArray[np.int64], window: int) -> float:
+    """SMs that a fence by the hour keeps in a window: in an hour's last window the next hour's too, for it is drained by then."""
+    now, then = hours[window], hours[min(window + 1, len(hours) - 1)]
+    return float(max(reserves[now], reserves[then]))
+
+
+def _no_table(vacate_slots: int) -> Calibration:
+    return Calibration(
+        vacate_slots, np.zeros((PERIOD, 3)), np.zeros(CLASSES - 1), np.zeros((PERIOD, CLASSES)), 0.0, 0.0, 0.0, 0.0, 0
+    )
