@@ -28,7 +28,7 @@ _SETTINGS = ("Frequency", "Bandwidth", "Antennas", "TXpower")
 
 @dataclass(frozen=True)
 class StationHours:
-    """Hours of base stations, sorted by station and time; cells beyond a station's own have the load 0 and the type "".
+    """Hours of base stations, sorted by station and time.
 
     Attributes
     ----------
@@ -41,9 +41,9 @@ class StationHours:
     energy : float64[rows]
         In the format's normalised unit, above 0.
     load : float64[rows, CELLS_MAX]
-        Mean load of each cell, 0..1.
+        Mean load of each cell, 0..1; nan where none is reported: the cell is not there, or was not in service in that hour.
     es : float64[rows, CELLS_MAX, NUM_ES_MODES]
-        Share of the hour in which a cell was in an energy-saving mode, 0..1.
+        Share of the hour in which a cell was in an energy-saving mode, 0..1; 0 where no load is reported.
     ru_type, mode : str[stations, CELLS_MAX]
         Type of the radio unit and transmission mode; empty where there is no such cell.
     settings : float64[stations, CELLS_MAX, 4]
@@ -72,7 +72,7 @@ class StationHours:
 
 
 def read_folder(folder: str) -> StationHours:
-    """Read a folder; hours without energy or without a load of every cell of the station are left out.
+    """Read a folder; hours without energy or without the load of any cell are left out.
 
     Raises
     ------
@@ -91,9 +91,8 @@ def read_folder(folder: str) -> StationHours:
     index = {name: idx for idx, name in enumerate(names)}
     cells, ru_type, mode, settings = _cells(folder, info, index)
     rows, row_of = _rows(folder, energy, index)
-    load = np.zeros((len(rows), CELLS_MAX))
+    load = np.full((len(rows), CELLS_MAX), np.nan)
     es = np.zeros((len(rows), CELLS_MAX, NUM_ES_MODES))
-    seen = np.zeros((len(rows), CELLS_MAX), bool)
     es_in = np.stack([loads[name] for name in _ES], axis=1)
     for at, (time, name, cell) in enumerate(zip(loads["Time"], loads["BS"], loads["CellName"], strict=True)):
         row = row_of.get((name, time))
@@ -102,18 +101,17 @@ def read_folder(folder: str) -> StationHours:
         place = cells.get((name, cell))
         if place is None:
             raise InputError(f"cell {cell!r} of {name!r} is not in bs_info", _path(folder, "cell_load"), field="CellName")
-        if seen[row, place]:
+        if not np.isnan(load[row, place]):
             raise InputError(f"{cell!r} of {name!r} stands twice in one hour", _path(folder, "cell_load"), field="CellName")
-        seen[row, place] = True
         load[row, place] = loads["load"][at]
         es[row, place] = es_in[at]
     station = np.array([index[energy["BS"][at]] for at in rows], np.int64)
-    whole = (seen | (ru_type[station] == "")).all(axis=1)
-    if not whole.any():
+    known = ~np.isnan(load).all(axis=1)
+    if not known.any():
         raise InputError("no hour of a base station has load, settings and energy", folder)
     hours = StationHours(
-        station[whole], names, np.array([energy["Time"][at] for at in rows], np.int64)[whole],
-        energy["Energy"][rows][whole], load[whole], es[whole], ru_type, mode, settings,
+        station[known], names, np.array([energy["Time"][at] for at in rows], np.int64)[known],
+        energy["Energy"][rows][known], load[known], es[known], ru_type, mode, settings,
     )  # fmt: skip
     return hours.of_stations(np.bincount(hours.station, minlength=len(names)) > 0)
 
