@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dure.model.errors import InputError
 from dure.policy.kernels.compile import kernel
-from dure.ran.loads import WINDOW_S, WINDOWS_PER_DAY, read_load
+from dure.ran.loads import PLANNED_QUANTILE, WINDOW_S, WINDOWS_PER_DAY, read_load
 
 Floats = NDArray[np.float64]
 
@@ -19,7 +19,8 @@ SLOT_MS = 0.5
 SLOTS_PER_S = 2000
 #: No load is offered in the last slots of a sample, so that every policy ends with empty queues.
 DRAIN_SLOTS = 2000
-_LOAD_MAX = 0.9
+#: Of what a site can carry, the most that is offered in any second: senders slow down before a cell is full.
+_LOAD_MAX = 0.85
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,11 @@ class Bursts:
     swing: float = 0.5
 
 
-def read_windows(paths: Sequence[str], calibrate_share: float) -> tuple[Windows, Windows]:
+def read_windows(paths: Sequence[str], calibrate_share: float, *, is_planned: bool) -> tuple[Windows, Windows]:
     """Windows of load files: those of earlier days to calibrate with, those of later days to test on; each file is split for itself.
+
+    `is_planned`: cells are planned so that a high quantile of the earlier days' loads fills them (``PLANNED_QUANTILE``), as
+    the lending guard plans them; otherwise shares are those measured.
 
     Raises
     ------
@@ -73,10 +77,16 @@ def read_windows(paths: Sequence[str], calibrate_share: float) -> tuple[Windows,
         cut = int(num * calibrate_share)
         if not 0 < cut < num:
             raise InputError(f"{num} rows are too few for days to calibrate with and later ones to test on", path)
-        windows = Windows(load.down, load.up, hour.astype(np.int64))
+        full_down, full_up = _planned(load.down[:cut], load.up[:cut]) if is_planned else (1.0, 1.0)
+        windows = Windows(load.down / full_down, load.up / full_up, hour.astype(np.int64))
         early.append(windows.part(np.arange(cut)))
         late.append(windows.part(np.arange(cut, num)))
     return _joined(early), _joined(late)
+
+
+def _planned(down: Floats, up: Floats) -> tuple[float, float]:
+    """The shares that fill a planned cell."""
+    return max(float(np.quantile(down, PLANNED_QUANTILE)), 1e-6), max(float(np.quantile(up, PLANNED_QUANTILE)), 1e-6)
 
 
 def _joined(parts: list[Windows]) -> Windows:
@@ -106,13 +116,13 @@ def sampled(windows: Windows, num: int, seed: int, stream: int) -> Windows:
 
 
 @kernel
-def _fill(work: Any, mean: float, swing: float, sigma: float, mean_slots: float, pace: float, rng: Any) -> None:
-    """Bursts of a mean load, added to the slots of `work`."""
+def _fill(work: Any, mean: float, swing: float, sigma: float, mean_slots: float, pace: float, most: float, rng: Any) -> None:
+    """Bursts of a mean load, no second above `most`, added to the slots of `work`."""
     end = len(work) - DRAIN_SLOTS
     factor = 0.0
     for second in range((end + SLOTS_PER_S - 1) // SLOTS_PER_S):
         factor = 0.7 * factor + np.sqrt(1.0 - 0.49) * rng.standard_normal()
-        now = mean * np.exp(swing * factor - 0.5 * swing * swing)
+        now = min(mean * np.exp(swing * factor - 0.5 * swing * swing), most)
         num = rng.poisson(now * SLOTS_PER_S / mean_slots)
         for _ in range(num):
             slot = second * SLOTS_PER_S + int(rng.random() * SLOTS_PER_S)
@@ -124,8 +134,9 @@ def _fill(work: Any, mean: float, swing: float, sigma: float, mean_slots: float,
                 slot += 1
 
 
-def slots_of(load: float, bursts: Bursts, num_slots: int, rng: np.random.Generator) -> Floats:
-    """Work that arrives in each slot, in slots of the whole band, at a mean load."""
+def slots_of(load: float, capacity: float, bursts: Bursts, num_slots: int, rng: np.random.Generator) -> Floats:
+    """Work that arrives in each slot, in slots of the whole band, at a mean share `load` of the `capacity` per slot."""
     work = np.zeros(num_slots + DRAIN_SLOTS)
-    _fill(work, min(load, _LOAD_MAX), bursts.swing, bursts.sigma, bursts.mean_slots, bursts.pace, rng)
+    most = _LOAD_MAX * capacity
+    _fill(work, min(load * capacity, most), bursts.swing, bursts.sigma, bursts.mean_slots, bursts.pace, most, rng)
     return work
