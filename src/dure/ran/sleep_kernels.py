@@ -32,6 +32,9 @@ SSB_SHARE = 68.0 / 273.0
 STATIC = 0.4
 #: Load levels forget by this factor a slot: a second.
 FORGET = 1.0 / 2000.0
+#: Part of a device's mean gap that the last gap makes; a gap counts for no more than so many ms.
+GAP_FORGET = 0.2
+GAP_MAX_MS = 6000.0
 AWAKE, LIGHT, DEEP = 0, 1, 2
 
 
@@ -257,15 +260,18 @@ def run_table_drx(
     """Energy of a device whose sleeps follow a table that the network has as well, to the ms `end`.
 
     ``sleeps[context, elapsed // step]`` is how many ms it sleeps next, `elapsed` ms after the last reception (0: it listens for
-    `step` ms); after a sleep it listens for `on` ms. The context is the level, by `edges`, of the last gap between receptions.
+    `step` ms); after a sleep it listens for `on` ms. The context is the level, by `edges`, of the mean of the last gaps between arrivals.
     """
     energy = 0.0
     now, burst, since, context = 0, 0, 0, len(edges)
+    mean = edges[len(edges) - 1] + 1.0
     while now < end:
         if burst < len(arrive) and arrive[burst] <= now:
             start[burst] = now
-            if now > since:
-                context = level_of(float(now - since), edges)
+            gap = float(arrive[burst] - since)
+            if gap > 0.0:
+                mean += (min(gap, GAP_MAX_MS) - mean) * GAP_FORGET
+                context = level_of(mean, edges)
             energy += active * receive[burst]
             now += receive[burst]
             since = now
