@@ -20,7 +20,7 @@ CELLS_PER_GPU = 20
 #: A fixed timer closes a context after so many windows without need (10 minutes).
 TIMER_WINDOWS = 5
 #: The learned controller keeps open what this quantile of rises from one window to the next would need.
-RISE_QUANTILE = 0.999
+RISE_QUANTILE = 0.99
 
 
 @dataclass(frozen=True)

@@ -179,8 +179,17 @@ def run_site(
 
 
 @kernel
-def added_delays(arrived: Any, served: Any, reference: Any, histogram: Any) -> int:
-    """Count, in `histogram` by slots, how much later than in the reference the work of each slot has left whole.
+def levels_of(down: Any, num_carriers: int, edges: Any, levels: Any) -> None:
+    """The load level that the site is at in each slot, as `run_site` sees it."""
+    load = 0.0
+    for slot in range(len(down)):
+        load += (down[slot] / num_carriers - load) * FORGET
+        levels[slot] = level_of(load, edges)
+
+
+@kernel
+def added_delays(arrived: Any, served: Any, reference: Any, levels: Any, histogram: Any) -> int:
+    """Count, in ``histogram[level, slots]``, how much later than in the reference the work of each slot has left whole.
 
     Returns how many slots' work had not left at the end.
     """
@@ -200,7 +209,7 @@ def added_delays(arrived: Any, served: Any, reference: Any, histogram: Any) -> i
             sum_theirs += reference[theirs]
         if sum_ours < total - 1e-7:
             late += 1
-        histogram[min(max(ours - theirs, 0), len(histogram) - 1)] += 1
+        histogram[levels[slot], min(max(ours - theirs, 0), histogram.shape[1] - 1)] += 1
     return late
 
 
