@@ -6,7 +6,17 @@ import pytest
 from dure.ran.energy_tables import UeTable
 from dure.ran.sleep_load import invented_windows, sampled
 from dure.ran.ue_drx import (
-    HORIZON_MS, STEP_MS, TRAFFICS, DeviceDay, Drx, clairvoyant_bound, learn, listening_starts, make_device, run_fixed, run_table,
+    HORIZON_MS,
+    STEP_MS,
+    TRAFFICS,
+    DeviceDay,
+    Drx,
+    clairvoyant_bound,
+    learn,
+    listening_starts,
+    make_device,
+    run_fixed,
+    run_table,
 )  # fmt: skip
 
 UE = UeTable()

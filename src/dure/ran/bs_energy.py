@@ -197,7 +197,7 @@ def _columns(hours: StationHours, kinds: _Kinds) -> Floats:
     for cell in range(CELLS_MAX):
         parts.append(_codes(hours.ru_type[:, cell], kinds.ru_types)[at][:, None])
         parts.append(_codes(hours.mode[:, cell], kinds.modes)[at][:, None])
-    parts.append((hours.hour % 24)[:, None])
+    parts.append((hours.hour % 24).astype(np.float64)[:, None])
     return np.concatenate(parts, axis=1)
 
 
