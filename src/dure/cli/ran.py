@@ -1,15 +1,21 @@
-"""`dure ran`: cell sites, the radio first, the rest of the GPU lent."""
+"""`dure ran`: cell sites, what their GPUs can lend, and the energy of base stations and devices."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 
 from dure.cli.main import check_output, emit, progress
+from dure.model.errors import InputError
+
+if TYPE_CHECKING:
+    from dure.ran.ue_drx import Drx
 
 
 @click.group()
 def ran() -> None:
-    """Cell sites: the radio first, the rest of the GPU lent."""
+    """Cell sites: the radio first, the rest of the GPU lent; energy of base stations and devices."""
 
 
 class _Files(click.Command):
@@ -69,3 +75,83 @@ def guard(
 
         write_guard_report(run, html)
     emit(run.summary() if is_json else {**run.summary(), **run.causes()}, is_json)
+
+
+@ran.command("bs-energy")
+@click.option("--train", required=True, type=click.Path(), help="Folder with cell_load, bs_energy and bs_info (.parquet).")
+@click.option("--test", required=True, type=click.Path(), help="Such a folder; the same one is split by base stations.")
+@click.option("--test-share", default=0.2, show_default=True, type=click.FloatRange(0, 1, min_open=True, max_open=True),
+              help="Share of the base stations tested where both folders are the same.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1))
+@click.option("--json", "is_json", is_flag=True)
+def bs_energy(train: str, test: str, test_share: float, seed: int, is_json: bool) -> None:
+    """A base station's energy from load and settings, on stations not seen in training."""
+    from pathlib import Path
+
+    from dure.ran.bs_energy import score_energy
+    from dure.ran.itu import read_folder, split_stations
+
+    known = read_folder(train)
+    if Path(train).resolve() == Path(test).resolve():
+        known, unseen = split_stations(known, test_share, seed)
+    else:
+        unseen = read_folder(test)
+    score = score_energy(known, unseen, seed)
+    emit(
+        {
+            "wmape": score.wmape, "wmape_naive": score.wmape_naive, "wmape_gbm": score.wmape_gbm,
+            "base_stations": score.base_stations, "rows": score.rows,
+        },
+        is_json,
+    )  # fmt: skip
+    if not is_json:
+        click.echo(f"{'model':<13}  {score.chosen}")
+
+
+@ran.command()
+@click.argument("paths", nargs=-1, type=click.Path())
+@click.option("--bs", default="cat1-set1", show_default=True, help="Category and set of TR 38.864 Table 5.1-3.")
+@click.option("--ssb-ms", default=20, show_default=True, type=int, help="Period of synchronisation signals: 5, 10, 20, 40, 80 or 160.")
+@click.option("--capacity-carriers", default=1, show_default=True, type=click.IntRange(0, 7), help="Carriers beside that of coverage.")
+@click.option("--bs-budget-ms", default=20.0, show_default=True, type=click.FloatRange(0.5, 1000))
+@click.option("--ue-budget-ms", default=50.0, show_default=True, type=click.FloatRange(1, 1000))
+@click.option("--drx", default="160/8/100", show_default=True, help="Fixed timers in ms: cycle/on-duration/inactivity.")
+@click.option("--ue-on-ms", default=2, show_default=True, type=click.IntRange(1, 100), help="On-duration of adapted DRX.")
+@click.option("--bandwidth-mhz", default=100.0, show_default=True, type=click.FloatRange(20, 100), help="Of the device.")
+@click.option("--rx", "num_rx", default="4", show_default=True, type=click.Choice(["2", "4"]), help="Receive antennas of the device.")
+@click.option("--seconds", default=10, show_default=True, type=click.IntRange(1, 120), help="Simulated of each two-minute window.")
+@click.option("--burst-slots", default=2.0, show_default=True, type=click.FloatRange(0.1, 1000),
+              help="Mean burst, in 0.5 ms slots of the whole band.")  # fmt: skip
+@click.option("--pace", default=0.25, show_default=True, type=click.FloatRange(0.01, 1), help="Share of the band at which a burst arrives.")
+@click.option("--measured-load", is_flag=True, help="Shares as measured, not of a cell planned for its busiest hours.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1))
+@click.option("--json", "is_json", is_flag=True)
+def sleep(
+    paths: tuple[str, ...], bs: str, ssb_ms: int, capacity_carriers: int, bs_budget_ms: float, ue_budget_ms: float, drx: str,
+    ue_on_ms: int, bandwidth_mhz: float, num_rx: str, seconds: int, burst_slots: float, pace: float, measured_load: bool,
+    seed: int, is_json: bool,
+) -> None:  # fmt: skip
+    """Base stations, GPUs and devices that sleep, beside fixed timers and the clairvoyant bound.
+
+    PATHS are load files of sites (two-minute rows); earlier days calibrate, later ones test. Without any a load is invented.
+    """
+    from dure.ran.sleep import SleepOptions, run_sleep
+    from dure.ran.sleep_load import Bursts
+
+    options = SleepOptions(
+        bs, ssb_ms, capacity_carriers, bs_budget_ms, ue_budget_ms, _drx(drx), ue_on_ms, bandwidth_mhz, int(num_rx), seconds,
+        not measured_load, Bursts(burst_slots, pace), seed,
+    )  # fmt: skip
+    with progress("sleep") as move:
+        found = run_sleep(paths, options, move)
+    emit(found, is_json)
+
+
+def _drx(text: str) -> Drx:
+    """``160/8/100`` as timers."""
+    from dure.ran.ue_drx import Drx
+
+    parts = text.split("/")
+    if len(parts) != 3 or not all(part.isdecimal() and 0 < int(part) <= 100_000 for part in parts):
+        raise InputError(f"{text!r} is not cycle/on-duration/inactivity in ms; write 160/8/100", field="--drx")
+    return Drx(*map(int, parts))
