@@ -1,0 +1,1 @@
+"""AI-RAN: cell sites whose GPU serves the radio first and lends the rest."""
