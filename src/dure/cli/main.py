@@ -36,6 +36,7 @@ _COMMANDS = {
     "node": ("dure.cli.sites", "node", "List the machines; close, empty and open them."),
     "pipeline": ("dure.cli.jobs", "pipeline", "Check a pipeline file; show a pipeline's jobs."),
     "project": ("dure.cli.shared", "project", "List and make projects."),
+    "ran": ("dure.cli.ran", "ran", "Cell sites: energy, and GPUs that serve the radio first."),
     "replay": ("dure.cli.twin", "replay", "Replay a trace on a fleet under a policy."),
     "run": ("dure.cli.jobs", "run", "Run a command as a job and follow it."),
     "sacct": ("dure.cli.slurm.commands", "sacct", "Slurm's sacct: jobs that have run."),

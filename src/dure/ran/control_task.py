@@ -30,7 +30,7 @@ COST_MAX = 10.0
 #: Beyond this tilt the robot lies; its episode's other periods cost COST_MAX.
 FALLEN_RAD = 1.2
 #: The regulator sees a place no further away than this: it would fall otherwise.
-REGULATOR_REACH_M = 0.6
+REGULATOR_REACH_M = 0.3
 #: How long a push lasts, in periods.
 PUSH_PERIODS = 3
 PUSH_N = (6.0, 18.0)
@@ -55,7 +55,7 @@ class Course:
 
 
 def draw_course(num_periods: int, seed: int) -> Course:
-    """Places up to 1.5 m apart every 1.5 to 3 s; a push of 15 to 40 N about every 2 s."""
+    """Places up to 1.5 m apart every 1.5 to 3 s; a push of 6 to 18 N about every 2 s."""
     rng = np.random.default_rng([seed, 31])
     place = np.zeros(num_periods + HORIZON + 1)
     at, here = int(rng.integers(25, 75)), 0.0

@@ -26,7 +26,7 @@ def use_kernel_cache() -> None:
 def _folder() -> Path:
     root = Path(__file__).resolve().parents[2]
     sha = hashlib.sha256()
-    for folder in ("policy", "core", "twin"):
+    for folder in ("policy", "core", "twin", "ran"):
         for path in sorted((root / folder).rglob("*.py")):
             text = path.read_bytes()
             if b"@kernel" in text or path.parent.name == "kernels":
