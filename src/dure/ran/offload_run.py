@@ -22,18 +22,21 @@ from dure.model.errors import InputError
 from dure.ran import control_task, link
 from dure.ran.bounds import rate_upper95
 from dure.ran.energy_tables import UeTable
-from dure.ran.offload import DEVICE, PLACES, SITE, SPLIT, Chooser, RiskTable, Seen, classes, risk_table
+from dure.ran.offload import DEVICE, PLACES, SITE, SPLIT, Chooser, RiskModel, Seen, fit_risk
 from dure.twin.comparison import Interval, mean_interval
 
 PERIOD_MS = control_task.PERIOD_S * 1000
 PERIOD_SLOTS = int(PERIOD_MS / link.SLOT_MS)
-#: What is known at a period's beginning is this old, in slots: the device's measure of the link, the same 5 ms before, the
-#: site's word on its load.
-MEASURED_SLOTS, TREND_SLOTS, REPORT_SLOTS = 2, 12, 10
+#: What is known at a period's beginning is this old, in slots: the device's measure of the link, the site's word on its load.
+MEASURED_SLOTS, REPORT_SLOTS = 2, 10
+#: Periods, this one among them, over whose measures the dip is taken: 200 ms.
+DIP_PERIODS = 10
+#: Slots over which the site says how busy it was: 500 ms.
+BUSY_SLOTS = 1000
 #: Slots of a link that pass before its first period: the queue and what is known of it have begun.
 WARM_SLOTS = 2000
 #: A day of links for the table: other seeds than any episode's.
-CALIBRATION_LINKS, CALIBRATION_SLOTS, CALIBRATION_SEED = 400, 8000, 1_000_003
+CALIBRATION_LINKS, CALIBRATION_SLOTS, CALIBRATION_SEED = 1200, 8000, 1_000_003
 POLICIES = ("device", "site", "dure")
 #: A link allows offloading where this share of the periods could be answered on time from the site, with or without the split.
 ALLOWED_SHARE = 0.95
@@ -104,7 +107,6 @@ class Offered:
     """What each period of a link would bring: arrays over periods; [2, N] for SITE and SPLIT."""
 
     seen: NDArray[np.float64]
-    of_class: NDArray[np.int64]
     is_late: NDArray[np.bool_]
     latency_ms: NDArray[np.float64]
     energy_mj: NDArray[np.float64]
@@ -120,7 +122,8 @@ class Served:
 
 
 def offered(
-    trace: link.LinkTrace, starts: NDArray[np.int64], model: link.LinkModel, power: DevicePower, deadline_ms: float
+    trace: link.LinkTrace, speed_kmh: float, starts: NDArray[np.int64], model: link.LinkModel, power: DevicePower,
+    deadline_ms: float,
 ) -> Offered:
     """What the site would bring to periods that begin in these slots, whole and split."""
     deadline = int(deadline_ms / link.SLOT_MS)
@@ -131,10 +134,14 @@ def offered(
     measured = trace.snr_db[starts - MEASURED_SLOTS]
     report = starts - REPORT_SLOTS
     prb = (trace.prb[report] + trace.prb[report - 5]) / 2
-    seen = np.array([measured, measured - trace.snr_db[starts - TREND_SLOTS], trace.backlog_ms[report], prb])
+    is_busy = np.concatenate([[0], np.cumsum(trace.backlog_ms > 0)])
+    busy = (is_busy[report] - is_busy[report - BUSY_SLOTS]) / BUSY_SLOTS
+    before = starts[:, None] - MEASURED_SLOTS - PERIOD_SLOTS * np.arange(DIP_PERIODS)
+    dip = measured - trace.snr_db[before].min(axis=1)
+    seen = np.array([measured, dip, trace.backlog_ms[report], busy, prb, np.full(len(starts), speed_kmh)])
     latency = np.array([whole[:, link.LATENCY], split[:, link.LATENCY]])
     return Offered(
-        seen=seen, of_class=classes(*seen), is_late=latency > deadline, latency_ms=latency * link.SLOT_MS,
+        seen=seen, is_late=latency > deadline, latency_ms=latency * link.SLOT_MS,
         energy_mj=np.array([
             power.request_mj(whole) + power.head_mj(SITE),
             power.request_mj(split) + power.head_mj(SPLIT),
@@ -142,31 +149,33 @@ def offered(
     )  # fmt: skip
 
 
-def calibrate(model: link.LinkModel, power: DevicePower, deadline_ms: float, seed: int) -> RiskTable:
-    """The table of risks from links of all kinds, drawn from the same model with other seeds than any episode's."""
+def calibrate(model: link.LinkModel, power: DevicePower, deadline_ms: float, seed: int) -> RiskModel:
+    """The model of risks from links of all kinds, drawn from the same model with other seeds than any episode's."""
     rng = np.random.default_rng([seed, CALIBRATION_SEED])
     parts = []
     for i in range(CALIBRATION_LINKS):
-        speed = float(rng.choice((0.0, 3.0, 10.0, 30.0, 60.0)))
+        speed = 0.0 if i % 8 < 2 else float(np.exp(rng.uniform(0.0, np.log(90.0))))
         trace = link.draw_link(
             model, CALIBRATION_SLOTS, rng.uniform(-2, 30), speed, rng.uniform(0.05, 0.95), CALIBRATION_SEED + seed + i
         )
-        starts = np.arange(200, CALIBRATION_SLOTS - PERIOD_SLOTS - link.PATTERN, link.PATTERN)
-        parts.append(offered(trace, starts, model, power, deadline_ms))
-    return risk_table(
-        np.concatenate([p.of_class for p in parts]),
+        starts = np.arange(BUSY_SLOTS + REPORT_SLOTS, CALIBRATION_SLOTS - PERIOD_SLOTS - link.PATTERN, link.PATTERN)
+        parts.append(offered(trace, speed, starts, model, power, deadline_ms))
+    is_fitted = np.concatenate([np.full(parts[i].seen.shape[1], i // 8 % 2 == 0) for i in range(CALIBRATION_LINKS)])
+    return fit_risk(
+        np.concatenate([p.seen for p in parts], axis=1),
         np.concatenate([p.is_late for p in parts], axis=1),
         np.concatenate([p.energy_mj for p in parts], axis=1),
+        is_fitted,
         power.head_mj(DEVICE) + power.listening_mj(),
     )
 
 
-def serve(policy: str, of: Offered, table: RiskTable, power: DevicePower, epsilon: float) -> Served:
+def serve(policy: str, of: Offered, risks: RiskModel, power: DevicePower, epsilon: float) -> Served:
     """Play one episode's link under a policy of POLICIES."""
-    num = len(of.of_class)
+    num = of.seen.shape[1]
     place = np.full(num, {"device": DEVICE, "site": SITE, "dure": DEVICE}[policy], np.int64)
     if policy == "dure":
-        chooser = Chooser(table, epsilon)
+        chooser = Chooser(risks, epsilon)
         for k in range(num):
             place[k] = chooser.choose(Seen(*of.seen[:, k]))
             chooser.learn(int(place[k]), bool(place[k] != DEVICE and of.is_late[place[k] - 1, k]))
@@ -224,7 +233,7 @@ def run_offload(options: Options, move: Callable[[int, int], None], num_workers:
     options.check()
     if options.task == "balance":
         control_task.Robot()
-    table = calibrate(options.link, options.power, options.deadline_ms, options.seed)
+    risks = calibrate(options.link, options.power, options.deadline_ms, options.seed)
     num_periods = int(options.seconds * 1000 / PERIOD_MS)
     cells, plays = [], {}
     for fading in options.fadings:
@@ -235,7 +244,7 @@ def run_offload(options: Options, move: Callable[[int, int], None], num_workers:
                 of = _episode_link(options, fading, load, episode, num_periods)
                 offers.append(of)
                 for policy in POLICIES:
-                    served[policy].append(serve(policy, of, table, options.power, options.epsilon))
+                    served[policy].append(serve(policy, of, risks, options.power, options.epsilon))
             cells.append((fading, load, offers, served))
             for policy in POLICIES:
                 for episode, one in enumerate(served[policy]):
@@ -257,7 +266,7 @@ def _episode_link(options: Options, fading: Fading, load: float, episode: int, n
         options.link, num_slots, fading.snr_db, fading.speed_kmh, load, options.seed * 100_000 + episode
     )
     starts = WARM_SLOTS + PERIOD_SLOTS * np.arange(num_periods)
-    return offered(trace, starts, options.link, options.power, options.deadline_ms)
+    return offered(trace, fading.speed_kmh, starts, options.link, options.power, options.deadline_ms)
 
 
 def _control_costs(
