@@ -25,10 +25,8 @@ SNR_KNEES, LOW_KNEES, PRB_KNEES = (0.0, 4.0, 8.0, 12.0, 16.0, 20.0), (-6.0, -2.0
 NUM_SCORES = 60
 #: Deviations that the upper bound of a risk lies above what was counted (one-sided 90%).
 BOUND_Z = 1.2816
-#: A late answer halves the limit on the risk; it falls to this share of the most that is taken, at most.
+#: A late answer halves the limit on the risk; it falls to this share of epsilon at most.
 LATE_FACTOR, LIMIT_SHARE_MIN = 0.5, 1e-2
-#: Share of epsilon that a choice's risk may have: the model's cases are of all links, a device's are of one.
-LIMIT_SHARE = 0.7
 #: After late answers in a row the loop stays on the device for 1, 2, 4 … periods, at most this many.
 BACK_OFF_MAX = 64
 
@@ -168,8 +166,8 @@ class Chooser:
         if not 0 < epsilon < 1:
             raise InputError(f"is a share between 0 and 1, not {epsilon:g}", field="epsilon")
         self._model = model
-        self._limit_max = LIMIT_SHARE * epsilon
-        self._limit = self._limit_max
+        self._epsilon = epsilon
+        self._limit = epsilon
         self._num_late_in_row = 0
         self._stay = 0
         # A late answer for every 1/epsilon answers leaves the limit where it is.
@@ -198,9 +196,9 @@ class Chooser:
         if place == DEVICE:
             return
         if is_late:
-            self._limit = max(self._limit * LATE_FACTOR, self._limit_max * LIMIT_SHARE_MIN)
+            self._limit = max(self._limit * LATE_FACTOR, self._epsilon * LIMIT_SHARE_MIN)
             self._stay = min(1 << self._num_late_in_row, BACK_OFF_MAX)
             self._num_late_in_row += 1
         else:
-            self._limit = min(self._limit * self._recover, self._limit_max)
+            self._limit = min(self._limit * self._recover, self._epsilon)
             self._num_late_in_row = 0
