@@ -118,7 +118,7 @@ def test_risk_bound_knows_how_much_it_has_seen() -> None:
 def test_epsilon_holds_on_a_stationary_link(risks: RiskModel, snr_db: float, speed_kmh: float, load: float) -> None:
     num_asked = num_late = num = 0
     for seed in range(6):
-        trace = link.draw_link(MODEL, WARM_SLOTS + 1001 * PERIOD_SLOTS, snr_db, speed_kmh, load, seed)
+        trace = link.draw_link(MODEL, WARM_SLOTS + 1001 * PERIOD_SLOTS, snr_db, speed_kmh, load, np.random.default_rng(seed))
         found = serve("dure", _link(trace, speed_kmh, 1000), risks, POWER, EPSILON)
         num_asked += int((found.place != DEVICE).sum())
         num_late += int(found.is_late.sum())
@@ -129,7 +129,7 @@ def test_epsilon_holds_on_a_stationary_link(risks: RiskModel, snr_db: float, spe
 
 def test_falls_back_within_a_period_of_a_fade(risks: RiskModel) -> None:
     num_slots, fade = WARM_SLOTS + 201 * PERIOD_SLOTS, 100
-    quiet = link.draw_link(MODEL, num_slots, 25.0, 0.0, 0.1, seed=3)
+    quiet = link.draw_link(MODEL, num_slots, 25.0, 0.0, 0.1, np.random.default_rng(3))
     snr = quiet.snr_db.copy()
     snr[WARM_SLOTS + fade * PERIOD_SLOTS + 5 :] = -5.0
     found = serve("dure", _link(replace(quiet, snr_db=snr), 0.0, 200), risks, POWER, EPSILON)
@@ -139,13 +139,13 @@ def test_falls_back_within_a_period_of_a_fade(risks: RiskModel) -> None:
 
 
 def test_stays_on_the_device_where_the_site_is_overloaded(risks: RiskModel) -> None:
-    trace = link.draw_link(MODEL, WARM_SLOTS + 501 * PERIOD_SLOTS, 25.0, 0.0, 0.95, seed=4)
+    trace = link.draw_link(MODEL, WARM_SLOTS + 501 * PERIOD_SLOTS, 25.0, 0.0, 0.95, np.random.default_rng(4))
     found = serve("dure", _link(trace, 0.0, 500), risks, POWER, EPSILON)
     assert (found.place == DEVICE).mean() > 0.98
 
 
 def test_energy_of_a_period_on_the_device() -> None:
-    trace = link.draw_link(MODEL, WARM_SLOTS + 11 * PERIOD_SLOTS, 25.0, 0.0, 0.1, seed=1)
+    trace = link.draw_link(MODEL, WARM_SLOTS + 11 * PERIOD_SLOTS, 25.0, 0.0, 0.1, np.random.default_rng(1))
     of = _link(trace, 0.0, 10)
     alone = serve("device", of, _fixed(0.0), POWER, EPSILON)
     # 12 ms at 6 W, and the radio in deep sleep: 1 unit of 5 mW over 20 ms.
@@ -155,7 +155,7 @@ def test_energy_of_a_period_on_the_device() -> None:
 
 
 def test_same_seed_same_digest() -> None:
-    options = Options(fadings=(Fading(20.0, 3.0),), loads=(0.2,), episodes=2, seconds=2.0, task="none")
+    options = Options(fadings=(Fading(20.0, 3.0),), loads=(0.2,), episodes=2, seconds=2.0, task="none", calibration_links=64)
     first, again, other = (
         run_offload(o, lambda done, total: None, 1)["digest"] for o in (options, options, replace(options, seed=1))
     )

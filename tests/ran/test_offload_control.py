@@ -20,7 +20,7 @@ def _mean_cost(robot: control_task.Robot, miss: float) -> float:
     costs = []
     for seed in range(4):
         is_planned = np.random.default_rng(seed).random(NUM) >= miss
-        costs.append(control_task.run_episode(robot, control_task.draw_course(NUM, seed), is_planned))
+        costs.append(control_task.run_episode(robot, control_task.draw_course(NUM, np.random.default_rng(seed)), is_planned))
     return float(np.mean(costs))
 
 
@@ -37,7 +37,7 @@ def test_seldom_late_is_seldom_felt(robot: control_task.Robot) -> None:
 
 
 def test_an_episode_repeats(robot: control_task.Robot) -> None:
-    course, is_planned = control_task.draw_course(NUM, 3), np.ones(NUM, bool)
+    course, is_planned = control_task.draw_course(NUM, np.random.default_rng(3)), np.ones(NUM, bool)
     first = control_task.run_episode(robot, course, is_planned)
     assert control_task.run_episode(robot, course, is_planned) == first
 
@@ -55,7 +55,7 @@ def test_a_fallen_robot_costs_the_most_to_the_end(robot: control_task.Robot) -> 
 
 
 def test_control_is_the_devices_where_dure_stays_there() -> None:
-    options = Options(fadings=(Fading(-5.0, 30.0),), loads=(0.8,), episodes=2, seconds=2.0)
+    options = Options(fadings=(Fading(-5.0, 30.0),), loads=(0.8,), episodes=4, seconds=4.0, calibration_links=64)
     found = run_offload(options, lambda done, total: None, 1)
     dure, site = (found["cells"][0]["policies"][p] for p in ("dure", "site"))
     assert dure["places"]["device"] == 1.0

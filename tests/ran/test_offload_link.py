@@ -97,13 +97,18 @@ def test_queue_waits_as_long_as_in_m_d_1(load: float) -> None:
 
 def test_fading_has_mean_1_and_jakes_correlation() -> None:
     doppler_hz, lag = 50.0, 6
-    t_s = np.arange(LONG) * link.SLOT_MS / 1000
-    runs = np.array([link.jakes(np.random.default_rng(i), t_s, doppler_hz, 1) for i in range(40)])
+    runs = np.array([link.jakes(np.random.default_rng(i), LONG, doppler_hz, 1) for i in range(40)])
     assert runs.mean() == pytest.approx(1.0, abs=0.03)
     a, b = runs[:, :-lag].ravel() - 1, runs[:, lag:].ravel() - 1
     angle = np.linspace(0, np.pi, 2001)
     bessel = float(np.cos(2 * np.pi * doppler_hz * lag * link.SLOT_MS / 1000 * np.sin(angle)).mean())
     assert (a * b).mean() / (a * a).mean() == pytest.approx(bessel**2, abs=0.06)
+
+
+def test_waves_are_cosines() -> None:
+    turns, phases, t = np.array([0.3, 0.01]), np.array([1.0, -2.0]), np.arange(40_000)
+    expected = np.cos(0.3 * t + 1.0) + np.cos(0.01 * t - 2.0)
+    assert np.abs(link.sum_of_waves(turns, phases, len(t)) - expected).max() < 1e-9
 
 
 def test_shadow_correlation_falls_with_distance() -> None:

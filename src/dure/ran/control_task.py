@@ -23,7 +23,7 @@ PERIOD_S, STEPS = 0.02, 2
 #: Periods that a plan sees ahead, and the moments at which its force is free.
 HORIZON, KNOTS = 40, 8
 #: Weights of a period's cost: distance from the place asked for (m), speed (m/s), tilt (rad), its rate, force (share of most).
-WEIGHTS = np.array([1.0, 0.05, 4.0, 0.2, 0.05])
+WEIGHTS = np.array([1.0, 0.1, 6.0, 0.4, 0.2])
 FORCE_MAX_N = 40.0
 #: The cost of a period is counted up to this: a robot that has fallen does not fall further.
 COST_MAX = 10.0
@@ -33,7 +33,7 @@ FALLEN_RAD = 1.2
 REGULATOR_REACH_M = 0.3
 #: How long a push lasts, in periods.
 PUSH_PERIODS = 3
-PUSH_N = (6.0, 18.0)
+PUSH_N = (6.0, 14.0)
 #: Late answers in a row that the last plan still bridges; the regulator takes over after that.
 BRIDGED = 2
 
@@ -54,9 +54,8 @@ class Course:
     push_n: NDArray[np.float64]
 
 
-def draw_course(num_periods: int, seed: int) -> Course:
-    """Places up to 1.5 m apart every 1.5 to 3 s; a push of 6 to 18 N about every 2 s."""
-    rng = np.random.default_rng([seed, 31])
+def draw_course(num_periods: int, rng: np.random.Generator) -> Course:
+    """Places up to 1.5 m apart every 1.5 to 3 s; as often a push of 6 to 14 N."""
     place = np.zeros(num_periods + HORIZON + 1)
     at, here = int(rng.integers(25, 75)), 0.0
     while at < len(place):
@@ -64,8 +63,10 @@ def draw_course(num_periods: int, seed: int) -> Course:
         place[at:] = here
         at += int(rng.integers(75, 150))
     push = np.zeros(num_periods)
-    for start in np.flatnonzero(rng.random(num_periods) < PERIOD_S / 2.0):
-        push[start : start + PUSH_PERIODS] = rng.choice((-1.0, 1.0)) * rng.uniform(PUSH_N[0], PUSH_N[1])
+    at = int(rng.integers(25, 75))
+    while at < num_periods:
+        push[at : at + PUSH_PERIODS] = rng.choice((-1.0, 1.0)) * rng.uniform(PUSH_N[0], PUSH_N[1])
+        at += int(rng.integers(75, 150))
     return Course(place, push)
 
 

@@ -27,6 +27,8 @@ DOWN_RTT_SLOTS, DEVICE_SLOTS = 4, 1
 TRIES_MAX = 4
 #: Resource elements of a resource block that carry data in a slot (12 subcarriers × 12 symbols), bits a symbol at most.
 RB_ELEMENTS, BITS_MAX = 144.0, 5.5
+#: Plane waves that a path's fading is the sum of, in each of two quadratures.
+NUM_WAVES = 16
 #: Distance from Shannon's bound in dB, and how steep the block error rate falls (dB for a factor e in the odds).
 GAP_DB, STEEP_DB = 3.0, 0.6
 #: Fields of what a request's way returns.
@@ -98,12 +100,12 @@ class LinkTrace:
     draw_down: NDArray[np.float64]
 
 
-def draw_link(model: LinkModel, num_slots: int, snr_db: float, speed_kmh: float, load: float, seed: int) -> LinkTrace:
+def draw_link(
+    model: LinkModel, num_slots: int, snr_db: float, speed_kmh: float, load: float, rng: np.random.Generator
+) -> LinkTrace:
     """A link with this mean SNR, speed and load of its site (0..1: of resource blocks and of the inference queue)."""
-    rng = np.random.default_rng([seed, 17])
-    t_s = np.arange(num_slots) * SLOT_MS / 1000
     doppler_hz = speed_kmh / 3.6 / 0.299792458 * model.carrier_ghz
-    gain = jakes(rng, t_s, doppler_hz, model.num_paths) if speed_kmh > 0 else np.ones(num_slots)
+    gain = jakes(rng, num_slots, doppler_hz, model.num_paths) if speed_kmh > 0 else np.ones(num_slots)
     shadow = shadow_fading(rng, num_slots, speed_kmh / 3.6 * SLOT_MS / 1000 / model.shadow_m) * model.shadow_db
     is_moving = 1.0 if speed_kmh > 0 else 0.0
     use = other_use(rng, num_slots, load)
@@ -116,20 +118,15 @@ def draw_link(model: LinkModel, num_slots: int, snr_db: float, speed_kmh: float,
     )  # fmt: skip
 
 
-def jakes(rng: np.random.Generator, t_s: NDArray[np.float64], doppler_hz: float, num_paths: int) -> NDArray[np.float64]:
+def jakes(rng: np.random.Generator, num_slots: int, doppler_hz: float, num_paths: int) -> NDArray[np.float64]:
     """Power of Rayleigh fading with Jakes' spectrum, the mean over independent paths; its mean is 1 (Zheng and Xiao 2003)."""
-    num_waves = 16
-    power = np.zeros_like(t_s)
+    power = np.zeros(num_slots)
+    turn = 2 * np.pi * doppler_hz * SLOT_MS / 1000
     for _ in range(num_paths):
-        angle = (2 * np.pi * np.arange(1, num_waves + 1) - np.pi + rng.uniform(-np.pi, np.pi)) / (4 * num_waves)
-        shift = 2 * np.pi * doppler_hz * np.cos(angle)
-        phase = rng.uniform(-np.pi, np.pi, (2, num_waves))
-        shift_q = 2 * np.pi * doppler_hz * np.sin(angle)
-        real, imag = np.zeros_like(t_s), np.zeros_like(t_s)
-        for i in range(num_waves):
-            real += np.cos(shift[i] * t_s + phase[0, i])
-            imag += np.cos(shift_q[i] * t_s + phase[1, i])
-        power += (real**2 + imag**2) / num_waves
+        angle = (2 * np.pi * np.arange(1, NUM_WAVES + 1) - np.pi + rng.uniform(-np.pi, np.pi)) / (4 * NUM_WAVES)
+        phase = rng.uniform(-np.pi, np.pi, (2, NUM_WAVES))
+        for turns, phases in ((turn * np.cos(angle), phase[0]), (turn * np.sin(angle), phase[1])):
+            power += sum_of_waves(turns, phases, num_slots) ** 2 / NUM_WAVES
     return power / num_paths
 
 
@@ -142,6 +139,19 @@ def other_use(rng: np.random.Generator, num_slots: int, load: float) -> NDArray[
     """Share of resource blocks that others take, around `load`; correlated over about 10 ms."""
     wave = gauss_markov(rng.standard_normal(num_slots), float(np.exp(-SLOT_MS / 10.0)))
     return np.clip(load + 0.5 * load * (1 - load) * wave, 0.0, 1.0)
+
+
+@kernel
+def sum_of_waves(turns: Any, phases: Any, num: int) -> Any:
+    """The sum over i of cos(turns[i] × t + phases[i]) for t = 0..num-1, each wave turned on from the slot before."""
+    total = np.zeros(num)
+    for i in range(len(turns)):
+        c, s = np.cos(phases[i]), np.sin(phases[i])
+        turn_c, turn_s = np.cos(turns[i]), np.sin(turns[i])
+        for t in range(num):
+            total[t] += c
+            c, s = c * turn_c - s * turn_s, s * turn_c + c * turn_s
+    return total
 
 
 @kernel

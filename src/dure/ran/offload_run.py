@@ -35,8 +35,10 @@ DIP_PERIODS = 10
 BUSY_SLOTS = 1000
 #: Slots of a link that pass before its first period: the queue and what is known of it have begun.
 WARM_SLOTS = 2000
-#: A day of links for the table: other seeds than any episode's.
-CALIBRATION_LINKS, CALIBRATION_SLOTS, CALIBRATION_SEED = 1200, 8000, 1_000_003
+#: Length of a link that the risks are learnt from.
+CALIBRATION_SLOTS = 8000
+#: What is drawn, as the first part of a seed: links to learn from are never an episode's.
+CALIBRATION, EPISODE, COURSE = range(3)
 POLICIES = ("device", "site", "dure")
 
 
@@ -148,15 +150,15 @@ def offered(
 
 
 def calibrate(
-    model: link.LinkModel, power: DevicePower, deadline_ms: float, seed: int, num_links: int = CALIBRATION_LINKS
+    model: link.LinkModel, power: DevicePower, deadline_ms: float, seed: int, num_links: int
 ) -> RiskModel:
     """The model of risks from links of all kinds, drawn from the same model with other seeds than any episode's."""
-    rng = np.random.default_rng([seed, CALIBRATION_SEED])
+    rng = np.random.default_rng([CALIBRATION, seed])
     parts = []
     for i in range(num_links):
         speed = 0.0 if i % 8 < 2 else float(np.exp(rng.uniform(0.0, np.log(90.0))))
         trace = link.draw_link(
-            model, CALIBRATION_SLOTS, rng.uniform(-2, 30), speed, rng.uniform(0.05, 0.95), CALIBRATION_SEED + seed + i
+            model, CALIBRATION_SLOTS, rng.uniform(-2, 30), speed, rng.uniform(0.05, 0.95), rng
         )
         starts = np.arange(BUSY_SLOTS + REPORT_SLOTS, CALIBRATION_SLOTS - PERIOD_SLOTS - link.PATTERN, link.PATTERN)
         parts.append(offered(trace, speed, starts, model, power, deadline_ms))
@@ -207,6 +209,7 @@ class Options:
     deadline_ms: float = 20.0
     task: str = "balance"
     seed: int = 0
+    calibration_links: int = 1200
     power: DevicePower = DevicePower()
     link: link.LinkModel = link.LinkModel()
 
@@ -233,7 +236,7 @@ def run_offload(options: Options, move: Callable[[int, int], None], num_workers:
     options.check()
     if options.task == "balance":
         control_task.Robot()
-    risks = calibrate(options.link, options.power, options.deadline_ms, options.seed)
+    risks = calibrate(options.link, options.power, options.deadline_ms, options.seed, options.calibration_links)
     num_periods = int(options.seconds * 1000 / PERIOD_MS)
     cells, plays = [], {}
     for fading in options.fadings:
@@ -253,7 +256,7 @@ def run_offload(options: Options, move: Callable[[int, int], None], num_workers:
     rows = [_row(options, *cell, costs) for cell in cells]
     result = {
         "task": options.task, "seed": options.seed, "episodes": options.episodes, "periods_per_episode": num_periods,
-        "period_ms": PERIOD_MS, "deadline_ms": options.deadline_ms, "epsilon": options.epsilon,
+        "period_ms": PERIOD_MS, "deadline_ms": options.deadline_ms, "epsilon": options.epsilon, "calibration_links": options.calibration_links,
         "assumed": {**asdict(options.power), **asdict(options.link)}, "cells": rows, **_summary(rows),
     }  # fmt: skip
     result["digest"] = hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()[:16]
@@ -263,7 +266,8 @@ def run_offload(options: Options, move: Callable[[int, int], None], num_workers:
 def _episode_link(options: Options, fading: Fading, load: float, episode: int, num_periods: int) -> Offered:
     num_slots = WARM_SLOTS + (num_periods + 1) * PERIOD_SLOTS
     trace = link.draw_link(
-        options.link, num_slots, fading.snr_db, fading.speed_kmh, load, options.seed * 100_000 + episode
+        options.link, num_slots, fading.snr_db, fading.speed_kmh, load,
+        np.random.default_rng([EPISODE, options.seed, episode]),
     )
     starts = WARM_SLOTS + PERIOD_SLOTS * np.arange(num_periods)
     return offered(trace, fading.speed_kmh, starts, options.link, options.power, options.deadline_ms)
@@ -281,7 +285,7 @@ def _control_costs(
     ]
     costs: dict[tuple[int, bytes], float] = {}
     with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-        waiting = [pool.submit(_drive, options.seed * 100_000 + e, e, patterns) for e, patterns in batches]
+        waiting = [pool.submit(_drive, options.seed, e, patterns) for e, patterns in batches]
         for future in as_completed(waiting):
             costs |= future.result()
             move(len(costs), len(plays))
@@ -290,7 +294,7 @@ def _control_costs(
 
 def _drive(seed: int, episode: int, patterns: Sequence[bytes]) -> dict[tuple[int, bytes], float]:
     robot = control_task.Robot()
-    course = control_task.draw_course(len(patterns[0]), seed)
+    course = control_task.draw_course(len(patterns[0]), np.random.default_rng([COURSE, seed, episode]))
     return {(episode, p): control_task.run_episode(robot, course, np.frombuffer(p, np.bool_)) for p in patterns}
 
 
