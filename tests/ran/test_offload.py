@@ -53,7 +53,7 @@ def _fixed(risk: float, site_mj: float = 10.0, split_mj: float = 20.0) -> RiskMo
     return RiskModel(np.zeros((2, num)), energy, edges, np.full((2, NUM_SCORES), risk), device_mj=50.0)
 
 
-def _link(trace: link.LinkTrace, speed_kmh: float, num_periods: int):  # noqa: ANN202
+def _link(trace: link.LinkTrace, speed_kmh: float, num_periods: int):
     starts = WARM_SLOTS + PERIOD_SLOTS * np.arange(num_periods)
     return offered(trace, speed_kmh, starts, MODEL, POWER, 20.0)
 

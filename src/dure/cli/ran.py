@@ -51,6 +51,12 @@ def offload(
     )  # fmt: skip
     with progress("episodes") as move:
         found = run_offload(options, move, os.cpu_count() or 1)
+    if html is not None:
+        from pathlib import Path
+
+        from dure.ran.offload_page import write_page
+
+        write_page(found, Path(html))
     if is_json:
         echo_json(found)
         return

@@ -131,7 +131,7 @@ def fit_risk(
         edge = np.quantile(scores, np.arange(1, NUM_SCORES) / NUM_SCORES)
         of_class = np.searchsorted(edge, scores, side="right")
         num = np.bincount(of_class, minlength=NUM_SCORES).astype(np.float64)
-        num_late = np.bincount(of_class, row[~is_fitted], NUM_SCORES)
+        num_late = np.bincount(of_class, row[~is_fitted], NUM_SCORES).astype(np.float64)
         edges.append(edge)
         risks.append(np.maximum.accumulate(risk_bound(num_late, num)))
     return RiskModel(late_weights, energy_weights, np.array(edges), np.array(risks), device_mj)
@@ -150,7 +150,7 @@ def _logistic(x: NDArray[np.float64], is_late: NDArray[np.bool_]) -> NDArray[np.
 
 
 def _least_squares(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.linalg.solve(x @ x.T + 1e-3 * np.eye(len(x)), x @ y)
+    return np.linalg.solve(x @ x.T + 1e-3 * np.eye(len(x)), x @ y).astype(np.float64)
 
 
 class Chooser:

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from typing import Any
 
@@ -39,6 +39,8 @@ WARM_SLOTS = 2000
 CALIBRATION_SLOTS = 8000
 #: What is drawn, as the first part of a seed: links to learn from are never an episode's.
 CALIBRATION, EPISODE, COURSE = range(3)
+#: Moments after a period's beginning at which the share of requests answered is given.
+ANSWERED_BY_MS = tuple(range(8, 21))
 POLICIES = ("device", "site", "dure")
 
 
@@ -210,8 +212,8 @@ class Options:
     task: str = "balance"
     seed: int = 0
     calibration_links: int = 1200
-    power: DevicePower = DevicePower()
-    link: link.LinkModel = link.LinkModel()
+    power: DevicePower = field(default_factory=DevicePower)
+    link: link.LinkModel = field(default_factory=link.LinkModel)
 
     def check(self) -> None:
         """Raise InputError for what makes no sense."""
@@ -323,7 +325,7 @@ def _row(
             "energy_saving": _interval(mean_interval(list(1 - energy / device_mj))),
             "late_of_asked": num_late / num_asked if num_asked else 0.0,
             "late_of_asked_upper95": rate_upper95(num_late, num_asked) if num_asked else None,
-            "asked": num_asked,
+            "asked": num_asked, "late": num_late,
             "late_of_periods": num_late / sum(len(s.place) for s in episodes),
             "places": {name: float(np.mean([(s.place == i).mean() for s in episodes])) for i, name in enumerate(PLACES)},
         }
@@ -352,6 +354,7 @@ def _latencies(offers: list[Offered]) -> dict[str, Any]:
         values = np.quantile(all_ms, (0.5, 0.9, 0.99), method="higher")
         found[PLACES[place]] = {
             **{key: float(v) if math.isfinite(v) else None for key, v in zip(("p50", "p90", "p99"), values, strict=True)},
+            "answered_by": [float((all_ms <= ms).mean()) for ms in ANSWERED_BY_MS],
             "late": float(np.mean(np.concatenate([of.is_late[place - 1] for of in offers]))),
         }
     return found
@@ -364,12 +367,17 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     out: dict[str, Any] = {
         "allowed_cells": len(allowed),
         "saving_where_allowed_low": min((of["energy_saving"]["low"] for of in allowed), default=None),
-        "late_of_asked_max": max((row["policies"]["dure"]["late_of_asked"] for row in rows), default=None),
+        "late_of_asked_allowed": _late_of_asked(allowed), "late_of_asked_not_allowed": _late_of_asked(other),
     }
     for name, cells in (("allowed", allowed), ("not_allowed", other)):
         changes = [of["control_cost_change"]["high"] for of in cells if "control_cost_change" in of]
         out[f"control_cost_change_{name}_high"] = max(changes, default=None)
     return out
+
+
+def _late_of_asked(cells: list[dict[str, Any]]) -> float | None:
+    num_asked = sum(of["asked"] for of in cells)
+    return sum(of["late"] for of in cells) / num_asked if num_asked else None
 
 
 def _interval(of: Interval) -> dict[str, float | None]:
