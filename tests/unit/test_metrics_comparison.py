@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dure.twin.comparison import COMPARED, compare, mean_interval, student_quantile
+from dure.model.intervals import mean_interval, student_quantile
+from dure.twin.comparison import COMPARED, compare
 from dure.twin.metrics import measure
 
 synthetic_result = runpy.run_path(str(Path(__file__).parents[1] / "synthetic_result.py"))["synthetic_result"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from dure.twin.comparison import Comparison, Interval
+from dure.model.intervals import Interval
+from dure.twin.comparison import Comparison
 from dure.twin.report.figure import Plot, Table, colour, compact, in_languages, plain, shortened
 from dure.twin.report.words import Text, count, duration, number, percent, same, word
 

@@ -7,7 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from dure.twin.comparison import MORE_IS_BETTER, ComparedMetric, Comparison, Interval
+from dure.model.intervals import Interval
+from dure.twin.comparison import MORE_IS_BETTER, ComparedMetric, Comparison
 from dure.twin.report import over_time, waits
 from dure.twin.report.compared import interval_plots, metric_text
 from dure.twin.report.markup import figure, paragraph, scrolling, section, small_figure
