@@ -155,21 +155,29 @@ def calibrate_mig(
 ) -> NDArray[np.float64]:
     """Reserves by the hour of the day, sevenths of the GPU, float64[24]: an hour's mean and so many of its spreads.
 
-    How many is one quantile for all hours, by the same bound: an hour of its own has too few slots to show it.
+    How many is one quantile for all hours, by the same bound: an hour of its own has too few slots to show it. As spread the
+    hour's deviation, its thousandth above the mean, and one for all hours are tried, and that is taken which lends most.
     """
     parts = list(_needs(model, loads, num_slots, seed, move))
     hours = np.array([loads.hour[part.window] for part, _ in parts])
-    mean, spread = np.full(24, np.nan), np.full(24, np.nan)
+    mean, spreads = np.full(24, np.nan), np.full((3, 24), np.nan)
     for hour in range(24):
         own = [need for (_, need), at in zip(parts, hours, strict=True) if at == hour]
         if own:
             joined = np.concatenate(own)
-            mean[hour], spread[hour] = joined.mean(), max(joined.std(), 0.1)
-    scores = [(need - mean[at]) / spread[at] for (_, need), at in zip(parts, hours, strict=True)]
-    wanted = np.maximum(mean + _quantile(scores) * spread, model.floor_sms(loads.down.shape[1]))
+            mean[hour] = joined.mean()
+            spreads[:, hour] = joined.std(), np.quantile(joined, 0.999) - mean[hour], 1.0
+    spreads = np.maximum(spreads, 0.1)
     seventh = model.num_sms / SEVENTHS
+    floor = model.floor_sms(loads.down.shape[1])
+    tried = []
+    for spread in spreads:
+        scores = [(need - mean[at]) / spread[at] for (_, need), at in zip(parts, hours, strict=True)]
+        wanted = np.maximum(mean + _quantile(scores) * spread, floor)
+        tried.append(np.minimum(np.ceil(wanted / seventh) * seventh, model.num_sms))
+    best = min(tried, key=lambda reserves: float(reserves[hours].sum()))
     # An hour that was never seen keeps everything.
-    return np.where(np.isnan(wanted), model.num_sms, np.minimum(np.ceil(wanted / seventh) * seventh, model.num_sms))
+    return np.where(np.isnan(best), model.num_sms, best)
 
 
 def _halves(loads: CellLoads, num_slots: int) -> tuple[list[Segment], list[Segment]]:
