@@ -137,3 +137,19 @@ def test_bad_files_are_named_with_line_and_field(files, dure, tmp_path):
     assert done.err == f"dure: {bad}:5: rb_down: not a number: 'x'\n"
     done = dure("--calibrate", files / "none.csv", "--load", bad)
     assert (done.code, "none.csv: cannot be read" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("rows", [2, 3, 720])
+def test_files_that_say_little_make_a_guard_that_lends_little_not_an_error(files, dure, tmp_path, policy, rows):
+    short = tmp_path / "short.csv"
+    short.write_text("\n".join((files / "One-early.csv").read_text().splitlines()[: rows + 1]) + "\n")
+    done = dure("--calibrate", short, "--load", files / "One-late.csv", "--policy", policy, "--slots", 50_000,
+                "--calibrate-slots", 50_000, "--json")  # fmt: skip
+    assert (done.code, done.err) == (0, "")
+    found = json.loads(done.out)
+    assert found["hard_misses"] == 0
+    assert 0 <= found["idle_lent"] <= 1
+    if policy == "mig" and rows == 720:
+        # The first half of a day says nothing of the second half's hours.
+        assert found["idle_lent"] == 0

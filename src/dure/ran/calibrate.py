@@ -156,26 +156,31 @@ def calibrate_mig(
     """Reserves by the hour of the day, sevenths of the GPU, float64[24]: an hour's mean and so many of its spreads.
 
     How many is one quantile for all hours, by the same bound: an hour of its own has too few slots to show it. As spread the
-    hour's deviation, its thousandth above the mean, and one for all hours are tried, and that is taken which lends most.
+    hour's deviation, its thousandth above the mean, and one for all hours are tried, and that is taken which lends most. As for
+    the guard, the windows' first half gives means and spreads, and the later half the scores.
     """
     parts = list(_needs(model, loads, num_slots, seed, move))
     hours = np.array([loads.hour[part.window] for part, _ in parts])
+    middle = len(parts) // 2
     mean, spreads = np.full(24, np.nan), np.full((3, 24), np.nan)
     for hour in range(24):
-        own = [need for (_, need), at in zip(parts, hours, strict=True) if at == hour]
+        own = [need for (_, need), at in zip(parts[:middle], hours[:middle], strict=True) if at == hour]
         if own:
             joined = np.concatenate(own)
             mean[hour] = joined.mean()
             spreads[:, hour] = joined.std(), np.quantile(joined, 0.999) - mean[hour], 1.0
+    if np.isnan(mean[hours[middle:]]).all():
+        return np.full(24, float(model.num_sms))  # the later half has none of the first's hours
     spreads = np.maximum(spreads, 0.1)
     seventh = model.num_sms / SEVENTHS
     floor = model.floor_sms(loads.down.shape[1])
     tried = []
     for spread in spreads:
-        scores = [(need - mean[at]) / spread[at] for (_, need), at in zip(parts, hours, strict=True)]
+        later = zip(parts[middle:], hours[middle:], strict=True)
+        scores = [(need - mean[at]) / spread[at] for (_, need), at in later if not np.isnan(mean[at])]
         wanted = np.maximum(mean + _quantile(scores) * spread, floor)
         tried.append(np.minimum(np.ceil(wanted / seventh) * seventh, model.num_sms))
-    best = min(tried, key=lambda reserves: float(reserves[hours].sum()))
+    best = min(tried, key=lambda reserves: float(np.nan_to_num(reserves, nan=model.num_sms)[hours].sum()))
     # An hour that was never seen keeps everything.
     return np.where(np.isnan(best), model.num_sms, best)
 
