@@ -100,6 +100,7 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
         read_folder(str(path))
 
 
+@pytest.mark.slow
 def test_command(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="scikit-learn is not here (the extra dure[ran])")
     train, test = folder(tmp_path / "a", range(40)), folder(tmp_path / "b", range(40, 50))

@@ -123,7 +123,7 @@ def test_epsilon_holds_on_a_stationary_link(risks: RiskModel, snr_db: float, spe
         num_asked += int((found.place != DEVICE).sum())
         num_late += int(found.is_late.sum())
         num += 1000
-    assert num_asked > 0.3 * num
+    assert num_asked > 0.1 * num
     assert num_late / num_asked <= EPSILON
 
 
@@ -172,6 +172,7 @@ def _dure(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "dure.cli.main", "ran", "offload", *args], capture_output=True, text=True, env=os.environ, check=False)
 
 
+@pytest.mark.slow
 def test_contract() -> None:
     done = _dure("--task", "none", "--fading", "20:3", "--load", "0.2", "--episodes", "2", "--seconds", "2", "--json")
     assert done.returncode == 0, done.stderr

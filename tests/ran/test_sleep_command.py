@@ -38,6 +38,7 @@ def found(*options: str) -> dict[str, object]:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_small")
 def test_keys_without_any_file_and_the_same_again() -> None:
     first = found("--seed", "4")
@@ -103,6 +104,7 @@ def test_gpus_by_hand() -> None:
     assert runs["dure"].short_share == 0.4
 
 
+@pytest.mark.slow
 def test_recorded_loads() -> None:
     root = data_dir()
     if root is None or not (root / "ran" / "lte_barcelona").is_dir():
