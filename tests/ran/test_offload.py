@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,8 +115,12 @@ def test_risk_bound_knows_how_much_it_has_seen() -> None:
     assert float(risk_bound(np.array([50.0]), np.array([1000.0]))[0]) == pytest.approx(0.0596, abs=5e-4)
 
 
-@pytest.mark.parametrize(("snr_db", "speed_kmh", "load"), [(25.0, 0.0, 0.2), (20.0, 3.0, 0.2), (18.0, 30.0, 0.2)])
-def test_epsilon_holds_on_a_stationary_link(risks: RiskModel, snr_db: float, speed_kmh: float, load: float) -> None:
+@pytest.mark.parametrize(
+    ("snr_db", "speed_kmh", "load", "least"), [(25.0, 0.0, 0.2, 0.9), (20.0, 3.0, 0.2, 0.5), (18.0, 30.0, 0.2, 0.1)]
+)
+def test_epsilon_holds_on_a_stationary_link(
+    risks: RiskModel, snr_db: float, speed_kmh: float, load: float, least: float
+) -> None:
     num_asked = num_late = num = 0
     for seed in range(6):
         trace = link.draw_link(MODEL, WARM_SLOTS + 1001 * PERIOD_SLOTS, snr_db, speed_kmh, load, np.random.default_rng(seed))
@@ -123,7 +128,7 @@ def test_epsilon_holds_on_a_stationary_link(risks: RiskModel, snr_db: float, spe
         num_asked += int((found.place != DEVICE).sum())
         num_late += int(found.is_late.sum())
         num += 1000
-    assert num_asked > 0.1 * num
+    assert num_asked > least * num
     assert num_late / num_asked <= EPSILON
 
 
@@ -162,20 +167,29 @@ def test_same_seed_same_digest() -> None:
     assert first == again != other
 
 
-@pytest.mark.parametrize("change", [{"epsilon": 0.0}, {"epsilon": 1.0}, {"deadline_ms": 25.0}, {"loads": (1.0,)}, {"fadings": (Fading(90.0, 3.0),)}])
+@pytest.mark.parametrize(
+    "change",
+    [{"epsilon": 0.0}, {"epsilon": 1.0}, {"deadline_ms": 25.0}, {"loads": (1.0,)}, {"fadings": (Fading(90.0, 3.0),)}],
+)
 def test_options_without_sense_are_refused(change: dict) -> None:
     with pytest.raises(InputError):
         replace(Options(), **change).check()
 
 
 def _dure(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "dure.cli.main", "ran", "offload", *args], capture_output=True, text=True, env=os.environ, check=False)
+    line = [sys.executable, "-m", "dure.cli.main", "ran", "offload", *args]
+    return subprocess.run(line, capture_output=True, text=True, env=os.environ, check=False)
 
 
 @pytest.mark.slow
-def test_contract() -> None:
-    done = _dure("--task", "none", "--fading", "20:3", "--load", "0.2", "--episodes", "2", "--seconds", "2", "--json")
+def test_contract(tmp_path: Path) -> None:
+    small = ("--task", "none", "--fading", "20:3", "--load", "0.2", "--episodes", "2", "--seconds", "2")
+    done = _dure(*small, "--json", "--html", str(tmp_path / "page.html"))
     assert done.returncode == 0, done.stderr
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert page.count('type="application/json"') == 2
+    assert "https://" not in page.split("<script>")[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
     found = json.loads(done.stdout)
     assert {"task", "seed", "episodes", "period_ms", "deadline_ms", "epsilon", "assumed", "cells", "digest"} <= set(found)
     (cell,) = found["cells"]
@@ -188,7 +202,16 @@ def test_contract() -> None:
     assert cell["saving_clairvoyant"] >= cell["policies"]["dure"]["energy_saving"]["mean"]
 
 
-@pytest.mark.parametrize(("args", "word"), [(("--fading", "18"), "--fading"), (("--epsilon", "2"), "--epsilon"), (("--load", "1.5"), "--load"), (("--deadline-ms", "50"), "--deadline-ms"), (("--html", "/nowhere/x.html"), "--html")])
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        (("--fading", "18"), "--fading"),
+        (("--epsilon", "2"), "--epsilon"),
+        (("--load", "1.5"), "--load"),
+        (("--deadline-ms", "50"), "--deadline-ms"),
+        (("--html", "/nowhere/x.html"), "--html"),
+    ],
+)
 def test_bad_input_ends_with_2(args: tuple[str, ...], word: str) -> None:
     done = _dure("--task", "none", *args)
     assert done.returncode == 2
