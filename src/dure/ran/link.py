@@ -58,8 +58,6 @@ class LinkModel:
         Resource blocks of the carrier, and of one grant.
     inference_ms : float
         Time of one inference at the site.
-    answer_bits : int
-        An answer; always fits one downlink slot.
     """
 
     carrier_ghz: float = 3.5
