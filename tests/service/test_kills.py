@@ -91,7 +91,8 @@ def check_end(url: str, token: str, customers: list[Customer], out) -> list[dict
         if job["outcome"] == "succeeded":
             # Guests may have had to leave for the owner, before or after they were launched.
             assert 1 <= runs[job_id] <= job["attempt"], job
-            assert job["attempt"] == 1 or job["member"] != "owner", job
+            # An owner's job runs once; an attempt whose agent dies between intent and start is lost and has never run.
+            assert runs[job_id] == 1 or job["member"] != "owner", job
         else:
             assert job["outcome"] == "cancelled", job
             assert job_id in asked_to_cancel, job
