@@ -171,23 +171,6 @@ while True:
 """
 
 
-def test_vacate_with_a_checkpoint_and_resume(tmp_path):
-    (tmp_path / "job.py").write_text(SAVING)
-    argv = [sys.executable, str(tmp_path / "job.py")]
-    service = StandIn()
-    with service.serving() as url, agent_at(tmp_path, url):
-        lease = service.give("j1", 1, 1, {"argv": argv})
-        service.until(lambda: b"from 0" in service.logs[(lease, 0)])
-        time.sleep(0.3)
-        service.order(lease, "vacate", grace_ms=20_000, signal="USR1")
-        assert service.until_ended(lease)["exit_code"] == 0
-        second = service.give("j1", 2, 2, {"argv": [*argv, "end"]})
-        assert service.until_ended(second)["exit_code"] == 0
-        saved = service.until(lambda: b"saved" in service.logs[(lease, 0)] and service.logs[(lease, 0)])
-        assert saved.split()[-1] != b"0"
-        assert service.until(lambda: service.logs[(second, 0)]) == b"from " + saved.split()[-1] + b"\n"
-
-
 def saving(folder, *more):
     (folder / "job.py").write_text(SAVING)
     return {"argv": [sys.executable, str(folder / "job.py"), *more]}
@@ -201,6 +184,21 @@ def leave_saved(service, lease):
     saved = service.until(lambda: b"saved" in service.logs[(lease, 0)] and service.logs[(lease, 0)]).split()[-1]
     assert saved != b"0"
     return saved
+
+
+def test_vacate_with_a_checkpoint_and_resume(tmp_path):
+    service = StandIn()
+    with service.serving() as url, agent_at(tmp_path, url):
+        lease = service.give("j1", 1, 1, saving(tmp_path))
+        service.until(lambda: b"from 0" in service.logs[(lease, 0)])
+        time.sleep(0.3)
+        service.order(lease, "vacate", grace_ms=20_000, signal="USR1")
+        assert service.until_ended(lease)["exit_code"] == 0
+        second = service.give("j1", 2, 2, saving(tmp_path, "end"))
+        assert service.until_ended(second)["exit_code"] == 0
+        saved = service.until(lambda: b"saved" in service.logs[(lease, 0)] and service.logs[(lease, 0)])
+        assert saved.split()[-1] != b"0"
+        assert service.until(lambda: service.logs[(second, 0)]) == b"from " + saved.split()[-1] + b"\n"
 
 
 @pytest.mark.parametrize("is_path", [True, False])

@@ -1,10 +1,8 @@
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-
-from dure.cli.main import main
+from tests.in_process import caller
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -23,17 +21,4 @@ def service(monkeypatch, tmp_path):
 
 @pytest.fixture
 def dure(monkeypatch, capfd):
-    """The command in this process: a start of Python for each call would take most of the tests' time."""
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["dure", *args])
-        capfd.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        said = capfd.readouterr()
-        return SimpleNamespace(returncode=code, stdout=said.out, stderr=said.err)
-
-    return call
+    return caller(monkeypatch, capfd)

@@ -1,13 +1,11 @@
 """`dure ran guard` as a person and as the contract call it."""
 
 import json
-import sys
-from types import SimpleNamespace
 
 import pytest
+from tests.in_process import caller
 from tests.ran.loads_files import write_days
 
-from dure.cli.main import main
 from dure.ran.guard_run import FAULTS, POLICIES
 
 KEYS = {
@@ -27,18 +25,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture
 def dure(monkeypatch, capfd):
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["dure", "ran", "guard", *map(str, args)])
-        capfd.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        said = capfd.readouterr()
-        return SimpleNamespace(code=code, out=said.out, err=said.err)
-
-    return call
+    return caller(monkeypatch, capfd, "ran", "guard")
 
 
 def few(files, policy="dure", *more):
@@ -53,8 +40,8 @@ def test_every_policy_answers_with_the_contract_s_keys_and_the_guard_lends_most(
     found = {}
     for policy in POLICIES:
         done = dure(*few(files, policy))
-        assert (done.code, done.err) == (0, "")
-        found[policy] = json.loads(done.out)
+        assert (done.returncode, done.stderr) == (0, "")
+        found[policy] = json.loads(done.stdout)
         assert set(found[policy]) == KEYS
         assert found[policy]["policy"] == policy
         assert (found[policy]["slots"], found[policy]["synthetic_below_s"]) == (200_000, 120)
@@ -67,7 +54,7 @@ def test_every_policy_answers_with_the_contract_s_keys_and_the_guard_lends_most(
 
 
 def test_the_same_seed_gives_the_same_digest_and_another_another(files, dure):
-    first, again, other = (json.loads(dure(*few(files, "dure", "--seed", s)).out) for s in (3, 3, 4))
+    first, again, other = (json.loads(dure(*few(files, "dure", "--seed", s)).stdout) for s in (3, 3, 4))
     assert first["digest"] == again["digest"] != other["digest"]
     assert {k: v for k, v in first.items() if k != "cpu_s"} == {k: v for k, v in again.items() if k != "cpu_s"}
 
@@ -80,12 +67,12 @@ def test_several_files_may_follow_one_option_or_each_its_own(files, dure):
             apart.append("--calibrate")
         if arg == files / "One-late.csv":
             apart.append("--load")
-    assert json.loads(dure(*apart).out)["digest"] == json.loads(dure(*few(files)).out)["digest"]
+    assert json.loads(dure(*apart).stdout)["digest"] == json.loads(dure(*few(files)).stdout)["digest"]
 
 
 @pytest.mark.parametrize("fault", list(FAULTS))
 def test_faults_by_option_make_no_hard_miss(files, dure, fault):
-    found = json.loads(dure(*few(files, "dure", "--fault", fault)).out)
+    found = json.loads(dure(*few(files, "dure", "--fault", fault)).stdout)
     assert found["hard_misses"] == 0
     assert found["idle_lent"] > 0.3
 
@@ -97,13 +84,13 @@ def test_what_is_calibrated_sees_only_the_calibration_files(files, dure, tmp_pat
     for load in (files / "One-late.csv", busy):
         done = dure("--calibrate", files / "One-early.csv", "--load", load, "--policy", "static", "--slots", 20_000,
                     "--calibrate-slots", 100_000)  # fmt: skip
-        kept.add(next(line for line in done.out.splitlines() if line.startswith("sms_kept_mean")))
+        kept.add(next(line for line in done.stdout.splitlines() if line.startswith("sms_kept_mean")))
     assert len(kept) == 1
 
 
 def test_a_city_is_sampled_and_a_report_written(files, dure, tmp_path):
     page = tmp_path / "site.html"
-    found = json.loads(dure(*few(files, "dure", "--sites", 50, "--html", page)).out)
+    found = json.loads(dure(*few(files, "dure", "--sites", 50, "--html", page)).stdout)
     assert found["slots"] == 200_000
     text = page.read_text()
     assert "synthetic below two minutes" in text
@@ -122,9 +109,9 @@ def test_a_city_is_sampled_and_a_report_written(files, dure, tmp_path):
 )
 def test_bad_options_are_one_line_and_code_2(files, dure, args, said):
     done = dure("--calibrate", files / "One-early.csv", "--load", files / "One-late.csv", *args, "--json")
-    assert done.code == 2
-    assert said in done.err
-    assert done.err.count("\n") == 1
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_bad_files_are_named_with_line_and_field(files, dure, tmp_path):
@@ -133,10 +120,10 @@ def test_bad_files_are_named_with_line_and_field(files, dure, tmp_path):
     lines[4] = lines[4].replace(lines[4].split(",")[8], "x")
     bad.write_text("\n".join(lines))
     done = dure("--calibrate", files / "One-early.csv", "--load", bad, "--json")
-    assert (done.code, done.out) == (2, "")
-    assert done.err == f"dure: {bad}:5: rb_down: not a number: 'x'\n"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"dure: {bad}:5: rb_down: not a number: 'x'\n"
     done = dure("--calibrate", files / "none.csv", "--load", bad)
-    assert (done.code, "none.csv: cannot be read" in done.err) == (2, True)
+    assert (done.returncode, "none.csv: cannot be read" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -146,8 +133,8 @@ def test_files_that_say_little_make_a_guard_that_lends_little_not_an_error(files
     short.write_text("\n".join((files / "One-early.csv").read_text().splitlines()[: rows + 1]) + "\n")
     done = dure("--calibrate", short, "--load", files / "One-late.csv", "--policy", policy, "--slots", 50_000,
                 "--calibrate-slots", 50_000, "--json")  # fmt: skip
-    assert (done.code, done.err) == (0, "")
-    found = json.loads(done.out)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
     assert found["hard_misses"] == 0
     assert 0 <= found["idle_lent"] <= 1
     if policy == "mig" and rows == 720:

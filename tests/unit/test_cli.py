@@ -4,12 +4,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import click
 import pytest
+from tests.in_process import caller
 
-from dure.cli.main import cli, main
+from dure.cli.main import cli
 
 ROWS = "".join(
     f"{i} {i * 60} -1 {300 + 40 * (i % 7)} {1 + i % 4} -1 -1 {1 + i % 4} 900 -1 1 {i % 3} 1 -1 -1 -1 -1 -1\n"
@@ -23,20 +23,7 @@ def process(*args):
 
 @pytest.fixture
 def dure(monkeypatch, capfd):
-    """The command in this process: a start of Python for each call would take most of the tests' time."""
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["dure", *args])
-        capfd.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        said = capfd.readouterr()
-        return SimpleNamespace(returncode=code, stdout=said.out, stderr=said.err)
-
-    return call
+    return caller(monkeypatch, capfd)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 from urllib.parse import quote
 
 import structlog
@@ -175,22 +175,15 @@ class CheckpointStore:
             return entry
         to = f"{self._at(key, fence)}/{_quoted(entry.path)}"
         self._fs.makedirs(to.rpartition("/")[0], exist_ok=True)
-        digest, size = hashlib.sha256(), 0
         with (folder / entry.path).open("rb") as source, self._fs.open(to, "wb") as target:
-            while chunk := source.read(_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-                target.write(chunk)
-        return Entry(entry.path, "file", size, digest.hexdigest(), entry.mode)
+            size, sha256 = _carry(source, target)
+        return Entry(entry.path, "file", size, sha256, entry.mode)
 
     def _get(self, copy: Copy, entry: Entry, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        digest = hashlib.sha256()
         with self._fs.open(f"{self._at(copy.key, copy.fence)}/{_quoted(entry.path)}", "rb") as source, path.open("wb") as target:
-            while chunk := source.read(_CHUNK):
-                digest.update(chunk)
-                target.write(chunk)
-        if digest.hexdigest() != entry.sha256:
+            _, sha256 = _carry(source, target)
+        if sha256 != entry.sha256:
             raise StoreError(f"{copy.key}, fence {copy.fence}: {entry.path} is not what was written")
         path.chmod(entry.mode)
 
@@ -202,6 +195,16 @@ class CheckpointStore:
             raise
         except Exception as error:  # Each storage has errors of its own.
             raise StoreError(f"{what}: {type(error).__name__}: {error}") from error
+
+
+def _carry(source: BinaryIO, target: BinaryIO) -> tuple[int, str]:
+    """Copy all that is left; bytes, and their SHA-256."""
+    digest, size = hashlib.sha256(), 0
+    while chunk := source.read(_CHUNK):
+        digest.update(chunk)
+        size += len(chunk)
+        target.write(chunk)
+    return size, digest.hexdigest()
 
 
 def _quoted(path: str) -> str:

@@ -15,6 +15,7 @@ from dure.agent.contact import Backoff
 from dure.agent.folders import Folders
 from dure.agent.reconcile import job_of
 from dure.ports.executor import LaunchError
+from dure.whole_file import whole_file
 
 #: So long an end is held back for the copy of what the attempt has left, if the store does not take it.
 KEEP_TRYING_S = 600.0
@@ -138,9 +139,8 @@ class Checkpoints:
                 _log.info("checkpoint fetched", job=job_id, fence=copy.fence, bytes=copy.size)
             try:
                 note.parent.mkdir(parents=True, exist_ok=True)
-                coming = note.with_name(f"{note.name}.new")
-                coming.write_text(str(fence))
-                coming.replace(note)
+                with whole_file(note) as draft:
+                    draft.write_text(str(fence))
             except OSError as error:
                 raise StoreError(f"{note}: {error}") from error
 

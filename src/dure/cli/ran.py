@@ -193,11 +193,9 @@ def offload(
     with progress("episodes") as move:
         found = run_offload(options, move, os.cpu_count() or 1)
     if html is not None:
-        from pathlib import Path
-
         from dure.ran.offload_page import write_page
 
-        write_page(found, Path(html))
+        write_page(found, html)
     if is_json:
         echo_json(found)
         return

@@ -30,8 +30,20 @@ class Sleep:
         return self.power * gap_ms + self.transition_energy
 
 
+class Sleeps:
+    """What has these states of sleep: a base station or a device."""
+
+    deep: Sleep
+    light: Sleep
+    micro: Sleep
+
+    def gap_energy(self, gap_ms: float) -> float:
+        """The least energy of a gap known in advance."""
+        return min(sleep.energy(gap_ms) for sleep in (self.deep, self.light, self.micro))
+
+
 @dataclass(frozen=True)
-class BsTable:
+class BsTable(Sleeps):
     """A base station's powers: of TR 38.864 Table 5.1-3 a row, with its category's transitions (Tables 5.1-4, 5.1-5)."""
 
     name: str
@@ -49,10 +61,6 @@ class BsTable:
     def uplink_power(self, sa: float = 1.0) -> float:
         """P_UL for a share of antennas `sa` (clause 5.1)."""
         return self.micro.power + sa * (self.uplink - self.micro.power)
-
-    def gap_energy(self, gap_ms: float) -> float:
-        """The least energy of a gap known in advance."""
-        return min(sleep.energy(gap_ms) for sleep in (self.deep, self.light, self.micro))
 
 
 def _bs(name: str, light: tuple[float, float, float], deep: tuple[float, float], micro: float, dl: float, ul: float) -> BsTable:
@@ -76,7 +84,7 @@ BS_TABLES = {
 
 
 @dataclass(frozen=True)
-class UeTable:
+class UeTable(Sleeps):
     """A device's powers (TR 38.840 Tables 18 and 19, FR1, 100 MHz, 4 receive antennas)."""
 
     deep: Sleep = Sleep(1.0, 450.0, 20.0)
@@ -94,10 +102,6 @@ class UeTable:
             self.deep, self.light, self.micro, self.control * scale, self.receive * scale,
             self.transmit_0dbm, self.transmit_23dbm,
         )  # fmt: skip
-
-    def gap_energy(self, gap_ms: float) -> float:
-        """The least energy of a gap known in advance."""
-        return min(sleep.energy(gap_ms) for sleep in (self.deep, self.light, self.micro))
 
 
 def bs_table(name: str) -> BsTable:

@@ -15,8 +15,6 @@ from dure.ran.sleep_load import Floats, Windows
 
 #: Power of an H100 in W: idle without a context, and with one open.
 IDLE_W, OPEN_W = 71.8, 121.7
-#: Peak cells that one GPU carries (NVIDIA Aerial 26-1 on a GH200: 20 of 4T4R, 100 MHz).
-CELLS_PER_GPU = 20
 #: A fixed timer closes a context after so many windows without need (10 minutes).
 TIMER_WINDOWS = 5
 #: The learned controller keeps open what this quantile of rises from one window to the next would need.
@@ -32,7 +30,9 @@ class GpuRun:
 
 
 def needed_gpus(load: Floats, num_gpus: int) -> NDArray[np.int64]:
-    """GPUs that cells at a mean load need in each window: one at the least, all at full load."""
+    """GPUs that cells at a mean load need in each window: one at the least, all at full load (one carries 20 peak cells of
+    4T4R, 100 MHz: NVIDIA Aerial 26-1 on a GH200).
+    """
     return np.clip(np.ceil(load * num_gpus), 1, num_gpus).astype(np.int64)
 
 

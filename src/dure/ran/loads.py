@@ -182,15 +182,21 @@ def _first_word(path: str) -> str:
 
 def plan_cells(loads: Sequence[SiteLoad]) -> Plan:
     """Plan each site's cells so that the ``PLANNED_QUANTILE`` of its loads fills them."""
-
-    def planned(values: NDArray[np.float64]) -> float:
-        return max(float(np.quantile(values, PLANNED_QUANTILE)), 1e-6)
-
     return Plan(
         tuple(load.name for load in loads),
-        tuple(planned(load.down) for load in loads),
-        tuple(planned(load.up) for load in loads),
+        tuple(planned_share(load.down) for load in loads),
+        tuple(planned_share(load.up) for load in loads),
     )
+
+
+def planned_share(values: NDArray[np.float64]) -> float:
+    """The share of resource blocks that fills a planned cell, from the loads of the calibration days."""
+    return max(float(np.quantile(values, PLANNED_QUANTILE)), 1e-6)
+
+
+def hours_of(start_window: int, num: int) -> NDArray[np.int64]:
+    """Hours of the day of so many windows, the first of which is the day's ``start_window``-th: int64[num], 0..23."""
+    return ((start_window + np.arange(num)) % WINDOWS_PER_DAY * WINDOW_S // 3600).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -240,5 +246,4 @@ def deal_cells(loads: Sequence[SiteLoad], plan: Plan, num_cells: int, site: int 
         down[:, cell] = np.minimum(load.down[rows] / down_full, 1.0)
         up[:, cell] = np.minimum(load.up[rows] / up_full, 1.0)
         mcs[:, cell] = load.mcs_up[rows]
-    hour = (start + np.arange(num)) % WINDOWS_PER_DAY * WINDOW_S // 3600
-    return CellLoads(down, up, mcs, hour.astype(np.int64))
+    return CellLoads(down, up, mcs, hours_of(start, num))

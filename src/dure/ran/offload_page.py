@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import html
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import plotly.offline
 
 from dure.ran.offload_run import ANSWERED_BY_MS
+from dure.whole_file import whole_file
 
 _COLOURS = {"site": "#b4562b", "dure": "#1f6f5c", "clairvoyant": "#8a8f98"}
 _LAYOUT = {
@@ -21,14 +20,10 @@ _STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem a
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
-def write_page(found: dict[str, Any], path: Path) -> None:
+def write_page(found: dict[str, Any], path: str) -> None:
     """Write what `run_offload` found; the file appears whole or not at all."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as draft:
         draft.write_text(_page(found), encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _page(found: dict[str, Any]) -> str:

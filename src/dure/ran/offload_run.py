@@ -99,7 +99,8 @@ class DevicePower:
         tx, rx, awake = (outcome[:, i] for i in (link.TX_SLOTS, link.RX_SLOTS, link.AWAKE_SLOTS))
         busy = table.transmit_23dbm * tx + table.receive * (rx + 1) + table.control * np.maximum(awake - tx - rx, 0)
         rest_ms = np.maximum(PERIOD_SLOTS - awake - 1, 0) * link.SLOT_MS
-        sleep = np.array([table.gap_energy(float(ms)) for ms in np.unique(rest_ms)])[np.searchsorted(np.unique(rest_ms), rest_ms)]
+        lengths, of_length = np.unique(rest_ms, return_inverse=True)
+        sleep = np.array([table.gap_energy(float(ms)) for ms in lengths])[of_length]
         found: NDArray[np.float64] = (busy * link.SLOT_MS + sleep) * self.unit_mw / 1000
         return found
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
-from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
@@ -14,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from dure.ran import kernels as k
 from dure.ran.guard_run import GuardRun
+from dure.whole_file import whole_file
 
 _SM_BIN = 4
 _STYLE = "body{font:15px system-ui;max-width:70rem;margin:2rem auto;padding:0 1rem}td{padding:.1rem 1rem .1rem 0}"
@@ -34,13 +33,8 @@ def write_guard_report(run: GuardRun, path: str) -> None:
         f"<b>synthetic below two minutes</b>; costs are of NVIDIA's stated budgets, not measured.</p>"
         f"<table>{rows}</table>{plots}</html>"
     )
-    target = Path(path)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as draft:
         draft.write_text(text, encoding="utf-8")
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _by_hour(run: GuardRun, values: NDArray[np.float64] | NDArray[np.int64]) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dure.model.errors import InputError
 from dure.policy.kernels.compile import kernel
-from dure.ran.loads import PLANNED_QUANTILE, WINDOW_S, WINDOWS_PER_DAY, read_load
+from dure.ran.loads import WINDOW_S, WINDOWS_PER_DAY, hours_of, planned_share, read_load
 
 Floats = NDArray[np.float64]
 
@@ -73,20 +73,14 @@ def read_windows(paths: Sequence[str], calibrate_share: float, *, is_planned: bo
     for path in paths:
         load = read_load(path)
         num = len(load.down)
-        hour = (load.start_window + np.arange(num)) % WINDOWS_PER_DAY * WINDOW_S // 3600
         cut = int(num * calibrate_share)
         if not 0 < cut < num:
             raise InputError(f"{num} rows are too few for days to calibrate with and later ones to test on", path)
-        full_down, full_up = _planned(load.down[:cut], load.up[:cut]) if is_planned else (1.0, 1.0)
-        windows = Windows(load.down / full_down, load.up / full_up, hour.astype(np.int64))
+        full_down, full_up = (planned_share(load.down[:cut]), planned_share(load.up[:cut])) if is_planned else (1.0, 1.0)
+        windows = Windows(load.down / full_down, load.up / full_up, hours_of(load.start_window, num))
         early.append(windows.part(np.arange(cut)))
         late.append(windows.part(np.arange(cut, num)))
     return _joined(early), _joined(late)
-
-
-def _planned(down: Floats, up: Floats) -> tuple[float, float]:
-    """The shares that fill a planned cell."""
-    return max(float(np.quantile(down, PLANNED_QUANTILE)), 1e-6), max(float(np.quantile(up, PLANNED_QUANTILE)), 1e-6)
 
 
 def _joined(parts: list[Windows]) -> Windows:

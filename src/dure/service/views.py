@@ -409,9 +409,8 @@ class Views:
         alliance = self.writer.alliance
         if alliance.is_left_alone(name, self.writer.now_ms()):
             return "quarantined"
-        if state in (k.UNKNOWN, k.OFFLINE) and is_closed and not alliance.closing_of(name):
-            return "closed"
-        return alliance.closing_of(name) or _NODE_STATES[state]
+        closed = "closed" if state in (k.UNKNOWN, k.OFFLINE) and is_closed else ""
+        return alliance.closing_of(name) or closed or _NODE_STATES[state]
 
     def agents(self, now_ms: int) -> list[AgentView]:
         """Agents, and whether they are heard."""

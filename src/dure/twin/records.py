@@ -15,7 +15,6 @@ the bits of ``type_mask`` and ``site_mask``, the end of the run in ms, and versi
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from dure.model.errors import InputError
 from dure.model.jobs import JOB_DTYPE, UNKNOWN
 from dure.twin.result import NEVER, OUTCOMES, RESULT_JOB_DTYPE, RunResult
+from dure.whole_file import whole_file
 
 RECORDS_VERSION = "1"
 
@@ -54,15 +54,10 @@ def write_records(path: Path | str, result: RunResult) -> Path:
     Path
         The file.
     """
-    target = Path(path)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     named = [*_NAMED_LOAD, *_NAMED_RESULT]
-    try:
+    with whole_file(path) as draft:
         pq.write_table(_table(result), draft, compression="zstd", compression_level=1, use_dictionary=named)
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
-    return target
+    return Path(path)
 
 
 def read_records(path: Path | str) -> pa.Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from dure.twin.comparison import compare
 from dure.twin.metrics import RunMetrics, measure
 from dure.twin.report.page import render
 from dure.twin.result import RunResult
+from dure.whole_file import whole_file
 
 
 def write_report(
@@ -46,11 +46,6 @@ def write_report(
     first_of_name = {results[i].name: i for i in reversed(range(len(results)))}
     drawn = sorted(first_of_name.values())
     text = render([results[i] for i in drawn], [metrics[i] for i in drawn], comparison, title)
-    target = Path(path)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as draft:
         draft.write_text(text, encoding="utf-8")
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
-    return target
+    return Path(path)
