@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import random
 import ssl
+import sys
 import time
 import uuid
 from collections.abc import Collection, Sequence
@@ -429,6 +430,7 @@ class Agent:
             "DURE_INPUT_DIR": str(self._folders.inputs(lease.job_id)),
             "DURE_ARRAY_INDEX": "" if given.array_index is None else str(given.array_index),
             "DURE_URL": self._config.url,
+            "DURE_BIN": str(Path(sys.executable).parent),
             **({"DURE_CA_FILE": self._config.ca_file} if self._config.ca_file else {}),
         }
         return Launch(

@@ -40,10 +40,11 @@ JOB_KEYS = (
 def submit(path: str, settings: tuple[str, ...], is_json: bool) -> None:
     """Hand in a job file, or a pipeline file (it has the key `jobs`), and print the id. `-` reads standard input."""
     from dure.client import Client
-    from dure.model.job_file import Pipeline, load_work
+    from dure.model.job_file import Pipeline, load_work, placed_in
     from dure.twin.files import read_text
 
-    work = load_work(read_text("/dev/stdin" if path == "-" else path), path, settings)
+    folder = Path.cwd() if path == "-" else Path(path).resolve().parent
+    work = placed_in(load_work(read_text("/dev/stdin" if path == "-" else path), path, settings), str(folder))
     with Client() as dure:
         if isinstance(work, Pipeline):
             pipeline = dure.submit_pipeline(work)

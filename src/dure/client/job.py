@@ -22,8 +22,8 @@ from typing import NoReturn
 
 from dure.model.errors import InputError
 
-#: How a line of the standard output begins that tells of progress.
-PROGRESS = "dure-progress: "
+#: How a line of the standard output begins that tells of progress, and one that tells what a job has reached.
+PROGRESS, METRICS = "dure-progress: ", "dure-metrics: "
 
 #: Exit code of a job that was told to leave and is to be started again (EX_TEMPFAIL); 0 would say that it is done.
 LEFT = 75
@@ -46,23 +46,60 @@ def report_progress(*, step: int, **fields: Value) -> None:
     InputError
         A field is no text, number, true/false or None.
     """
-    for name, value in fields.items():
-        if not isinstance(value, str | int | float | bool | None):
-            raise InputError(f"must be text, a number, true/false or None, not {type(value).__name__}", field=name)
-    said = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in fields.items()}
-    sys.stdout.write(f"{PROGRESS}{json.dumps({'step': step, **said}, allow_nan=False)}\n")
-    sys.stdout.flush()
+    _say(PROGRESS, {"step": step, **fields})
 
 
-def checkpoint_dir() -> Path:
-    """The job's folder for checkpoints, the same for each of its attempts; made where it is not there.
+def report_metrics(**fields: Value) -> None:
+    """Say at its end what the job has reached: a line on the standard output that `dure blueprint run` reads.
 
     Raises
     ------
     InputError
-        Not inside a job.
+        A field is no text, number, true/false or None.
     """
-    path = Path(_said("DURE_CHECKPOINT_DIR"))
+    _say(METRICS, fields)
+
+
+def _say(mark: str, fields: dict[str, Value]) -> None:
+    for name, value in fields.items():
+        if not isinstance(value, str | int | float | bool | None):
+            raise InputError(f"must be text, a number, true/false or None, not {type(value).__name__}", field=name)
+    said = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in fields.items()}
+    sys.stdout.write(f"{mark}{json.dumps(said, allow_nan=False)}\n")
+    sys.stdout.flush()
+
+
+def checkpoint_dir(default: Path | str | None = None) -> Path:
+    """The job's folder for checkpoints, the same for each of its attempts; made where it is not there.
+
+    Parameters
+    ----------
+    default : path
+        For a program that also runs outside of Dure.
+
+    Raises
+    ------
+    InputError
+        Not inside a job, and no default.
+    """
+    return _folder("DURE_CHECKPOINT_DIR", default)
+
+
+def output_dir(default: Path | str | None = None) -> Path:
+    """Where the job leaves the files that it hands on; as `checkpoint_dir`."""
+    return _folder("DURE_OUTPUT_DIR", default)
+
+
+def input_dir(default: Path | str | None = None) -> Path:
+    """Where the files lie that others of its pipeline handed on, one folder for each; as `checkpoint_dir`."""
+    return _folder("DURE_INPUT_DIR", default)
+
+
+def _folder(variable: str, default: Path | str | None) -> Path:
+    said = os.environ.get(variable)
+    if not said and default is None:
+        raise InputError("is not set: this does not run as a job of Dure", field=variable)
+    path = Path(said or default or "")
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -98,9 +135,3 @@ def leave() -> NoReturn:
 def _note(_number: int, _frame: FrameType | None) -> None:
     _Stop.has_come = True
 
-
-def _said(name: str) -> str:
-    value = os.environ.get(name)
-    if not value:
-        raise InputError("is not set: this does not run as a job of Dure", field=name)
-    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -89,7 +90,7 @@ class JobSpec(FileModel):
     command: tuple[Word, ...] = Field(min_length=1, max_length=1000, description="Program and arguments.")
     setup: str = Field(default="", max_length=100_000, description="Shell script that runs before it on each node.")
     env: dict[EnvName, EnvValue] = Field(default={}, max_length=1000, description="Environment variables.")
-    workdir: str = Field(default="", max_length=4_000, description="Working directory; default: one of its own.")
+    workdir: str = Field(default="", max_length=4_000, description="Working directory, a relative one from the file's folder; default: one of its own.")
     resources: Resources = Field(default=Resources(), description="What it needs.")
     tasks_per_node: int = Field(
         default=1, ge=0, le=GPUS_PER_NODE_MAX,
@@ -167,6 +168,17 @@ def pipeline_order(pipeline: Pipeline) -> list[str]:
         for name in ready:
             order.append(name)
             del left[name]
+
+
+def placed_in(work: JobSpec | Pipeline, folder: str) -> JobSpec | Pipeline:
+    """The same work, its relative working directories taken from a folder (absolute)."""
+    if isinstance(work, Pipeline):
+        return work.model_copy(update={"jobs": {name: _job_in(job, folder) for name, job in work.jobs.items()}})
+    return _job_in(work, folder)
+
+
+def _job_in(job: JobSpec, folder: str) -> JobSpec:
+    return job.model_copy(update={"workdir": posixpath.normpath(posixpath.join(folder, job.workdir)) if job.workdir else ""})
 
 
 def load_job(text: str, path: str = "") -> JobSpec:
