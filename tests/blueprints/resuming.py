@@ -50,7 +50,7 @@ def play(folder: str, command: Sequence[str], state: Path, stop_after: Sequence[
     """
     story = Story()
     dirs = {f"DURE_{kind}_DIR": str(state / kind.lower()) for kind in ("CHECKPOINT", "OUTPUT", "INPUT")}
-    own = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {}), **dirs, "DURE_CHECKPOINT_DIR": str(state / "checkpoint")}
+    own = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {}), **dirs}
     while story.metrics is None:
         left = stop_after[story.attempts] if story.attempts < len(stop_after) else None
         story.attempts += 1
