@@ -1,4 +1,4 @@
-# make setup | run | twin | test | test-slow | test-engines | check | bench | idp
+# make setup | run | twin | test | test-slow | test-engines | check | bench | blueprints | idp | locks
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ PEERS := .venv-peers
 # Folders of the slow tests that are run.
 SLOW ?= tests
 
-.PHONY: idp setup run twin test test-slow engines test-engines check bench docs clean
+.PHONY: idp setup run twin test test-slow engines test-engines check bench blueprints docs locks clean
 
 setup: $(STAMP)
 
@@ -73,6 +73,14 @@ $(PEERS)/.ready: benchmarks/requirements-peers.txt
 	$(PEERS)/bin/python -m compileall -q $(PEERS)/lib || true
 	touch $@
 
+# The libraries of the blueprints. Where PyTorch's build for CPUs is at hand it is taken; its build for CUDA needs its own libraries beside it.
+blueprints: $(VENV)/.blueprints
+
+$(VENV)/.blueprints: requirements-blueprints.txt $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	$(BIN)/python -c "import torch" 2> /dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-cuda.txt
+	touch $@
+
 bench: setup $(ACCASIM)/.ready $(PEERS)/.ready
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/latest.json
 	$(BIN)/python benchmarks/table.py
@@ -85,6 +93,20 @@ bench: setup $(ACCASIM)/.ready $(PEERS)/.ready
 docs: setup
 	$(BIN)/python -m dure.twin.files
 	$(BIN)/python -m dure.cli.slurm.docs
+
+# PyTorch for CPUs (Python 3.11, x86-64): its hash is not in the package index.
+TORCH := 2.13.0
+TORCH_CPU := sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
+COMPILE := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-header --no-emit-index-url --quiet
+
+# The locks, newly resolved: what `setup` installs, what the blueprints need besides, and what PyTorch's build for CUDA needs.
+locks: setup
+	$(COMPILE) --extra dev -o requirements-dev.txt
+	mkdir -p $(OUT)
+	{ echo torch==$(TORCH); sed 's/^\([A-Za-z0-9_.-]*\)\[[^]]*\]/\1/' requirements-dev.txt; } > $(OUT)/fixed.txt
+	$(COMPILE) --extra blueprints -c $(OUT)/fixed.txt --no-annotate -o $(OUT)/blueprints.txt
+	awk '/^[a-z]/ { is_cuda = /^(cuda|nvidia|triton)/ } { print > (is_cuda ? "requirements-cuda.txt" : "requirements-blueprints.txt") } \
+	  /^torch==/ { print "    --hash=$(TORCH_CPU) \\" > "requirements-blueprints.txt" }' $(OUT)/blueprints.txt
 
 clean:
 	rm -rf $(VENV) $(ACCASIM) $(IDP) $(PEERS) $(OUT) build dist

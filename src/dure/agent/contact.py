@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 #: Until the service has said otherwise.
-TTL_MS = 3_600_000
+TTL_MS = 7_200_000
 _FIRST_S, _LONGEST_S = 0.2, 10.0
 
 

@@ -23,6 +23,7 @@ _COMMANDS = {
     "alliance": ("dure.cli.alliance", "alliance", "Read and check an alliance file."),
     "audit": ("dure.cli.shared", "audit", "Replay the service's log and prove every decision again."),
     "bench": ("dure.cli.bench", "bench", "Measure placement and scale."),
+    "blueprint": ("dure.cli.blueprint", "blueprint", "Jobs and pipelines of many fields, to be taken and changed."),
     "cancel": ("dure.cli.jobs", "cancel", "Take jobs back."),
     "compare": ("dure.cli.twin", "compare", "Compare policies or alliances in a scenario."),
     "compile": ("dure.cli.twin", "compile_kernels", "Compile every kernel once."),

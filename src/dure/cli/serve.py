@@ -38,7 +38,7 @@ _OPTIONS = (
     click.option("--oidc", type=click.Path(dir_okay=False), help="File that says how people sign in with an OpenID Connect provider."),
     click.option("--tls-cert", type=click.Path(dir_okay=False), help="Certificate with its chain, PEM: the service speaks https."),
     click.option("--tls-key", type=click.Path(dir_okay=False), help="Its key, PEM, without a passphrase."),
-    click.option("--ttl-s", default=3600, type=click.IntRange(10, 30 * 86_400), show_default=True,
+    click.option("--ttl-s", default=7200, type=click.IntRange(10, 30 * 86_400), show_default=True,
                  help="So long an agent goes on without contact."),
 )  # fmt: skip
 

@@ -63,7 +63,7 @@ class Settings:
     database: str
     data_dir: Path
     silent_ms: int = 60_000
-    ttl_ms: int = 3_600_000
+    ttl_ms: int = 7_200_000
     margin_ms: int = 60_000
     oidc: OidcConfig | None = None
     url: str = ""

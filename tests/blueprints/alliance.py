@@ -1,0 +1,89 @@
+"""A live service with an agent whose GPUs a guest borrows: where blueprints are run and taken back from."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.service.processes import AgentProcess, until
+from tests.service.running import Running
+
+from dure.client import Client
+from dure.model.job_file import JobSpec, Resources
+
+#: GPUs of the hall: an owner that wants all of them takes back what is lent.
+GPUS = 16
+
+
+@dataclass
+class Reclaimed:
+    """A run that was taken back once. ``free_s``: from the owner's wish to the moment its job had all GPUs."""
+
+    result: dict[str, Any]
+    free_s: float
+    wall_s: float
+
+
+class Alliance:
+    """``with Alliance(folder) as alliance``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._running = Running(folder)
+        self._agent = AgentProcess(folder, self._running.url, self._running.tokens["agent"])
+        self.operator = self._client("operator")
+        self.guest = self._client("user")
+        until(lambda: len([node for node in self.operator.nodes() if node.state == "up"]) == 2)
+
+    def _client(self, who: str) -> Client:
+        return Client(self._running.url, self._running.tokens[who])
+
+    def __enter__(self) -> Alliance:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._agent.kill()
+        for client in (self.operator, self.guest):
+            client.close()
+        self._running.close()
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """A command of `dure` as the guest gives it."""
+        env = {**os.environ, "DURE_URL": self._running.url, "DURE_TOKEN": self._running.tokens["user"]}
+        return subprocess.Popen([sys.executable, "-m", "dure.cli.main", *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def run_and_reclaim(self, *words: str, at_progress: int = 1, patience_s: float = 300.0) -> Reclaimed:
+        """`dure blueprint run … --json`; once a job on GPUs has told of that much progress, the owner wants all GPUs."""
+        began = time.monotonic()
+        with self.start("blueprint", "run", *words, "--json") as command:
+            try:
+                until(lambda: command.poll() is not None or self._has_begun(at_progress), patience_s)
+                assert command.poll() is None, self._story(command)
+                free_s = self.reclaim()
+                out, said = command.communicate(timeout=patience_s)
+                assert command.returncode == 0, said[-3000:]
+            finally:
+                command.kill()
+        return Reclaimed(json.loads(out), free_s, time.monotonic() - began)
+
+    @staticmethod
+    def _story(command: subprocess.Popen[str]) -> str:
+        out, said = command.communicate()
+        return f"it has ended already, with {command.returncode}: {out}\n{said[-3000:]}"
+
+    def _has_begun(self, at_progress: int) -> bool:
+        running = self.guest.jobs(state="RUNNING").jobs
+        return any(job.gpus and (job.progress or {}).get("step", -1) >= at_progress for job in running)
+
+    def reclaim(self) -> float:
+        """The owner's job has all GPUs for a moment; s until it had them."""
+        asked = time.monotonic()
+        spec = JobSpec(project="owner/main", command=("true",), resources=Resources(gpus=GPUS), name="owner")
+        job_id = self.operator.submit(spec).job_id
+        until(lambda: self.operator.job(job_id).state not in ("PENDING", "ADMITTED"), 120)
+        return time.monotonic() - asked
