@@ -54,6 +54,7 @@ _COMMANDS = {
     "top": ("dure.cli.top", "top", "The alliance at a glance, live."),
     "tour": ("dure.cli.tour", "tour", "A trace and a day of the reference alliance, with reports."),
     "trace": ("dure.cli.trace", "trace", "Look into recorded load."),
+    "twin": ("dure.cli.goodput", "twin", "Models that need no trace: time lost to failures."),
     "up": ("dure.cli.serve", "up", "Start everything on this machine."),
     "usage": ("dure.cli.shared", "usage", "GPU time and energy by member, project or user."),
     "whoami": ("dure.cli.shared", "whoami", "Whose token is this, and what may it do?"),
