@@ -23,7 +23,7 @@ def modules(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     for name in ("shop", "rounds"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    import rounds  # noqa: PLC0415
+    import rounds
     import shop
 
     yield shop, rounds
@@ -65,7 +65,7 @@ def test_schedules_that_break_a_rule_are_found_out(modules):
         shift = -start - 1 if i == 0 else good[job][i - 1][2] - 1 - start
         bad[job][i] = (machine, start + shift, end + shift)
         if i:
-            with pytest.raises(ValueError, match="before the one before it|two operations"):
+            with pytest.raises(ValueError, match=r"before the one before it|two operations"):
                 shop.makespan_of(ft06, bad)
         bad[job][i] = (machine, start, end + 1)
         with pytest.raises(ValueError, match="lasts"):

@@ -50,7 +50,8 @@ def test_the_run_s_own_failures_bring_rsc_s_measured_time_at_1024_gpus():
 def test_spares_and_asynchronous_saving_help_and_the_best_interval_is_daly_s():
     sizes = {spares: goodput(TrainingRun(16_384, LLAMA3, spares=spares), 54, 40) for spares in (0, 2, 8)}
     assert sizes[0].ettr < sizes[2].ettr <= sizes[8].ettr + 0.002
-    assert sizes[0].waiting > 0.2 > 0.01 > sizes[8].waiting
+    assert sizes[0].waiting > 0.2
+    assert sizes[8].waiting < 0.01
     stalling = goodput(TrainingRun(16_384, LLAMA3, stall_s=60, write_s=60, spares=8), 54, 40)
     copying = goodput(TrainingRun(16_384, LLAMA3, stall_s=2, write_s=60, spares=8), 54, 40)
     assert copying.ettr > stalling.ettr + 0.04

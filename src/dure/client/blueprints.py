@@ -41,7 +41,12 @@ class Entry:
     @property
     def stages(self) -> tuple[str, ...]:
         """Names of its jobs."""
-        return stages_of(load_work(_text(self.work_file), str(self.work_file)))
+        return stages_of(self.written)
+
+    @property
+    def written(self) -> JobSpec | Pipeline:
+        """Its job or pipeline as the file has it; raises InputError."""
+        return load_work(_text(self.work_file), str(self.work_file))
 
     def work(self, is_small: bool = False, settings: tuple[str, ...] = ()) -> JobSpec | Pipeline:
         """What is handed in; raises InputError."""

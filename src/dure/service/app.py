@@ -185,7 +185,7 @@ def configure_logging(is_json: bool | None = None, level: int = logging.INFO) ->
 
 def create_app(service: Service) -> FastAPI:
     """The ASGI application of a service."""
-    from dure.service import routes_admin, routes_agents, routes_alliance, routes_jobs, routes_login
+    from dure.service import routes_admin, routes_agents, routes_alliance, routes_blueprints, routes_jobs, routes_login
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -199,7 +199,7 @@ def create_app(service: Service) -> FastAPI:
         openapi_url="/openapi.json", docs_url="/docs", redoc_url=None, redirect_slashes=False,
     )  # fmt: skip
     app.state.service = service
-    for module in (routes_jobs, routes_alliance, routes_admin, routes_agents, routes_login):
+    for module in (routes_jobs, routes_alliance, routes_admin, routes_agents, routes_blueprints, routes_login):
         app.include_router(module.router)
     if service.settings.oidc is not None:
         app.mount(routes_login.PATH, routes_login.browser_app(service, service.settings.oidc))

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from dure.model.blueprint_file import Blueprint
 from dure.model.job_file import JobSpec, Pipeline
 from dure.service.errors import Problem
 from dure.service.identity import Role
@@ -547,3 +548,22 @@ class SyncAnswer(Answer):
     ttl_ms: int
     seq: int
     leases: list[LeaseForm]
+
+
+class BlueprintRow(Answer):
+    """A blueprint in the catalogue. ``expected_cpu_s``: CPU-seconds at its reference size, measured."""
+
+    name: str
+    field: str
+    stages: list[str]
+    metric: str
+    expected_cpu_s: float
+    extra: str
+
+
+class BlueprintDetail(BlueprintRow):
+    """A blueprint with its parameters and what it hands in: one of ``job`` and ``pipeline``."""
+
+    about: Blueprint
+    job: JobSpec | None
+    pipeline: Pipeline | None
