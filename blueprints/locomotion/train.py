@@ -1,4 +1,4 @@
-"""Learns to hop by PPO, then hops in worlds of another weight and grip; an iteration or an episode of the test is a step."""
+"""Learns to hop by PPO, then hops in worlds of another weight and grip; an iteration or a test's episode is a step."""
 
 from __future__ import annotations
 

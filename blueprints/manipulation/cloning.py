@@ -60,10 +60,10 @@ class ClonedPolicy(nn.Module):
 
     def write(self, path: Path) -> None:
         """As a file that `read_policy` reads."""
-        with whole_file(path) as draft:
-            torch.save(
-                {"hidden": self.hidden, "state": {key: value.cpu() for key, value in self.state_dict().items()}}, draft
-            )
+        said = {"hidden": self.hidden, "state": {key: value.cpu() for key, value in self.state_dict().items()}}
+        # Given a path, Torch writes the draft's name into the file; given an open one, equal policies are equal bytes.
+        with whole_file(path) as draft, draft.open("wb") as file:
+            torch.save(said, file)
 
 
 def read_policy(path: Path) -> ClonedPolicy:

@@ -117,6 +117,7 @@ def test_changed_dynamics_change_the_simulation(hopper: ModuleType) -> None:
     assert hopper.play_episode(nominal, push, 3) != hopper.play_episode(heavy, push, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--steps", "0"], ["--spread", "1"], ["--device", "none"]])
 def test_bad_arguments_are_refused(arguments: list[str]) -> None:
     done = subprocess.run(
