@@ -9,13 +9,15 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from tests.blueprints.resuming import BLUEPRINTS, assert_resumes_exactly
+
+from dure.client.blueprints import catalogue_folder
+from dure.client.resuming import assert_resumes_exactly
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("gymnasium")
 pytest.importorskip("mujoco")
 
-FOLDER = BLUEPRINTS / "locomotion"
+FOLDER = catalogue_folder() / "locomotion"
 SMALL = ["--steps", "2000", "--envs", "4", "--rollout-steps", "128", "--episodes", "3", "--film", "0"]
 
 

@@ -13,12 +13,14 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from tests.blueprints.resuming import BLUEPRINTS, assert_resumes_exactly
+
+from dure.client.blueprints import catalogue_folder
+from dure.client.resuming import assert_resumes_exactly
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("metaworld")
 
-FOLDER = BLUEPRINTS / "manipulation"
+FOLDER = catalogue_folder() / "manipulation"
 #: Its experts ask for more than the arm does, and say so at each step.
 pytestmark = pytest.mark.filterwarnings("ignore:Constant.s. may be too high")
 

@@ -10,15 +10,16 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from tests.blueprints.resuming import BLUEPRINTS, assert_resumes_exactly
 
+from dure.client.blueprints import catalogue_folder
+from dure.client.resuming import assert_resumes_exactly
 from dure.model.errors import InputError
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 pytest.importorskip("torch")
 
-FOLDER = BLUEPRINTS / "predictive-maintenance"
+FOLDER = catalogue_folder() / "predictive-maintenance"
 DATA = Path(os.environ.get("DURE_DATA") or FOLDER.parents[2] / "shared" / "data") / "physical_ai"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="DURE_DATA does not hold physical_ai")
 

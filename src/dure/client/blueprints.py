@@ -137,6 +137,10 @@ def copy_entry(entry: Entry, name: str, target: Path) -> None:
     try:
         shutil.copytree(entry.folder, draft, ignore=shutil.ignore_patterns(*_LEFT, "result.*"))
         (draft / ABOUT).write_text(about, encoding="utf-8")
+        # A stage that is another blueprint's program stays there.
+        work = (draft / entry.work_file.name).read_text(encoding="utf-8")
+        aside = f"workdir: {entry.folder.resolve().parent}/"
+        (draft / entry.work_file.name).write_text(work.replace("workdir: ../", aside), encoding="utf-8")
         (draft / file).write_text(_TEST.format(name=name, file=file), encoding="utf-8")
         draft.rename(target)
     except OSError as error:
