@@ -21,6 +21,7 @@ from dure.whole_file import whole_file
 def main() -> None:
     """Simulate what is not there yet, and hand it on."""
     given = _arguments()
+    job.watch_signals()
     inputs = job.input_dir("state/input")
     schedule, wear = read_schedule(inputs / "schedule" / "schedules.json"), read_wear(inputs / "wear" / "predictions.csv", given.hours_per_cycle)
     kept = job.checkpoint_dir("state/checkpoint") / "weeks.json"

@@ -32,6 +32,7 @@ FLEXIBILITY = 3
 def main() -> None:
     """Solve, draw, tell."""
     given = _arguments()
+    job.watch_signals()
     shops = [_shop(name, given.data) for name in _names(given.instances)]
     known = _optima(given.data)
     kept = job.checkpoint_dir("state/checkpoint") / "solving.json"

@@ -87,7 +87,7 @@ def find_entry(name: str) -> Entry:
     folder = catalogue_folder() / name
     if not (folder / ABOUT).is_file():
         known = [path.parent.name for path in sorted(catalogue_folder().glob(f"*/{ABOUT}"))]
-        raise InputError(f"no blueprint {name!r}{nearest(name, known)}; `dure blueprint list` has them")
+        raise InputError(f"no blueprint{nearest(name, known)}; `dure blueprint list` has them")
     return read_entry(folder)
 
 

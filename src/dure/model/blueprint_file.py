@@ -109,7 +109,7 @@ def work_of(blueprint: Blueprint, text: str, path: str, is_small: bool, settings
             of_file.append(setting)
         else:
             known = [*blueprint.parameters, *sorted(_FILE_KEYS)]
-            raise InputError(f"{blueprint.name} has no parameter {key!r}{nearest(key, known)}", field="--set")
+            raise InputError(f"{blueprint.name} has no parameter{nearest(key, known)}", field="--set")
     return with_options(load_work(text, path, of_file), options)
 
 
