@@ -10,13 +10,14 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from tests.blueprints.resuming import BLUEPRINTS, assert_resumes_exactly
+from dure.client.blueprints import catalogue_folder
+from dure.client.resuming import assert_resumes_exactly
 
 pytest.importorskip("torch")
 pytest.importorskip("joblib")
 pytest.importorskip("matplotlib")
 
-FOLDER = BLUEPRINTS / "process-monitoring"
+FOLDER = catalogue_folder() / "process-monitoring"
 DATA = Path(os.environ.get("DURE_DATA") or FOLDER.parents[2] / "shared" / "data") / "physical_ai"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="DURE_DATA does not hold physical_ai")
 

@@ -1,0 +1,49 @@
+"""The table in docs/blueprints.md, from the blueprints' own files: ``python -m dure.cli.blueprint_docs`` writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dure.client.blueprints import Entry, catalogue
+
+BEGIN, END = "<!-- blueprints: made from their files -->", "<!-- end of blueprints -->"
+
+
+def table() -> str:
+    """A line a blueprint."""
+    lines = [
+        "| blueprint | field | metric | reached | goal | published or known | CPU-s (small) | checkpoint |",
+        "|---|---|---|---:|---:|---|---:|---:|",
+        *map(_line, catalogue()),
+    ]
+    return "\n".join(lines)
+
+
+def _line(entry: Entry) -> str:
+    about, metric = entry.about, entry.about.metric
+    known = "" if metric.known is None else f"{metric.known:g}: {metric.known_from}"
+    sign = "≤" if metric.better == "lower" else "≥"
+    return (
+        f"| [{about.name}](../blueprints/{about.name}/README.md) | {about.field} | `{metric.name}` | {metric.reached:g} | {sign} {metric.goal:g} "
+        f"| {known} | {about.expected_cpu_s:,.0f} ({about.small_cpu_s:,.0f}) | {about.checkpoint_mib:g} MiB |"
+    )
+
+
+def with_table(page: str) -> str:
+    """The page with its table replaced.
+
+    Raises
+    ------
+    ValueError
+        The page has no markers.
+    """
+    before, _, rest = page.partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise ValueError("the page has no place for the table")
+    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    path = Path("docs/blueprints.md")
+    path.write_text(with_table(path.read_text(encoding="utf-8")), encoding="utf-8")
