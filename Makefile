@@ -89,10 +89,11 @@ bench: setup $(ACCASIM)/.ready $(PEERS)/.ready
 	$(BIN)/python benchmarks/live/slurm.py
 	$(BIN)/python benchmarks/live/slurm.py --nodes 256 --jobs 768 --seconds 60 --gpus 8 --rounds 1 --ways "one by one" dure
 
-# The schemas, the key tables and the tables of Slurm's options, from the models.
+# The schemas, the key tables, the tables of Slurm's options and of the blueprints, from the models and the files.
 docs: setup
 	$(BIN)/python -m dure.twin.files
 	$(BIN)/python -m dure.cli.slurm.docs
+	$(BIN)/python -m dure.cli.blueprint_docs
 
 # PyTorch for CPUs (Python 3.11, x86-64): its hash is not in the package index.
 TORCH := 2.13.0

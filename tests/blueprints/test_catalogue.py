@@ -8,6 +8,7 @@ import sys
 import pytest
 from tests.in_process import caller
 
+from dure.cli.blueprint_docs import with_table
 from dure.client.blueprints import catalogue, catalogue_folder, copy_entry, find_entry
 from dure.client.resuming import assert_resumes_exactly
 from dure.model.blueprint_file import load_blueprint, work_of
@@ -91,6 +92,11 @@ def test_bad_input_is_one_line(dure, words, said):
     assert found.returncode == 2
     assert said in found.stderr
     assert len(found.stderr.splitlines()) == 1
+
+
+def test_the_page_s_table_is_that_of_the_files():
+    page = (catalogue_folder().parent / "docs" / "blueprints.md").read_text(encoding="utf-8")
+    assert with_table(page) == page, "run `make docs`"
 
 
 COUNTS = """

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+
 from dure.client.blueprints import catalogue_folder
 from dure.client.resuming import assert_resumes_exactly
 

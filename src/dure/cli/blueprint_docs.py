@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dure.client.blueprints import Entry, catalogue
+from dure.model.file_docs import with_part
 
 BEGIN, END = "<!-- blueprints: made from their files -->", "<!-- end of blueprints -->"
 
@@ -30,18 +31,8 @@ def _line(entry: Entry) -> str:
 
 
 def with_table(page: str) -> str:
-    """The page with its table replaced.
-
-    Raises
-    ------
-    ValueError
-        The page has no markers.
-    """
-    before, _, rest = page.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise ValueError("the page has no place for the table")
-    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+    """The page with its table replaced; raises InputError where it has no place for it."""
+    return with_part(page, BEGIN, END, table() + "\n")
 
 
 if __name__ == "__main__":

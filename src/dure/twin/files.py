@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dure.model.alliance import Alliance, load_alliance
+from dure.model.blueprint_file import Blueprint
 from dure.model.errors import InputError
 from dure.model.file_docs import key_tables, schema_text, with_part
 from dure.model.job_file import JobSpec, Pipeline
@@ -16,6 +17,7 @@ from dure.model.yaml_file import FileModel
 #: Published schemas: file name to model.
 SCHEMAS: dict[str, type[FileModel]] = {
     "alliance.schema.json": Alliance,
+    "blueprint.schema.json": Blueprint,
     "job.schema.json": JobSpec,
     "oidc.schema.json": OidcFile,
     "pipeline.schema.json": Pipeline,
@@ -25,6 +27,7 @@ SCHEMAS: dict[str, type[FileModel]] = {
 #: Pages of ``docs/`` and the models whose keys they list.
 PAGES: dict[str, tuple[type[FileModel], ...]] = {
     "alliance.md": (Alliance, Scenario),
+    "blueprints.md": (Blueprint,),
     "jobs.md": (JobSpec, Pipeline),
     "sign-in.md": (OidcFile,),
 }
