@@ -69,7 +69,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--instances", default="ft06", help="Names (la01-40 for many), files, or flexible-JOBSxMACHINES-SEED.")
-    parser.add_argument("--effort", type=float, default=15, help="Deterministic time of CP-SAT for each, about seconds.")
+    parser.add_argument("--effort", type=float, default=2, help="Deterministic time of CP-SAT for each, about seconds.")
     parser.add_argument("--first-effort", type=float, default=1, help="Of the first round.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--data", type=Path, default=_DATA, help="Folder with instances.json and instances/.")

@@ -13,14 +13,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tests.blueprints.resuming import BLUEPRINTS, assert_resumes_exactly
+
+from dure.client.blueprints import catalogue_folder
+from dure.client.resuming import assert_resumes_exactly
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("cmaes")
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
-FOLDER = BLUEPRINTS / "driving-safety"
+FOLDER = catalogue_folder() / "driving-safety"
 MODULES = ("scenes", "drivers", "closed_loop", "measures", "saved", "train", "report")
 
 
