@@ -23,7 +23,6 @@ MODULES = ("city", "forecast", "rebalance", "simulation", "result", "saved", "op
 def code(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """The blueprint's modules; their names may be other blueprints' too, so they are forgotten before and after."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    # The program is called operate here; the standard library's is operator.
     for name in MODULES:
         sys.modules.pop(name, None)
     yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
@@ -198,8 +197,8 @@ def test_other_settings_on_the_same_folder_are_refused(code: SimpleNamespace, tm
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_it_goes_on_exactly_and_forecasting_serves_more(tmp_path: Path, number: int) -> None:
-    command = ("operate.py", "--days", "2", "--train-days", "14", "--trees", "20", "--grid", "3", "--trips", "1200", "--fleet", "20")
-    story = assert_resumes_exactly("fleet-rebalancing", command, tmp_path, stop_after=(1, 2), number=number)
+    command = ("operate.py", "--days", "3", "--train-days", "14", "--trees", "20", "--grid", "3", "--trips", "1200", "--fleet", "20")
+    story = assert_resumes_exactly("fleet-rebalancing", command, tmp_path, stop_after=(1, 1), number=number)
     assert story.metrics is not None
     found = story.metrics
     assert found["served_share_none"] < found["served_share"] <= found["served_share_bound"]
