@@ -50,11 +50,11 @@ def main() -> None:
     torch.set_num_threads(1)
     settings = {key: value for key, value in vars(options).items() if key not in ("save_every_s", "generations")}
     saved = Saved(job.checkpoint_dir("state/checkpoint") / "train.pickle", settings, options.save_every_s)
-    state = saved.load() or {
-        "generation": 0,
-        "search": CMA(np.zeros(NUM_WEIGHTS), options.sigma, population_size=options.population, seed=options.seed),
-    }
-    search: CMA = state["search"]
+    search = CMA(np.zeros(NUM_WEIGHTS), options.sigma, population_size=options.population, seed=options.seed)
+    # All that it holds is saved: its own way of being pickled leaves out its random numbers.
+    state = saved.load() or {"generation": 0, "search": vars(search)}
+    vars(search).update(state["search"])
+    state["search"] = vars(search)
     if state["generation"] > options.generations:
         raise InputError(f"is {options.generations}, and {state['generation']} are trained already", field="--generations")
     while state["generation"] < options.generations:

@@ -245,13 +245,15 @@ def test_sumo_and_the_training_model_are_one_world(code: SimpleNamespace, tmp_pa
         "trained": lambda: code.drivers.Policy(torch.as_tensor(weights)[None]),
     }
     num_same = 0
-    for row in rows:
-        scene = code.scenes.draw(row["family"], int(row["scene"]), 11, "test")
-        there = code.closed_loop.Batch([scene]).drive(makers[row["driver"]]())
-        # SUMO moves laterally in steps of its own: a few cm that may decide about a graze.
-        is_same = bool(there["is_hit"]) == bool(int(row["is_hit"]))
-        near = abs(min(99.0, float(there["ttc_min_s"])) - float(row["ttc_min"])) < 0.3
-        num_same += is_same and near
+    for name, make in makers.items():
+        own = [row for row in rows if row["driver"] == name]
+        scenes = [code.scenes.draw(row["family"], int(row["scene"]), 11, "test") for row in own]
+        there = code.closed_loop.Batch(scenes).drive(make())
+        for i, row in enumerate(own):
+            # SUMO moves laterally in steps of its own: a few cm that may decide about a graze.
+            is_same = bool(there["is_hit"][0, i]) == bool(int(row["is_hit"]))
+            near = abs(min(99.0, float(there["ttc_min_s"][0, i])) - float(row["ttc_min"])) < 0.3
+            num_same += is_same and near
     assert len(rows) == 4 * 4 * 3
     assert num_same >= 0.93 * len(rows)
 
@@ -282,7 +284,7 @@ print(counted, seen)
 @pytest.mark.slow
 def test_training_goes_on_exactly(tmp_path: Path) -> None:
     command = ("train.py", "--generations", "12", "--population", "6", "--scenes", "4", "--judged", "10")
-    assert_resumes_exactly("driving-safety", command, tmp_path, stop_after=(3, 4), number=signal.SIGTERM)
+    assert_resumes_exactly("driving-safety", command, tmp_path, stop_after=(5,), number=signal.SIGTERM)
 
 
 @pytest.mark.slow
@@ -290,8 +292,8 @@ def test_training_goes_on_exactly(tmp_path: Path) -> None:
 def test_a_sweep_goes_on_exactly(tmp_path: Path) -> None:
     for name in ("whole", "parts"):
         write_policy(tmp_path / name / "input" / "train")
-    command = ("sweep.py", "--scenes", "3", "--traffic", "1", "--shard", "1/1")
-    assert_resumes_exactly("driving-safety", command, tmp_path, stop_after=(4, 8), number=signal.SIGUSR1)
+    command = ("sweep.py", "--scenes", "2", "--traffic", "1", "--shard", "1/1")
+    assert_resumes_exactly("driving-safety", command, tmp_path, stop_after=(4,), number=signal.SIGUSR1)
     for name in ("scenes.csv", "worst.json"):
         assert (tmp_path / "whole" / "output" / name).read_bytes() == (tmp_path / "parts" / "output" / name).read_bytes()
 
@@ -299,19 +301,19 @@ def test_a_sweep_goes_on_exactly(tmp_path: Path) -> None:
 @pytest.mark.slow
 @needs_sumo
 def test_trained_for_a_little_it_is_safer_than_the_idm_and_the_gate_judges(tmp_path: Path) -> None:
-    trained = run(tmp_path, "train.py", "--generations", "30", "--population", "12", "--scenes", "16", "--judged", "60")
+    trained = run(tmp_path, "train.py", "--generations", "20", "--population", "12", "--scenes", "12", "--judged", "40")
     assert trained.returncode == 0, trained.stderr
     assert metrics(trained)["train_cost"] < metrics(trained)["train_cost_idm"]
     for shard in ("1/2", "2/2"):
-        swept = run(tmp_path, "sweep.py", "--shard", shard, "--scenes", "12", "--traffic", "1")
+        swept = run(tmp_path, "sweep.py", "--shard", shard, "--scenes", "6", "--traffic", "0")
         assert swept.returncode == 0, swept.stderr
     report = run(tmp_path, "report.py", "--gate", "1")
     assert report.returncode == 0, report.stderr
     found = metrics(report)
-    assert found["scenes"] == 36
+    assert found["scenes"] == 18
     assert found["collision_rate"] <= found["collision_rate_idm"]
     page = (tmp_path / "input" / "report--gate1" / "report.html").read_text()
     assert "<svg" in page
-    assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace("http://creativecommons.org", "")
+    assert not [word for word in ('src="', 'href="http', "@import") if word in page]
     if found["collision_rate"] > 0:
         assert run(tmp_path, "report.py", "--gate", "0").returncode == 1
