@@ -9,13 +9,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tests.blueprints.resuming import BLUEPRINTS, assert_resumes_exactly
+
+from dure.client.blueprints import catalogue_folder
+from dure.client.resuming import assert_resumes_exactly
 
 pytest.importorskip("ortools")
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
-FOLDER = BLUEPRINTS / "fleet-rebalancing"
+FOLDER = catalogue_folder() / "fleet-rebalancing"
 MODULES = ("city", "forecast", "rebalance", "simulation", "result", "saved", "operate")
 
 
