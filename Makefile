@@ -73,12 +73,14 @@ $(PEERS)/.ready: benchmarks/requirements-peers.txt
 	$(PEERS)/bin/python -m compileall -q $(PEERS)/lib || true
 	touch $@
 
-# The libraries of the blueprints. Where PyTorch's build for CPUs is at hand it is taken; its build for CUDA needs its own libraries beside it.
+# The libraries of the blueprints. PyTorch's build for CPUs, where pip finds it (on this machine, or in an index that PIP_EXTRA_INDEX_URL
+# names); otherwise the package index's, which is for CUDA and needs CUDA's libraries beside it.
+PIP_LOCKED := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 blueprints: $(VENV)/.blueprints
 
-$(VENV)/.blueprints: requirements-blueprints.txt $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
-	$(BIN)/python -c "import torch" 2> /dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-cuda.txt
+$(VENV)/.blueprints: requirements-blueprints.txt requirements-torch-cpu.txt $(STAMP)
+	$(PIP_LOCKED) -r $<
+	$(PIP_LOCKED) -r requirements-torch-cpu.txt || $(PIP_LOCKED) -r requirements-torch-cuda.txt
 	touch $@
 
 bench: setup $(ACCASIM)/.ready $(PEERS)/.ready
@@ -95,19 +97,17 @@ docs: setup
 	$(BIN)/python -m dure.cli.slurm.docs
 	$(BIN)/python -m dure.cli.blueprint_docs
 
-# PyTorch for CPUs (Python 3.11, x86-64): its hash is not in the package index.
 TORCH := 2.13.0
-TORCH_CPU := sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
 COMPILE := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-header --no-emit-index-url --quiet
 
-# The locks, newly resolved: what `setup` installs, what the blueprints need besides, and what PyTorch's build for CUDA needs.
+# The locks, newly resolved: what `setup` installs, what the blueprints need besides, and PyTorch's build for CUDA with its libraries.
+# The package index does not have the build for CPUs: its lock, with the file's hash, is written by hand.
 locks: setup
 	$(COMPILE) --extra dev -o requirements-dev.txt
 	mkdir -p $(OUT)
 	{ echo torch==$(TORCH); sed 's/^\([A-Za-z0-9_.-]*\)\[[^]]*\]/\1/' requirements-dev.txt; } > $(OUT)/fixed.txt
 	$(COMPILE) --extra blueprints -c $(OUT)/fixed.txt --no-annotate -o $(OUT)/blueprints.txt
-	awk '/^[a-z]/ { is_cuda = /^(cuda|nvidia|triton)/ } { print > (is_cuda ? "requirements-cuda.txt" : "requirements-blueprints.txt") } \
-	  /^torch==/ { print "    --hash=$(TORCH_CPU) \\" > "requirements-blueprints.txt" }' $(OUT)/blueprints.txt
+	awk '/^[a-z]/ { of = /^(torch|cuda|nvidia|triton)/ ? "torch-cuda" : "blueprints" } { print > ("requirements-" of ".txt") }' $(OUT)/blueprints.txt
 
 clean:
 	rm -rf $(VENV) $(ACCASIM) $(IDP) $(PEERS) $(OUT) build dist
