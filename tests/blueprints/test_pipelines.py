@@ -58,3 +58,30 @@ def test_four_hundred_tasks_between_one_and_one(tmp_path):
         begun = min(jobs[f"shard-{i}"].started_at for i in range(NUM_SHARDS))
         assert jobs["make"].ended_at <= begun
         assert max(jobs[f"shard-{i}"].ended_at for i in range(NUM_SHARDS)) <= jobs["join"].started_at
+
+
+def test_an_equal_stage_is_not_run_again(tmp_path):
+    """The second pipeline takes the first stage's outputs, the third has another file and makes its own."""
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "text").write_text("one")
+    make = "import os, pathlib; out = pathlib.Path(os.environ['DURE_OUTPUT_DIR']); (out / 'made').write_text(pathlib.Path('text').read_text()); open('ran', 'a').write('x')"
+    use = "import os, pathlib; print('read', (pathlib.Path(os.environ['DURE_INPUT_DIR']) / 'make/made').read_text())"
+    cpu = {"gpus": 0, "cpus": 0.1}
+    jobs = {
+        "make": {"command": [sys.executable, "-c", make], "resources": cpu, "outputs": ["made"], "workdir": str(work), "cache": ["text"]},
+        "use": {"command": [sys.executable, "-c", use], "resources": cpu, "needs": ["make"], "inputs": ["make/made"]},
+    }
+    pipeline = load_pipeline(json.dumps({"name": "twice", "jobs": jobs}))
+    said = []
+    with Alliance(tmp_path) as alliance:
+        for text in ("one", "one", "two"):
+            (work / "text").write_text(text)
+            ids = alliance.guest.submit_pipeline(pipeline).job_ids
+            until(lambda ids=ids: alliance.guest.job(ids["use"]).is_ended, 60)
+            assert alliance.guest.job(ids["use"]).outcome == "succeeded"
+            said.append(alliance.guest.logs(ids["use"]).data.decode().strip())
+            taken = "outputs taken from an earlier run" in alliance.guest.logs(ids["make"]).data.decode()
+            assert taken == (len(said) == 2)
+    assert said == ["read one", "read one", "read two"]
+    assert (work / "ran").read_text() == "xx"

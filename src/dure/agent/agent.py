@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 import random
 import ssl
 import sys
@@ -27,6 +28,7 @@ from dure.agent.logs import LogShipper
 from dure.agent.progress import ProgressReader
 from dure.agent.service import NoAnswerError, Service
 from dure.agent.state import AgentState, StateUnwritableError
+from dure.client import cached
 from dure.client.settings import Settings
 from dure.executors.clock import Clock
 from dure.executors.process import boot_id
@@ -423,8 +425,17 @@ class Agent:
         given = lease.launch
         if given is None:
             raise LaunchError(f"{lease.lease_id}: the service has not said how to launch it")
+        argv, env_of_cache = given.argv, dict[str, str]()
+        if given.cache:
+            argv = (sys.executable, "-P", "-m", "dure.client.cached", *argv)  # what lies in its folder is not what we import
+            hangs_on = {
+                "project": given.project, "env": given.env, "setup": given.setup, "array_index": given.array_index, "files": given.cache,
+                "inputs": [f"{each.name}/{each.path}" for each in given.inputs], "outputs": given.outputs,
+            }  # fmt: skip
+            env_of_cache = {cached.CACHE_DIR: str(self._folders.cache), cached.CACHE_KEY: json.dumps(hangs_on)}
         env = {
             **given.env,
+            **env_of_cache,
             "DURE_PROJECT": given.project,
             "DURE_OUTPUT_DIR": str(self._folders.outputs(lease.job_id)),
             "DURE_INPUT_DIR": str(self._folders.inputs(lease.job_id)),
@@ -434,7 +445,7 @@ class Agent:
             **({"DURE_CA_FILE": self._config.ca_file} if self._config.ca_file else {}),
         }
         return Launch(
-            lease_id=lease.lease_id, fence=lease.fence, job_id=lease.job_id, attempt=lease.attempt, argv=given.argv,
+            lease_id=lease.lease_id, fence=lease.fence, job_id=lease.job_id, attempt=lease.attempt, argv=argv,
             placements=tuple(Placement(part.node, part.gpus, part.gpu_milli) for part in lease.placements),
             log_dir=str(self._folders.log(lease.lease_id)),
             checkpoint_dir=str(self._folders.checkpoint(lease.job_id)),

@@ -103,6 +103,11 @@ class Folders:
         """Of a job: links to the outputs of others."""
         return self.root / "inputs" / name_of(job_id)
 
+    @property
+    def cache(self) -> Path:
+        """Outputs by the digest of what they hang on (`dure.client.cached`)."""
+        return self.root / "cache"
+
     def work(self, job_id: str) -> Path:
         """Working directory of a job that names none."""
         return self.root / "work" / name_of(job_id)
@@ -147,11 +152,11 @@ class Folders:
         (self.log(lease_id) / "0.log").write_text(f"dure: {why}\n")
 
     def put_away(self, in_use: Collection[str], before_s: float) -> int:
-        """Take away, for `empty_bin` to remove, what working folders and links to inputs jobs have that are not in use
-        and were last before a moment, epoch s; how many.
+        """Take away, for `empty_bin` to remove, what working folders and links to inputs jobs have, and what the cache holds, that
+        are not in use and were last before a moment, epoch s; how many.
         """
         kept, num = {name_of(job_id) for job_id in in_use}, 0
-        for of in ("work", "inputs"):
+        for of in ("work", "inputs", "cache"):
             for folder in _entries(self.root / of):
                 with contextlib.suppress(OSError):
                     if folder.name not in kept and folder.stat().st_mtime < before_s:

@@ -44,6 +44,7 @@ class LaunchOrder(_Message):
     project: str = ""
     inputs: tuple[InputFile, ...] = ()
     outputs: tuple[str, ...] = ()
+    cache: tuple[str, ...] = ()
 
 
 class Part(_Message):

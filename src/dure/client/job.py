@@ -57,16 +57,21 @@ def report_metrics(**fields: Value) -> None:
     InputError
         A field is no text, number, true/false or None.
     """
-    _say(METRICS, fields)
+    line = _say(METRICS, fields)
+    if "DURE_METRICS_FILE" in os.environ:  # kept with its outputs (`dure.client.cached`)
+        with Path(os.environ["DURE_METRICS_FILE"]).open("a", encoding="utf-8") as file:
+            file.write(line)
 
 
-def _say(mark: str, fields: dict[str, Value]) -> None:
+def _say(mark: str, fields: dict[str, Value]) -> str:
     for name, value in fields.items():
         if not isinstance(value, str | int | float | bool | None):
             raise InputError(f"must be text, a number, true/false or None, not {type(value).__name__}", field=name)
     said = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in fields.items()}
-    sys.stdout.write(f"{mark}{json.dumps(said, allow_nan=False)}\n")
+    line = f"{mark}{json.dumps(said, allow_nan=False)}\n"
+    sys.stdout.write(line)
     sys.stdout.flush()
+    return line
 
 
 def checkpoint_dir(default: Path | str | None = None) -> Path:

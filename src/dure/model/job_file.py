@@ -106,6 +106,11 @@ class JobSpec(FileModel):
     reserve: bool = Field(default=False, description="With `begin`: its nodes are reserved from then on.")
     inputs: tuple[str, ...] = Field(default=(), max_length=1000, description="In a pipeline: `job/path` of files that it reads.")
     outputs: tuple[str, ...] = Field(default=(), max_length=1000, description="Paths under `DURE_OUTPUT_DIR` that are kept for others.")
+    cache: tuple[str, ...] = Field(
+        default=(), max_length=1000,
+        description="Patterns of the files in `workdir` that its outputs hang on, beside command, environment and inputs: where an earlier job of the "
+        "project at this site had all of them equal, its outputs are taken. None: it always runs.",
+    )
 
     @model_validator(mode="after")
     def _is_whole(self) -> JobSpec:
@@ -116,6 +121,12 @@ class JobSpec(FileModel):
             raise ValueError("`min_gpus` ≤ `gpus` ≤ `max_gpus` must hold")
         if r.gpus_per_node > r.gpus:
             raise ValueError("`gpus_per_node` is more than `gpus`")
+        if self.cache and not self.outputs:
+            raise ValueError("`cache` needs `outputs`")
+        if self.cache and not self.workdir:
+            raise ValueError("`cache` needs `workdir`")
+        if any(pattern.startswith("/") or ".." in pattern.split("/") for pattern in self.cache):
+            raise ValueError("`cache` stays in `workdir`")
         if self.reserve and not self.begin:
             raise ValueError("`reserve` needs `begin`")
         if self.array and len(set(self.array.indices)) != len(self.array.indices):

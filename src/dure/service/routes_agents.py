@@ -126,7 +126,8 @@ def _form(service: Service, lease: Lease, row: dict[str, Any]) -> LeaseForm:
         argv=list(spec.command), env=dict(spec.env), setup=spec.setup, cwd=spec.workdir, tasks_per_node=spec.tasks_per_node,
         limit_ms=-1 if spec.time_limit is None else spec.time_limit, cpu_milli=round(r.cpus * 1000),
         mem_mib=round(r.mem_gib * 1024), array_index=row["array_index"],
-        inputs=_inputs(service, row, spec) if spec.inputs and row["pipeline_id"] else [], outputs=list(spec.outputs), project=row["project"],
+        inputs=_inputs(service, row, spec) if spec.inputs and row["pipeline_id"] else [], outputs=list(spec.outputs), cache=list(spec.cache),
+        project=row["project"],
     )  # fmt: skip
     return LeaseForm(
         lease_id=lease.lease_id, fence=lease.fence, job_id=lease.job_id, attempt=lease.attempt, action=lease.action,  # type: ignore[arg-type]

@@ -523,6 +523,7 @@ class LaunchForm(Answer):
     array_index: int | None
     inputs: list[InputForm]
     outputs: list[str]
+    cache: list[str] = []
     project: str
 
 
