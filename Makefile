@@ -110,7 +110,7 @@ locks: setup
 	mkdir -p $(OUT)
 	{ echo torch==$(TORCH); sed 's/^\([A-Za-z0-9_.-]*\)\[[^]]*\]/\1/' requirements-dev.txt; } > $(OUT)/fixed.txt
 	$(COMPILE) --extra blueprints -c $(OUT)/fixed.txt --no-annotate -o $(OUT)/blueprints.txt
-	awk '/^[a-z]/ { of = /^(torch|cuda|nvidia|triton)/ ? "torch-cuda" : "blueprints" } { print > ("requirements-" of ".txt") }' $(OUT)/blueprints.txt
+	awk '/^[a-z]/ { of = /^(torch==|cuda|nvidia|triton)/ ? "torch-cuda" : "blueprints" } { print > ("requirements-" of ".txt") }' $(OUT)/blueprints.txt
 
 clean:
 	rm -rf $(VENV) $(ACCASIM) $(IDP) $(PEERS) $(OUT) build dist

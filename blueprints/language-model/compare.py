@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--text", default="", help="as in train.py")
     parser.add_argument("--pattern", default="*.py", help="as in train.py")
     options = parser.parse_args()
-    corpus = read_corpus(options.text, options.pattern)
+    corpus = read_corpus(options.text, options.pattern, ORDERS[-1])
     reached = {f"order {order}, counted": counted_bits(corpus.train, corpus.held_out, order) for order in ORDERS}
     reached["xz -9e"] = compressed_bits(corpus.train, corpus.held_out)
     folder = job.output_dir("state/output")

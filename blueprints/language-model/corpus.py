@@ -43,13 +43,15 @@ class Corpus:
     digest: str
 
 
-def read_corpus(folder: str, pattern: str) -> Corpus:
+def read_corpus(folder: str, pattern: str, context: int) -> Corpus:
     """Read all files beneath `folder` in the order of their names; a hash of its name holds a file out.
 
     Parameters
     ----------
     folder : str
         Empty: the running interpreter's standard library, without `LEFT_OUT`.
+    context : int
+        Bytes that a window foretells: there has to be more on either side.
 
     Raises
     ------
@@ -69,6 +71,8 @@ def read_corpus(folder: str, pattern: str) -> Corpus:
         raise InputError(
             f"{len(train)} bytes to learn from and {len(held_out)} to be judged by are too few ({pattern})", path=str(root)
         )
+    if min(len(train), len(held_out)) <= context:
+        raise InputError(f"{len(held_out)} held-out bytes are fewer than a window", field="--context")
     return Corpus(train, held_out, digest.hexdigest())
 
 

@@ -20,9 +20,9 @@ from dure.model.errors import InputError
 FREE = {"text", "pattern", "parallel", "device", "peak_tflops", "save_every_s", "timeout_s"}
 
 
-def read_options() -> argparse.Namespace:
-    """The command line; 2 is the exit code of a bad one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def options_parser(description: str | None) -> argparse.ArgumentParser:
+    """Of a run."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--steps", type=int, default=1400, help="steps of training")
     parser.add_argument("--batch", type=int, default=8, help="windows in a step, of all ranks together")
     parser.add_argument("--context", type=int, default=256, help="bytes that a window foretells")
@@ -42,6 +42,11 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--peak-tflops", type=float, default=0.0, help="of one GPU at that precision, for MFU; 0: unknown")
     parser.add_argument("--save-every-s", type=float, default=10.0, help="time between checkpoints")
     parser.add_argument("--timeout-s", type=float, default=60.0, help="a rank silent for so long is given up")
+    return parser
+
+
+def read_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The command line; 2 is the exit code of a bad one."""
     options = parser.parse_args()
     for name in ("steps", "batch", "context", "width", "layers", "heads", "learning_rate", "max_gradient", "timeout_s"):
         if getattr(options, name) <= 0:
@@ -65,10 +70,8 @@ def digest(options: argparse.Namespace, text: str) -> str:
 def main() -> None:
     """Train, judge, and leave the results; or leave early and go on later."""
     began = time.time()
-    options = read_options()
-    corpus = read_corpus(options.text, options.pattern)
-    if min(len(corpus.train), len(corpus.held_out)) <= options.context:
-        raise InputError(f"{len(corpus.held_out)} held-out bytes are fewer than a window", field="--context")
+    options = read_options(options_parser(__doc__))
+    corpus = read_corpus(options.text, options.pattern, options.context)
     # Not above: bad arguments are told at once, and an attempt's time counts from before this.
     import torch
     import torch.distributed as dist

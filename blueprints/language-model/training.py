@@ -62,7 +62,7 @@ class Training:
         self.clock = torch.zeros(1, dtype=torch.float64)
         # DDP lays its buckets out anew after the first pass of a process, and with more than two ranks sums differ by that:
         # this pass is the first one of each attempt.
-        self._loss(torch.zeros(1, options.context + 1, dtype=torch.int64, device=gang.device)).backward()
+        self.loss(torch.zeros(1, options.context + 1, dtype=torch.int64, device=gang.device)).backward()
         self.optimizer.zero_grad()
 
     @property
@@ -89,29 +89,42 @@ class Training:
         part = (step - warmup) / max(1, self.options.steps - warmup)
         return self.options.learning_rate * (FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * part)) / 2)
 
+    def windows(self) -> Tensor:
+        """Those of the next step, of all ranks."""
+        options = self.options
+        return _tensor(windows_of_step(self.text, options.seed, self.step, options.batch, options.context))
+
     def train(self) -> dict[str, float]:
         """One step of training; gives the fields of its progress."""
         began = time.perf_counter()
         options = self.options
-        windows = windows_of_step(self.text, options.seed, self.step, options.batch, options.context)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(self.step)
         # Ranks with one window more weigh more: the mean over ranks is the mean over windows, whatever their number.
-        loss = self._loss(self.gang.share(_tensor(windows))) * (self.gang.size / (options.batch * options.context))
+        loss = self.loss(self.gang.share(self.windows())) * (self.gang.size / (options.batch * options.context))
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), options.max_gradient)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        bits = self.gang.total(loss.detach() / self.gang.size) / math.log(2)
-        self.losses[self.step] = bits
-        self.step += 1
+        fields = self.finish_step(self.gang.total(loss.detach() / self.gang.size))
         took_s = time.perf_counter() - began
         self.clock += took_s
+        return {**fields, "tokens_per_s": options.batch * options.context / took_s}
+
+    def finish_step(self, nats: float) -> dict[str, float]:
+        """Move the weights by the gradients that are there; gives fields of progress.
+
+        Parameters
+        ----------
+        nats : float
+            Mean over the windows of the step.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(self.step)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_gradient)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.losses[self.step] = nats / math.log(2)
+        self.step += 1
         return {
-            "bits_per_byte": bits,
+            "bits_per_byte": nats / math.log(2),
             "gradient": float(norm.full_tensor() if isinstance(norm, DTensor) else norm),
             "learning_rate": self.rate(self.step - 1),
-            "tokens_per_s": options.batch * options.context / took_s,
         }
 
     @torch.no_grad()
@@ -121,7 +134,7 @@ class Training:
         windows = _tensor(self.test[done : done + self.options.batch])
         own = self.gang.share(windows)
         # A rank without a window has to take part too: parameters are gathered from all.
-        nats = self._loss(own) if len(own) else 0.0 * self._loss(windows[:1].to(self.gang.device))
+        nats = self.loss(own) if len(own) else 0.0 * self.loss(windows[:1].to(self.gang.device))
         self.judged += torch.tensor([len(windows), self.gang.total(nats.double()) / math.log(2)], dtype=torch.float64)
         return {"judged_windows": int(self.judged[0]), "held_out_bits_per_byte": self.bits_per_byte()}
 
@@ -133,7 +146,8 @@ class Training:
         """The whole model on rank 0, nothing on others; all ranks have to ask."""
         return get_model_state_dict(self.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
-    def _loss(self, windows: Tensor) -> Tensor:
+    def loss(self, windows: Tensor) -> Tensor:
+        """Nats to foretell the windows' bytes, summed."""
         with self._precision():
             scores = self.model(windows[:, :-1])
         return functional.cross_entropy(scores.float().flatten(0, 1), windows[:, 1:].flatten(), reduction="sum")

@@ -75,14 +75,14 @@ def test_files_are_held_out_by_name_alone(load: Load, tmp_path: Path) -> None:
     for number, name in enumerate(names):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(bytes([number + 1]) * 3000)
-    read = corpus.read_corpus(str(tmp_path), "*.txt")
+    read = corpus.read_corpus(str(tmp_path), "*.txt", 64)
     held_out = [number for number, name in enumerate(names) if corpus.is_held_out(name)]
     assert 0 < len(held_out) < 16
     assert set(read.held_out.tolist()) == {0, *(number + 1 for number in held_out)}
     assert not set(read.held_out.tolist()) - {0} & set(read.train.tolist())
     assert len(read.train) + len(read.held_out) == 64 * 3001
     (tmp_path / names[0]).write_bytes(b"other" * 600)
-    assert corpus.read_corpus(str(tmp_path), "*.txt").digest != read.digest
+    assert corpus.read_corpus(str(tmp_path), "*.txt", 64).digest != read.digest
 
 
 def test_windows_of_a_step_hang_on_seed_and_step(load: Load) -> None:
@@ -280,3 +280,60 @@ def test_starts_by_torchrun(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=FOLDER, env=os.environ | own, capture_output=True, text=True, timeout=300, check=True)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith(METRICS)]
     assert untimed(line.removeprefix(METRICS)) == ranks.metrics()
+
+
+#: So that a replica that comes finds the others still at work.
+SLOWER = ["--batch", "32", "--context", "128"]
+
+
+class Replica(Gang):
+    """A replica of those that come and go, one process."""
+
+    def __init__(self, state: Path, url: str, steps: int) -> None:
+        super().__init__(["replicas.py", *TINY, *SLOWER, "--steps", str(steps), "--lighthouse", url], state, 1)
+
+
+@pytest.mark.slow
+def test_replicas_come_and_go(tmp_path: Path) -> None:
+    """One is killed and comes back, the other leaves and comes back: no step is missing, and both end with equal weights."""
+    pytest.importorskip("torchft")
+    steps = 200
+    with Gang(["train.py", *TINY, *SLOWER, "--steps", str(steps)], tmp_path / "alone", 1) as alone:
+        assert alone.wait() == [0], alone.said()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://localhost:{port}"
+    with Gang(["replicas.py", "--lighthouse", "serve", "--port", str(port)], tmp_path / "lighthouse", 1) as lighthouse:
+        until = time.monotonic() + 60
+        while "lighthouse at" not in lighthouse.said():
+            assert time.monotonic() < until, lighthouse.said()
+            time.sleep(0.1)
+        with Replica(tmp_path / "one", url, steps) as one:
+            with Replica(tmp_path / "two", url, steps) as killed:
+                killed.wait_for(8)
+                killed.ranks[0].kill()
+            one.wait_for(max(fields["step"] for fields in one.steps()) + 3)
+            with Replica(tmp_path / "two", url, steps) as two:
+                two.wait_for(1)
+                joined = two.steps()[0]["step"]
+                assert joined > 8, "it has the others' state, not the first one"
+                one.ranks[0].send_signal(signal.SIGTERM)
+                assert one.wait(60) == [LEFT], one.said()
+                with Replica(tmp_path / "one", url, steps) as again:
+                    assert two.wait() == [0], two.said()
+                    assert again.wait() == [0], again.said()
+        lighthouse.ranks[0].send_signal(signal.SIGTERM)
+        assert lighthouse.wait(30) == [LEFT]
+    assert two.metrics()["weights"] == again.metrics()["weights"]
+    series = {fields["step"]: fields for fields in alone.steps()}
+    for replica in (killed, one, two, again):
+        numbers = [fields["step"] for fields in replica.steps()]
+        assert numbers == list(range(numbers[0], numbers[-1] + 1))
+    whole = [fields for replica in (killed, one, two, again) for fields in replica.steps()]
+    assert {fields["step"] for fields in whole} == set(range(1, steps + 1))
+    assert {fields["replicas"] for fields in whole} == {1, 2}
+    # Whoever was there, the batch was the whole one: what one process computes, otherwise rounded.
+    for fields in whole:
+        assert fields["bits_per_byte"] == pytest.approx(series[fields["step"]]["bits_per_byte"], rel=2e-3)
+    assert two.metrics()["bits_per_byte"] == pytest.approx(alone.metrics()["bits_per_byte"], rel=2e-3)
