@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from dure.model.errors import InputError
@@ -26,8 +25,8 @@ def read_arrivals_s(folder: Path, trace: str) -> NDArray[np.float64]:
     path = folder / f"AzureLLMInferenceTrace_{trace}.csv.gz"
     if not path.is_file():
         raise InputError("is not there: set DURE_DATA to the folder that holds llm_inference", path=str(path))
-    moments = pd.to_datetime(pd.read_csv(path, usecols=["TIMESTAMP"])["TIMESTAMP"])
-    return np.sort((moments - moments.min()).dt.total_seconds().to_numpy())
+    moments = np.loadtxt(path, "datetime64[ns]", delimiter=",", usecols=0, skiprows=1)
+    return np.sort((moments - moments.min()) / np.timedelta64(1, "s"))
 
 
 def due_s(arrivals_s: NDArray[np.float64], scale: float, start_s: float, for_s: float) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
 """Sends images to inspection services at the moments of a real trace, and says how they were answered.
 
-A request's latency counts from when it was due, so a service that is slow does not get fewer requests. One that is refused goes
-to the next address; what was sent and got no answer is lost.
+A request's latency counts from when it was due, so a service that is slow does not get fewer requests. Scoring an image changes
+nothing, so one that nobody answers is asked again, of the next address. Told to leave, it waits for what is under way, keeps its
+place in the trace and ends with 75: each request is sent in one attempt or another.
 """
 
 from __future__ import annotations
@@ -12,112 +13,178 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 from arrivals import due_s, read_arrivals_s
+from numpy.typing import NDArray
 
 from dure.client import job
 from dure.model.errors import InputError
 from dure.whole_file import whole_file
 
-#: A request that nobody takes is tried again for so long.
+#: A request that nobody answers is tried again for so long.
 PATIENCE_S = 10.0
+
+#: Images made where none were handed on.
+NUM_MADE_IMAGES = 16
+
+
+@dataclass
+class Record:
+    """What became of the requests, over all attempts.
+
+    Attributes
+    ----------
+    position_s : float
+        Moment of the (scaled) trace up to which requests were sent.
+    refused, broken : int
+        Answers that said no (or nobody listened), and requests that were taken and not answered; both are tried again.
+    lost : int
+        Requests that nobody answered in the end.
+    found, false_alarms : int
+        Images with a defect, and without, that were said to have one.
+    answers : list of (float, float)
+        When a request was due, s from the trace's start, and its latency, s.
+    """
+
+    position_s: float = 0.0
+    sent: int = 0
+    sent_s: float = 0.0
+    refused: int = 0
+    broken: int = 0
+    lost: int = 0
+    defective: int = 0
+    found: int = 0
+    false_alarms: int = 0
+    answers: list[tuple[float, float]] = field(default_factory=list)
+
+    def metrics(self, objective_s: float) -> dict[str, float | int | None]:
+        """What is reported; a request that was lost was not answered within the objective."""
+        latencies_s = np.array([latency_s for _, latency_s in self.answers])
+        p50_s, p99_s = np.quantile(latencies_s, [0.5, 0.99]).tolist() if self.answers else (None, None)
+        good = len(self.answers) - self.defective
+        return {
+            "within_objective": float((latencies_s <= objective_s).sum() / max(1, self.sent)),
+            "sent": self.sent, "lost": self.lost, "refused": self.refused, "broken": self.broken,
+            "defects_found": self.found / self.defective if self.defective else None,
+            "false_alarms": self.false_alarms / good if good else None,
+            "requests_each_s": self.sent / max(1e-9, self.sent_s), "p50_s": p50_s, "p99_s": p99_s,
+        }  # fmt: skip
+
+
+@dataclass
+class Images:
+    """What is sent: pixels of each image, and whether it has a defect."""
+
+    pixels: list[bytes]
+    is_defective: list[bool]
 
 
 @dataclass
 class Load:
-    """The addresses, and what became of the requests."""
+    """The addresses, the images, and what became of the requests."""
 
     urls: list[str]
-    image: bytes
-    latencies_s: list[float] = field(default_factory=list)
-    num_answered: int = 0
-    num_refused: int = 0
-    num_lost: int = 0
+    images: Images
+    record: Record
 
-    async def ask(self, client: httpx.AsyncClient, number: int, due_at: float) -> None:
-        """One request, until it is answered or lost."""
+    async def ask(self, client: httpx.AsyncClient, number: int, due_at: float, moment_s: float) -> None:
+        """One request, until it is answered or lost; ``due_at`` by the clock, ``moment_s`` of the trace."""
+        image_idx = number % len(self.images.pixels)
         turn = number
         while time.perf_counter() - due_at < PATIENCE_S:
-            if not self.urls:
-                await asyncio.sleep(0.05)
-                continue
-            url = self.urls[turn % len(self.urls)]
-            turn += 1
-            try:
-                answer = await client.post(f"{url}/predict", content=self.image)
-            except (httpx.ConnectError, httpx.ConnectTimeout):
-                # Nobody was reached, so nothing was lost yet.
-                self.num_refused += 1
-                await asyncio.sleep(0.02)
-                continue
-            except httpx.HTTPError as error:
-                print(f"{url} took a request and gave no answer: {error!r}", file=sys.stderr, flush=True)
-                break
-            if answer.status_code == 200:
-                self.latencies_s.append(time.perf_counter() - due_at)
-                self.num_answered += 1
-                return
-            self.num_refused += 1
+            if self.urls:
+                url = self.urls[turn % len(self.urls)]
+                turn += 1
+                answer = await self._try(client, url, self.images.pixels[image_idx])
+                if answer is not None:
+                    self.record.answers.append((moment_s, time.perf_counter() - due_at))
+                    self._count(bool(answer["is_defect"]), self.images.is_defective[image_idx])
+                    return
             await asyncio.sleep(0.02)
-        self.latencies_s.append(time.perf_counter() - due_at)
-        self.num_lost += 1
+        self.record.lost += 1
+
+    async def _try(self, client: httpx.AsyncClient, url: str, pixels: bytes) -> dict[str, Any] | None:
+        try:
+            answer = await client.post(f"{url}/predict", content=pixels)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            self.record.refused += 1
+        except httpx.HTTPError as error:
+            print(f"{url} took a request and gave no answer: {error!r}", file=sys.stderr, flush=True)
+            self.record.broken += 1
+        else:
+            if answer.status_code == 200:
+                return answer.json()
+            self.record.refused += 1
+        return None
+
+    def _count(self, is_said: bool, is_true: bool) -> None:
+        self.record.defective += is_true
+        self.record.found += is_true and is_said
+        self.record.false_alarms += is_said and not is_true
 
 
 def main() -> None:
     """Send, then report."""
     options = _options()
     job.watch_signals()
+    kept = Path(options.record) if options.record else job.checkpoint_dir("state/checkpoint") / "load.json"
+    record = read_record(kept)
     folder = Path(os.environ.get("DURE_DATA") or Path(__file__).parents[3] / "shared" / "data") / "llm_inference"
     moments_s = due_s(read_arrivals_s(folder, options.trace), options.scale, options.start_s, options.for_s)
-    rng = np.random.default_rng(options.seed)
-    load = Load(_read_urls(options), rng.integers(0, 256, options.size_px**2, dtype=np.uint8).tobytes())
-    took_s = asyncio.run(_send(load, moments_s.tolist(), options))
-    objective_s = options.objective_ms / 1000
-    due = len(load.latencies_s)
-    within = load.num_answered and sum(latency_s <= objective_s for latency_s in load.latencies_s)
-    result = {
-        "due": due, "answered": load.num_answered, "within": within, "refused": load.num_refused, "lost": load.num_lost,
-        "took_s": took_s, "latencies_s": [round(latency_s, 5) for latency_s in load.latencies_s],
-    }  # fmt: skip
-    if options.out:
-        with whole_file(options.out) as draft:
-            draft.write_text(json.dumps(result), encoding="utf-8")
-    job.report_metrics(
-        within_objective=within / max(1, due), due=due, lost=load.num_lost, refused=load.num_refused,
-        requests_per_s=due / max(1e-9, took_s),
-        p50_s=float(np.quantile(load.latencies_s, 0.5)) if due else None,
-        p99_s=float(np.quantile(load.latencies_s, 0.99)) if due else None,
-    )  # fmt: skip
+    load = Load(_read_urls(options), _read_images(options), record)
+    is_done = asyncio.run(_send(load, moments_s, options))
+    with whole_file(kept) as draft:
+        draft.write_text(json.dumps(asdict(record)), encoding="utf-8")
+    if not is_done:
+        job.leave()
+    job.report_metrics(**record.metrics(options.objective_ms / 1000))
 
 
-async def _send(load: Load, moments_s: list[float], options: argparse.Namespace) -> float:
-    """Send all, or stop at a signal; then wait for what is under way. Gives how long it sent, s."""
+def read_record(path: Path) -> Record:
+    """Of earlier attempts; a new one where there are none."""
+    return Record(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else Record()
+
+
+async def _send(load: Load, moments_s: NDArray[np.float64], options: argparse.Namespace) -> bool:
+    """Send what was not sent yet, or stop at a signal; then wait for what is under way. Gives whether all were sent."""
+    record = load.record
     limits = httpx.Limits(max_connections=500, max_keepalive_connections=100)
     async with httpx.AsyncClient(timeout=httpx.Timeout(30, connect=2), limits=limits) as client:
-        began = time.perf_counter()
         asked: set[asyncio.Task[None]] = set()
-        second = 0
-        for number, moment_s in enumerate(moments_s):
-            while (left_s := began + moment_s - time.perf_counter()) > 0 and not job.should_stop():
-                await asyncio.sleep(min(left_s, 0.1))
-            if job.should_stop():
+        # When the trace's start would have been.
+        began = time.perf_counter() - record.position_s
+        first_s, second = record.position_s, int(record.position_s)
+        for number in range(record.sent, len(moments_s)):
+            moment_s = float(moments_s[number])
+            record.position_s = moment_s
+            if not await _is_due(began + moment_s):
                 break
-            task = asyncio.create_task(load.ask(client, number, began + moment_s))
-            asked.add(task)
-            task.add_done_callback(asked.discard)
             if moment_s >= second + 1:
                 second = int(moment_s)
                 load.urls[:] = _read_urls(options)
-                job.report_progress(
-                    step=second, answered=load.num_answered, refused=load.num_refused, lost=load.num_lost
-                )
-        took_s = time.perf_counter() - began
+                job.report_progress(step=second, sent=record.sent, replicas=len(load.urls), lost=record.lost)
+            task = asyncio.create_task(load.ask(client, number, began + moment_s, moment_s))
+            asked.add(task)
+            task.add_done_callback(asked.discard)
+            record.sent += 1
+        is_done = record.sent == len(moments_s) and await _is_due(began + options.for_s)
+        if is_done:
+            record.position_s = options.for_s
+        record.sent_s += record.position_s - first_s
         await asyncio.gather(*asked)
-    return took_s
+    return is_done
+
+
+async def _is_due(at: float) -> bool:
+    """Wait until then; false where the job has to leave before."""
+    while (left_s := at - time.perf_counter()) > 0 and not job.should_stop():
+        await asyncio.sleep(min(left_s, 0.1))
+    return not job.should_stop()
 
 
 def _read_urls(options: argparse.Namespace) -> list[str]:
@@ -128,6 +195,20 @@ def _read_urls(options: argparse.Namespace) -> list[str]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
+def _read_images(options: argparse.Namespace) -> Images:
+    """Those given or handed on (what `visual-inspection` leaves), or noise."""
+    handed_on = sorted(job.input_dir("state/input").glob("*/test_images.npz"))
+    path = Path(options.images) if options.images else next(iter(handed_on), None)
+    if path is None:
+        made = np.random.default_rng(0).integers(0, 256, (NUM_MADE_IMAGES, options.size_px**2), dtype=np.uint8)
+        return Images([image.tobytes() for image in made], [False] * NUM_MADE_IMAGES)
+    try:
+        with np.load(path) as found:
+            return Images([image.tobytes() for image in found["images"]], found["is_defective"].tolist())
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"holds no images with `is_defective`: {error}", path=str(path)) from None
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--url", action="append", default=[], help="Address of a service; as often as there are.")
@@ -135,13 +216,13 @@ def _options() -> argparse.Namespace:
         "--urls-from", default="", help="File with their addresses, read each second: what replicas.py writes."
     )
     parser.add_argument("--trace", choices=("conv", "code"), default="conv", help="Whose times.")
-    parser.add_argument("--scale", type=float, default=10, help="So many times as fast; 1 is 5.5 a second of conv.")
+    parser.add_argument("--scale", type=float, default=4, help="So many times as fast; 1 is 5.5 a second of conv.")
     parser.add_argument("--start-s", type=float, default=0, help="Begin so far in the trace (of the scaled time).")
     parser.add_argument("--for-s", type=float, default=60, help="Send for so long.")
-    parser.add_argument("--size-px", type=int, default=64, help="Side of the images.")
-    parser.add_argument("--objective-ms", type=float, default=100, help="Within so much a request is to be answered.")
-    parser.add_argument("--out", default="", help="File for all latencies.")
-    parser.add_argument("--seed", type=int, default=0, help="Of the image.")
+    parser.add_argument("--images", default="", help="What to send (.npz); default: what was handed on, or noise.")
+    parser.add_argument("--size-px", type=int, default=64, help="Side of noise.")
+    parser.add_argument("--objective-ms", type=float, default=200, help="Within so much a request is to be answered.")
+    parser.add_argument("--record", default="", help="File for what became of them; default: with the checkpoints.")
     options = parser.parse_args()
     if bool(options.url) == bool(options.urls_from):
         parser.error("give either --url or --urls-from")

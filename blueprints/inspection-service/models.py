@@ -16,6 +16,9 @@ from dure.model.errors import InputError
 #: Side of the small model's images.
 SMALL_SIZE_PX = 64
 
+#: Of a model that does not say its own.
+DEFAULT_LIMIT = 0.5
+
 
 def make_small_model(path: Path) -> None:
     """Edges of an image, smoothed; their highest is its score. It has no weights to learn and inspects nothing well."""
@@ -50,6 +53,11 @@ def make_small_model(path: Path) -> None:
 class Model:
     """An ONNX model with images (batch, 1, side, side; 0 to 1) in and a score of each out.
 
+    Attributes
+    ----------
+    limit : float
+        A score beyond it is a defect: `limit` of the file's metadata.
+
     Raises
     ------
     InputError
@@ -75,6 +83,9 @@ class Model:
         if taken.name != "images" or "score" not in [given.name for given in self.session.get_outputs()]:
             raise InputError("needs the input `images` and the output `score`", path=str(path))
         self.size_px = int(taken.shape[-1])
+        self.limit = float(self.session.get_modelmeta().custom_metadata_map.get("limit", DEFAULT_LIMIT))
+        # What the first answer would wait for.
+        self.score([np.zeros((self.size_px, self.size_px), dtype=np.float32)])
 
     def score(self, images: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Of each image."""

@@ -41,7 +41,7 @@ def main() -> None:
         while not job.should_stop() and (options.for_s == 0 or time.monotonic() - began < options.for_s):
             try:
                 living = _living(dure, options.name)
-                ready = [view for view in living if view.state == "RUNNING" and (view.progress or {}).get("url")]
+                ready = [view for view in living if _serves(view)]
                 in_flight = sum(float(view.progress["in_flight"]) for view in ready)
                 p99_s = max(
                     (view.progress["p99_s"] for view in ready if view.progress["p99_s"] is not None), default=None
@@ -77,6 +77,11 @@ def _living(dure: Client, name: str) -> list[JobView]:
     """Replicas, oldest first."""
     found = [view for view in dure.all_jobs(state=LIVING, name=name) if view.name == name]
     return sorted(found, key=lambda view: view.job_id)
+
+
+def _serves(view: JobView) -> bool:
+    """Whether it has said its address since it last began; where it was before, nobody listens now."""
+    return view.state == "RUNNING" and (view.progress or {}).get("attempt") == view.attempt
 
 
 def _surplus(living: list[JobView], ready: list[JobView], wanted: int) -> list[JobView]:
