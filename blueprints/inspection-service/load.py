@@ -26,9 +26,6 @@ from dure.client import job
 from dure.model.errors import InputError
 from dure.whole_file import whole_file
 
-#: A request that nobody answers is tried again for so long.
-PATIENCE_S = 10.0
-
 #: Images made where none were handed on.
 NUM_MADE_IMAGES = 16
 
@@ -86,17 +83,18 @@ class Images:
 
 @dataclass
 class Load:
-    """The addresses, the images, and what became of the requests."""
+    """The addresses, the images, and what became of the requests; one is given up after ``patience_s``."""
 
     urls: list[str]
     images: Images
     record: Record
+    patience_s: float
 
     async def ask(self, client: httpx.AsyncClient, number: int, due_at: float, moment_s: float) -> None:
         """One request, until it is answered or lost; ``due_at`` by the clock, ``moment_s`` of the trace."""
         image_idx = number % len(self.images.pixels)
         turn = number
-        while time.perf_counter() - due_at < PATIENCE_S:
+        while time.perf_counter() - due_at < self.patience_s:
             if self.urls:
                 url = self.urls[turn % len(self.urls)]
                 turn += 1
@@ -136,7 +134,7 @@ def main() -> None:
     record = read_record(kept)
     folder = Path(os.environ.get("DURE_DATA") or Path(__file__).parents[3] / "shared" / "data") / "llm_inference"
     moments_s = due_s(read_arrivals_s(folder, options.trace), options.scale, options.start_s, options.for_s)
-    load = Load(_read_urls(options), _read_images(options), record)
+    load = Load(_read_urls(options), _read_images(options), record, options.patience_s)
     is_done = asyncio.run(_send(load, moments_s, options))
     with whole_file(kept) as draft:
         draft.write_text(json.dumps(asdict(record)), encoding="utf-8")
@@ -222,6 +220,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--images", default="", help="What to send (.npz); default: what was handed on, or noise.")
     parser.add_argument("--size-px", type=int, default=64, help="Side of noise.")
     parser.add_argument("--objective-ms", type=float, default=200, help="Within so much a request is to be answered.")
+    parser.add_argument("--patience-s", type=float, default=10, help="For so long a request is tried again.")
     parser.add_argument("--record", default="", help="File for what became of them; default: with the checkpoints.")
     options = parser.parse_args()
     if bool(options.url) == bool(options.urls_from):

@@ -26,32 +26,38 @@ def _double(num_in: int, num_out: int) -> nn.Sequential:
 class UNet(nn.Module):
     """Gives logits of each pixel: O. Ronneberger, P. Fischer, T. Brox, MICCAI 2015.
 
-    What comes up is added to what lies across rather than set beside it (LinkNet: A. Chaurasia, E. Culurciello, VCIP 2017), which
-    halves the work of the finest level.
+    Two by two pixels are channels of one place (W. Shi et al., CVPR 2016), and what comes up is added to what lies across rather
+    than set beside it (LinkNet: A. Chaurasia, E. Culurciello, VCIP 2017): a fifth of the work on a CPU.
     """
 
-    #: Halvings of the image; its sides must be divisible by two to this power.
-    LEVELS = 3
+    #: Side of a place, px.
+    BLOCK_PX = 2
+    #: Halvings after that.
+    LEVELS = 2
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         widths = [channels * 2**level for level in range(self.LEVELS)]
         widths.append(widths[-1])
-        self.down = nn.ModuleList(_double(*pair) for pair in pairwise([1, *widths]))
+        self.down = nn.ModuleList(_double(*pair) for pair in pairwise([self.BLOCK_PX**2, *widths]))
         self.narrow = nn.ModuleList(nn.Conv2d(wide, thin, 1) for thin, wide in pairwise(widths))
         self.up = nn.ModuleList(_double(width, width) for width in widths[:-1])
-        self.out = nn.Conv2d(channels, 1, 1)
+        self.out = nn.Conv2d(channels, self.BLOCK_PX**2, 1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """``images``: batch, 1, height, width."""
+        """``images``: batch, 1, height, width; both divisible by `SIDE_PX`."""
         across = []
-        now = self.down[0](images)
+        now = self.down[0](nn.functional.pixel_unshuffle(images, self.BLOCK_PX))
         for down in list(self.down)[1:]:
             across.append(now)
             now = down(nn.functional.max_pool2d(now, 2))
         for narrow, up in reversed(list(zip(self.narrow, self.up, strict=True))):
             now = up(across.pop() + nn.functional.interpolate(narrow(now), scale_factor=2.0))
-        return self.out(now)
+        return nn.functional.pixel_shuffle(self.out(now), self.BLOCK_PX)
+
+
+#: Images' sides must be divisible by this.
+SIDE_PX = UNet.BLOCK_PX * 2**UNet.LEVELS
 
 
 class Inspector(nn.Module):

@@ -10,25 +10,31 @@ from __future__ import annotations
 import numpy as np
 import skimage.data
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, rotate
+from scipy.ndimage import gaussian_filter, gaussian_laplace, rotate
+from skimage.transform import downscale_local_mean
 
 Image = NDArray[np.float32]
 Rng = np.random.Generator
 
 #: Photographs of scikit-image's own package (CC0), and textures made here.
-PHOTOGRAPHS = ("brick", "grass", "gravel")
-TEXTURES = (*PHOTOGRAPHS, "weave", "brushed")
+PHOTOGRAPHS = ("brick", "gravel")
+TEXTURES = (*PHOTOGRAPHS, "weave", "brushed", "grain")
 
 #: The upper share of each sheet is learnt from, the rest is for the test.
 TRAIN_SHARE = 0.65
 
+#: Side of those made here.
 SHEET_PX = 512
+
+#: So many pixels of a photograph are seen as one: the camera stands further away.
+PHOTOGRAPHED = 2
 
 
 def sheet(texture: str) -> Image:
     """The whole surface, values 0 to 1."""
     if texture in PHOTOGRAPHS:
-        return (getattr(skimage.data, texture)() / 255).astype(np.float32)
+        photograph = getattr(skimage.data, texture)() / 255
+        return downscale_local_mean(photograph, (PHOTOGRAPHED, PHOTOGRAPHED)).astype(np.float32)
     rng = np.random.default_rng(TEXTURES.index(texture))
     y, x = np.mgrid[:SHEET_PX, :SHEET_PX].astype(np.float32)
     if texture == "weave":
@@ -37,9 +43,13 @@ def sheet(texture: str) -> Image:
         warp, weft = np.sin(2 * np.pi * x / 8), np.sin(2 * np.pi * y / 8)
         over = np.sign(np.sin(np.pi * x / 8) * np.sin(np.pi * y / 8))
         made = 0.5 + 0.18 * np.where(over > 0, np.abs(warp), np.abs(weft)) + 0.03 * rng.standard_normal(x.shape)
-    else:
+    elif texture == "brushed":
         streaks = gaussian_filter(rng.standard_normal(x.shape), (0.7, 25))
-        made = 0.55 + 0.12 * streaks / streaks.std() * 0.6 + 0.02 * rng.standard_normal(x.shape)
+        made = 0.55 + 0.07 * streaks / streaks.std() + 0.02 * rng.standard_normal(x.shape)
+    else:
+        # Pebbles as of leather, parted by dark creases.
+        bumps = gaussian_laplace(rng.standard_normal(x.shape), 2.5)
+        made = 0.35 + 0.3 * np.sqrt(np.abs(bumps) / bumps.std() / 2) + 0.02 * rng.standard_normal(x.shape)
     return made.clip(0, 1).astype(np.float32)
 
 
@@ -74,27 +84,45 @@ def _coloured_noise(size_px: int, rng: Rng, slope: float, stretch: float = 1.0) 
 
 
 def anomalous(image: Image, part: Image, rng: Rng) -> tuple[Image, Image]:
-    """The image with patches of foreign or displaced texture, and where they are (0 to 1)."""
+    """The image with patches or threads of something else, and where they are (0 to 1)."""
     size_px = len(image)
-    shape = _coloured_noise(size_px, rng, slope=rng.uniform(1.5, 2.5), stretch=float(np.exp(rng.uniform(0, 3))))
-    mask = shape > np.quantile(shape, 1 - rng.uniform(0.01, 0.15))
-    # Patches are few: only what lies in a window of random size stays.
+    mask = _shape(size_px, rng)
+    alpha = gaussian_filter(mask.astype(float), rng.uniform(0, 0.8)) * rng.uniform(0.6, 1)
+    fill = _foreign(size_px, rng) if rng.random() < 0.6 else _changed(good(part, size_px, rng), rng)
+    mixed = (1 - alpha) * image + alpha * fill.clip(0, 1)
+    # What can hardly be seen is no anomaly to be learnt.
+    seen = (alpha > 0.3) & (np.abs(gaussian_filter(mixed - image, 1)) > 0.05)
+    return mixed.astype(np.float32), seen.astype(np.float32)
+
+
+def _shape(size_px: int, rng: Rng) -> NDArray[np.bool_]:
+    """Where noise is high (patches) or near to some value (threads), in a window of random size."""
+    noise = _coloured_noise(size_px, rng, slope=rng.uniform(1.5, 2.5), stretch=float(np.exp(rng.uniform(0, 3))))
+    if rng.random() < 0.5:
+        mask = noise > np.quantile(noise, 1 - rng.uniform(0.01, 0.15))
+    else:
+        level = np.quantile(noise, rng.uniform(0.1, 0.9))
+        steepness = np.hypot(*np.gradient(gaussian_filter(noise, 1))) + 1e-6
+        mask = np.abs(gaussian_filter(noise, 1) - level) / steepness < rng.uniform(0.6, 1.6)
     window_px = rng.integers(size_px // 6, size_px + 1)
     top, left = rng.integers(size_px - window_px + 1, size=2)
     inside = np.zeros_like(mask)
     inside[top : top + window_px, left : left + window_px] = True
-    if not (mask & inside).any():
-        inside[:] = True
-    alpha = gaussian_filter((mask & inside).astype(float), rng.uniform(0, 1.2)) * rng.uniform(0.4, 1)
-    if rng.random() < 0.3:
-        foreign = np.rot90(good(part, size_px, rng), rng.integers(1, 4)).astype(float)
-    else:
-        contrast = rng.uniform(0, 0.2)
-        foreign = rng.uniform(0, 1) + contrast * _coloured_noise(size_px, rng, slope=rng.uniform(0, 2))
-    mixed = (1 - alpha) * image + alpha * foreign.clip(0, 1)
-    # What can hardly be seen is no anomaly to be learnt.
-    seen = (alpha > 0.2) & (np.abs(gaussian_filter(mixed - image, 1)) > 0.02)
-    return mixed.astype(np.float32), seen.astype(np.float32)
+    return mask & inside if (mask & inside).any() else mask
+
+
+def _foreign(size_px: int, rng: Rng) -> NDArray[np.float64]:
+    """A texture that the surface does not have; often plain."""
+    return rng.uniform(0, 1) + rng.choice([0.02, 0.1]) * _coloured_noise(size_px, rng, slope=rng.uniform(0, 2))
+
+
+def _changed(image: Image, rng: Rng) -> NDArray[np.float64]:
+    """The surface's own texture, displaced, turned, blurred, lighter or darker."""
+    changed = rotate(image.astype(float), rng.uniform(0, 360), reshape=False, mode="reflect", order=1)
+    if rng.random() < 0.5:
+        changed = gaussian_filter(changed, rng.uniform(1, 6))
+    gain, offset = rng.uniform(0.5, 1.5), rng.choice([-1, 1]) * rng.uniform(0, 0.3)
+    return (changed - changed.mean()) * gain + changed.mean() + offset
 
 
 def _curve(size_px: int, rng: Rng, length_px: float, bend: float) -> NDArray[np.float64]:
@@ -159,15 +187,22 @@ def missing(image: Image, rng: Rng) -> tuple[Image, Image]:
     return _mixed(image, alpha, gaussian_filter(image, 8)), _where(alpha)
 
 
-def turned(image: Image, rng: Rng) -> tuple[Image, Image]:
-    """A patch whose texture runs in another direction."""
-    alpha = _blob(len(image), rng, rng.uniform(8, 12))
-    other = rotate(image, rng.uniform(40, 140), reshape=False, mode="reflect", order=1)
-    return _mixed(image, alpha, other), _where(alpha)
+def dent(image: Image, rng: Rng) -> tuple[Image, Image]:
+    """A hollow: light from one side makes one flank brighter and the other darker."""
+    size_px, radius_px = len(image), rng.uniform(5, 9)
+    y, x = np.mgrid[:size_px, :size_px]
+    row, column = rng.uniform(radius_px, size_px - radius_px, size=2)
+    angle = rng.uniform(0, 2 * np.pi)
+    along = ((y - row) * np.sin(angle) + (x - column) * np.cos(angle)) / radius_px
+    bell = np.exp(-2 * np.hypot(y - row, x - column) ** 2 / radius_px**2)
+    # The slope of the bell, at most 1.
+    slope = 2 * np.exp(0.5) * along * bell
+    shaded = image * (1 + rng.uniform(0.35, 0.6) * slope)
+    return shaded.clip(0, 1).astype(np.float32), (np.hypot(y - row, x - column) < radius_px).astype(np.float32)
 
 
-#: Those that the model is tested on; `turned` is near to what it learns from, the others are not.
-DEFECTS = (scratch, crack, stain, hole, missing, turned)
+#: Those that the model is tested on.
+DEFECTS = (scratch, crack, stain, hole, missing, dent)
 
 
 def _mixed(image: Image, alpha: NDArray[np.float64], value: NDArray[np.float64] | Image | float) -> Image:

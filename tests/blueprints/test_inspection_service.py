@@ -249,7 +249,7 @@ def test_replicas_are_jobs_that_follow_the_load_and_come_back_after_a_reclaim(tm
         try:
             until(lambda: ready() == 1, 60)
             load = subprocess.Popen(
-                [sys.executable, "load.py", "--urls-from", str(addresses), "--scale", "5", "--for-s", "20"],
+                [sys.executable, "load.py", "--urls-from", str(addresses), "--scale", "5", "--for-s", "20", "--patience-s", "60"],
                 cwd=FOLDER, env=environment(tmp_path / "load"), stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
             until(lambda: ready() >= 2, 60)
