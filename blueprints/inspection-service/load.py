@@ -36,6 +36,8 @@ class Record:
 
     Attributes
     ----------
+    began_at : float
+        Time of day (Unix, s) when the trace's start was or would have been, of the latest attempt.
     position_s : float
         Moment of the (scaled) trace up to which requests were sent.
     refused, broken : int
@@ -48,6 +50,7 @@ class Record:
         When a request was due, s from the trace's start, and its latency, s.
     """
 
+    began_at: float = 0.0
     position_s: float = 0.0
     sent: int = 0
     sent_s: float = 0.0
@@ -156,6 +159,7 @@ async def _send(load: Load, moments_s: NDArray[np.float64], options: argparse.Na
         asked: set[asyncio.Task[None]] = set()
         # When the trace's start would have been.
         began = time.perf_counter() - record.position_s
+        record.began_at = time.time() - record.position_s
         first_s, second = record.position_s, int(record.position_s)
         for number in range(record.sent, len(moments_s)):
             moment_s = float(moments_s[number])

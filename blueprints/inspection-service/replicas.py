@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 from scaling import Scaler
@@ -25,6 +26,9 @@ from dure.whole_file import whole_file
 #: States of a job that is, or is to be, a replica.
 LIVING = ("PENDING", "ADMITTED", "RUNNING", "SUSPENDED")
 
+#: The latest looks that `picture.py` finds in a file.
+LOOKS_KEPT = 10_000
+
 #: Between a replica's address leaving the file and its end: `load.py` reads the file each second.
 UNLISTED_S = 2.0
 
@@ -33,10 +37,12 @@ def main() -> None:
     """Look, decide, act, every few seconds."""
     options = _options()
     job.watch_signals()
-    addresses = Path(options.addresses) if options.addresses else job.output_dir("state/output") / "addresses.json"
+    output = job.output_dir("state/output")
+    addresses = Path(options.addresses) if options.addresses else output / "addresses.json"
     scaler = Scaler(options.min, options.max, options.target_in_flight, options.objective_ms / 1000, options.calm_s)
     began = time.monotonic()
-    most = step = 0
+    looks: deque[dict[str, float | None]] = deque(maxlen=LOOKS_KEPT)
+    step = most = 0
     with Client() as dure:
         while not job.should_stop() and (options.for_s == 0 or time.monotonic() - began < options.for_s):
             try:
@@ -59,11 +65,14 @@ def main() -> None:
                 # The service may be away for a while; replicas serve without it.
                 print(error, file=sys.stderr, flush=True)
             else:
-                most = max(most, len(ready))
-                step += 1
-                job.report_progress(
-                    step=step, replicas=len(living), ready=len(ready), wanted=wanted, in_flight=in_flight, p99_s=p99_s
-                )
+                look = {
+                    "replicas": len(living), "ready": len(ready), "wanted": wanted, "in_flight": in_flight, "p99_s": p99_s,
+                }  # fmt: skip
+                looks.append({"at": time.time(), **look})
+                step, most = step + 1, max(most, len(ready))
+                job.report_progress(step=step, **look)
+                with whole_file(output / "looks.json") as draft:
+                    draft.write_text(json.dumps(list(looks)), encoding="utf-8")
             _sleep(options.every_s)
         if job.should_stop():
             job.leave()
@@ -127,7 +136,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--max", type=int, default=4, help="Most replicas.")
     parser.add_argument("--target-in-flight", type=float, default=4, help="Requests under way in each, on average.")
     parser.add_argument(
-        "--objective-ms", type=float, default=100, help="Within so much 99% of requests are to be answered."
+        "--objective-ms", type=float, default=200, help="Within so much 99% of requests are to be answered."
     )
     parser.add_argument(
         "--calm-s", type=float, default=60, help="For so long fewer must be enough before one is given up."

@@ -23,6 +23,9 @@ TEXTURES = (*PHOTOGRAPHS, "weave", "brushed", "grain")
 #: The upper share of each sheet is learnt from, the rest is for the test.
 TRAIN_SHARE = 0.65
 
+#: Root mean square by which a patch must differ from what was there, to be an anomaly.
+SEEN = 0.04
+
 #: Side of those made here.
 SHEET_PX = 512
 
@@ -91,7 +94,8 @@ def anomalous(image: Image, part: Image, rng: Rng) -> tuple[Image, Image]:
     fill = _foreign(size_px, rng) if rng.random() < 0.6 else _changed(good(part, size_px, rng), rng)
     mixed = (1 - alpha) * image + alpha * fill.clip(0, 1)
     # What can hardly be seen is no anomaly to be learnt.
-    seen = (alpha > 0.3) & (np.abs(gaussian_filter(mixed - image, 1)) > 0.05)
+    difference = np.sqrt(gaussian_filter((mixed - image) ** 2, 1.5))
+    seen = (alpha > 0.3) & (difference > SEEN)
     return mixed.astype(np.float32), seen.astype(np.float32)
 
 
