@@ -13,7 +13,7 @@ from surfaces import Image
 from torch import nn
 
 #: An image's score is the mean of its so many highest pixels: one alone may be noise, a scratch has few.
-TOP_PIXELS = 12
+TOP_PIXELS = 25
 
 
 def _double(num_in: int, num_out: int) -> nn.Sequential:

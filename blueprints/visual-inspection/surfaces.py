@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import skimage.data
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, gaussian_laplace, rotate
+from scipy.ndimage import gaussian_filter, rotate
 from skimage.transform import downscale_local_mean
 
 Image = NDArray[np.float32]
@@ -18,7 +18,7 @@ Rng = np.random.Generator
 
 #: Photographs of scikit-image's own package (CC0), and textures made here.
 PHOTOGRAPHS = ("brick", "gravel")
-TEXTURES = (*PHOTOGRAPHS, "weave", "brushed", "grain")
+TEXTURES = (*PHOTOGRAPHS, "weave", "brushed", "cast")
 
 #: The upper share of each sheet is learnt from, the rest is for the test.
 TRAIN_SHARE = 0.65
@@ -50,9 +50,9 @@ def sheet(texture: str) -> Image:
         streaks = gaussian_filter(rng.standard_normal(x.shape), (0.7, 25))
         made = 0.55 + 0.07 * streaks / streaks.std() + 0.02 * rng.standard_normal(x.shape)
     else:
-        # Pebbles as of leather, parted by dark creases.
-        bumps = gaussian_laplace(rng.standard_normal(x.shape), 2.5)
-        made = 0.35 + 0.3 * np.sqrt(np.abs(bumps) / bumps.std() / 2) + 0.02 * rng.standard_normal(x.shape)
+        # Bumps of a few pixels, as of orange peel.
+        bumps = gaussian_filter(rng.standard_normal(x.shape), 1.2) - gaussian_filter(rng.standard_normal(x.shape), 2.5)
+        made = 0.5 + 0.1 * bumps / bumps.std() + 0.02 * rng.standard_normal(x.shape)
     return made.clip(0, 1).astype(np.float32)
 
 

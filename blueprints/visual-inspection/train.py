@@ -1,6 +1,6 @@
 """Defects of surfaces, found by a network that has seen good parts and self-made anomalies only.
 
-A step is one batch. At its end the network is tested on defects of kinds that it was not trained on, and exported to ONNX.
+A step is ten batches. In the end the network is tested on defects of kinds that it was not trained on, and exported to ONNX.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from dure.client import job
 from dure.model.errors import InputError
 from dure.whole_file import whole_file
 
+BATCHES_A_STEP = 10
+
 #: The exported model's scores may differ by so much from PyTorch's.
 ONNX_TOLERANCE = 1e-4
 
@@ -40,7 +42,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     network = UNet(options.channels).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.rate, total_steps=options.steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.rate, total_steps=options.steps * BATCHES_A_STEP)
     rng = np.random.default_rng(options.seed)
     matter = {key: value for key, value in vars(options).items() if key not in ("device", "save_every_s")}
     digest = hashlib.sha256(json.dumps(matter, sort_keys=True).encode()).hexdigest()
@@ -66,9 +68,11 @@ def main() -> None:
     parts = [halves(texture)[0] for texture in TEXTURES]
     saved_at = began = time.monotonic()
     for step in range(first_step, options.steps):
-        images, masks = _batch(parts, options, rng)
-        loss = _learn(network, optimiser, images.to(device), masks.to(device))
-        schedule.step()
+        loss = 0.0
+        for _ in range(BATCHES_A_STEP):
+            images, masks = _batch(parts, options, rng)
+            loss += _learn(network, optimiser, images.to(device), masks.to(device)) / BATCHES_A_STEP
+            schedule.step()
         job.report_progress(step=step, loss=loss, elapsed_s=time.monotonic() - began)
         if job.should_stop():
             save(step)
@@ -85,7 +89,7 @@ def _batch(
     images, masks = [], []
     for place in range(options.batch):
         part = parts[rng.integers(len(parts))]
-        image = good(part, options.size_px, rng)
+        image = good(part, options.crop_px, rng)
         mask = np.zeros_like(image)
         if place % 2:
             image, mask = anomalous(image, part, rng)
@@ -100,10 +104,8 @@ def _tensor(pictures: list[Image]) -> torch.Tensor:
 
 
 def _learn(network: UNet, optimiser: torch.optim.Optimizer, images: torch.Tensor, masks: torch.Tensor) -> float:
-    """One step on the focal loss (T.-Y. Lin et al., ICCV 2017), since most pixels are good and soon easy."""
     network.train()
-    cross_entropy = nn.functional.binary_cross_entropy_with_logits(network(images), masks, reduction="none")
-    loss = ((1 - torch.exp(-cross_entropy)) ** 2 * cross_entropy * (1 + 3 * masks)).mean()
+    loss = nn.functional.binary_cross_entropy_with_logits(network(images), masks)
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
@@ -181,9 +183,10 @@ def _serve(path: Path, images: NDArray[np.float32], scores: NDArray[np.floating]
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=500, help="Steps of training.")
-    parser.add_argument("--batch", type=int, default=32, help="Images of a step; half of them good.")
+    parser.add_argument("--steps", type=int, default=550, help="Steps of training.")
+    parser.add_argument("--batch", type=int, default=16, help="Images of a batch; half of them good.")
     parser.add_argument("--size-px", type=int, default=64, help="Side of an image; divisible by 8.")
+    parser.add_argument("--crop-px", type=int, default=32, help="Side of the pieces that are learnt from; divisible by 8.")
     parser.add_argument("--channels", type=int, default=16, help="Channels of the finest level.")
     parser.add_argument("--rate", type=float, default=5e-3, help="Highest learning rate.")
     parser.add_argument(
@@ -198,8 +201,8 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if min(options.steps, options.channels, options.tests) < 1 or options.batch < 2 or options.rate <= 0 or not 0 < options.false_alarms < 1:
         parser.error("steps, channels and tests from 1, batch from 2, rate above 0, false alarms between 0 and 1")
-    if options.size_px % SIDE_PX or not 32 <= options.size_px <= 176:
-        parser.error(f"size from 32 to 176 and divisible by {SIDE_PX}")
+    if any(side_px % SIDE_PX or not 32 <= side_px <= 88 for side_px in (options.size_px, options.crop_px)):
+        parser.error(f"sides from 32 to 88 and divisible by {SIDE_PX}")
     return options
 
 
