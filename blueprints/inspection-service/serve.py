@@ -23,11 +23,11 @@ import uvicorn
 from batching import Batcher
 from load import read_record
 from models import Model, make_small_model
-from service import Service
 
 from dure.client import job
 from dure.model.errors import InputError
 from dure.whole_file import whole_file
+from service import Service
 
 #: After it was told to leave it still takes requests for so long, since clients learn of it by its answers.
 LEAVING_S = 1.0
