@@ -83,16 +83,19 @@ $(VENV)/.blueprints: requirements-blueprints.txt requirements-torch-cpu.txt $(ST
 	$(PIP_LOCKED) -r requirements-torch-cpu.txt || $(PIP_LOCKED) -r requirements-torch-cuda.txt
 	touch $@
 
-bench: setup $(ACCASIM)/.ready $(PEERS)/.ready
+bench: setup $(ACCASIM)/.ready $(PEERS)/.ready $(VENV)/.blueprints
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=benchmarks/latest.json
 	$(BIN)/python benchmarks/table.py
 	$(BIN)/python benchmarks/live/load.py
 	$(BIN)/python benchmarks/live/peers.py
 	$(BIN)/python benchmarks/live/slurm.py
 	$(BIN)/python benchmarks/live/slurm.py --nodes 256 --jobs 768 --seconds 60 --gpus 8 --rounds 1 --ways "one by one" dure
+	$(BIN)/python benchmarks/blueprints/leaving.py
 
-# The schemas, the key tables, the tables of Slurm's options and of the blueprints, from the models and the files.
+# What blueprints take on the reference fleet (the twin is asked); the schemas, the key tables, the tables of Slurm's options and of the
+# blueprints, from the models and the files.
 docs: setup
+	$(BIN)/python -m dure.cli.blueprint_fleet
 	$(BIN)/python -m dure.twin.files
 	$(BIN)/python -m dure.cli.slurm.docs
 	$(BIN)/python -m dure.cli.blueprint_docs

@@ -1,21 +1,22 @@
-"""Solves a shop in rounds of CP-SAT: each begins with the best schedule so far and may be broken off without a trace.
+"""Solves a shop in rounds: each begins with the best schedule so far and may be broken off without a trace.
 
-Deterministic: work is bounded by CP-SAT's deterministic time, and its portfolio of workers is interleaved on one thread.
+The first rounds of a plain shop are tabu search, which finds short schedules soon; CP-SAT shortens or proves them. Deterministic: tabu search is
+bounded by its moves, CP-SAT by its deterministic time, and its portfolio of workers is interleaved on one thread.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
+import tabu
 from ortools.sat.python import cp_model
-from shop import Placed, Shop, makespan_of
+from shop import Placed, Shop, bound_of, makespan_of
 
 #: Workers of the portfolio that take turns.
 NUM_WORKERS = 8
-#: Each round has a quarter more time than the one before, so that little is lost to starting anew.
-GROWTH = 1.25
 _LOOK_S = 0.05
 
 
@@ -28,7 +29,7 @@ class Solving:
     bound, makespan : int
         No schedule is shorter than the first; the second is that of ``schedule``, 0 where there is none yet.
     effort : float
-        Deterministic time spent, about seconds of one core.
+        Deterministic time that CP-SAT has spent.
     """
 
     round: int = 0
@@ -43,13 +44,32 @@ class Solving:
         return bool(self.makespan) and self.bound >= self.makespan
 
 
-def play_round(shop: Shop, now: Solving, first_effort: float, seed: int, should_stop: Callable[[], bool]) -> Solving | None:
-    """One more round; None: it was broken off.
+def play_tabu_round(shop: Shop, now: Solving, moves: int, seed: int, should_stop: Callable[[], bool]) -> Solving | None:
+    """A round of tabu search on a plain shop; None: it was broken off. `should_stop` is looked at some times a second."""
+    stop = np.zeros(1, np.uint8)
+    found: list[list[list[Placed]]] = []
+    work = threading.Thread(target=lambda: found.append(tabu.search(shop, now.schedule, moves, seed + now.round, stop)))
+    work.start()
+    while work.is_alive():
+        work.join(_LOOK_S)
+        if should_stop():
+            stop[0] = 1
+            work.join()
+            return None
+    after = replace(now, round=now.round + 1, bound=max(now.bound, bound_of(shop)))
+    makespan = makespan_of(shop, found[0])
+    if not now.makespan or makespan < now.makespan:
+        after.makespan, after.schedule = makespan, found[0]
+    return after
+
+
+def play_round(shop: Shop, now: Solving, effort: float, seed: int, should_stop: Callable[[], bool]) -> Solving | None:
+    """A round of CP-SAT; None: it was broken off.
 
     Parameters
     ----------
-    first_effort : float
-        Deterministic time of the first round.
+    effort : float
+        Deterministic time.
     should_stop : callable
         Looked at some times a second.
     """
@@ -58,7 +78,7 @@ def play_round(shop: Shop, now: Solving, first_effort: float, seed: int, should_
     solver.parameters.num_workers = NUM_WORKERS
     solver.parameters.interleave_search = True
     solver.parameters.random_seed = seed + now.round
-    solver.parameters.max_deterministic_time = first_effort * GROWTH**now.round
+    solver.parameters.max_deterministic_time = effort
     status: list[cp_model.CpSolverStatus] = []
     search = threading.Thread(target=lambda: status.append(solver.solve(model)))
     search.start()
@@ -68,7 +88,7 @@ def play_round(shop: Shop, now: Solving, first_effort: float, seed: int, should_
             solver.stop_search()
             search.join()
             return None
-    after = Solving(now.round + 1, now.effort + solver.parameters.max_deterministic_time, now.bound, now.makespan, now.schedule)
+    after = replace(now, round=now.round + 1, effort=now.effort + effort)
     if status[0] == cp_model.INFEASIBLE:  # nothing shorter than what there is
         after.bound = now.makespan
     elif status[0] in (cp_model.OPTIMAL, cp_model.FEASIBLE):

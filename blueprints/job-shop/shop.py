@@ -40,6 +40,17 @@ class Shop:
         return sum(max(duration for _, duration in operation) for job in self.jobs for operation in job)
 
 
+def bound_of(shop: Shop) -> int:
+    """No schedule of a plain shop is shorter: the longest job, and for each machine its work with what comes before and after it at the least."""
+    ways: dict[int, list[tuple[int, int, int]]] = {}
+    for job in shop.jobs:
+        durations = [operation[0][1] for operation in job]
+        for i, operation in enumerate(job):
+            ways.setdefault(operation[0][0], []).append((sum(durations[:i]), durations[i], sum(durations[i + 1 :])))
+    machines = (min(head for head, _, _ in way) + sum(work for _, work, _ in way) + min(tail for _, _, tail in way) for way in ways.values())
+    return max(*machines, *(sum(operation[0][1] for operation in job) for job in shop.jobs))
+
+
 #: An operation's machine, start and end.
 Placed = tuple[int, int, int]
 

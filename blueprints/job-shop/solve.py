@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gantt import draw
-from rounds import Solving, play_round
+from rounds import Solving, play_round, play_tabu_round
 from shop import Shop, invent_shop, read_shop
 
 from dure.client import job
@@ -25,6 +25,8 @@ _HERE = Path(__file__).parent
 _DATA = Path(os.environ.get("DURE_DATA") or _HERE / "../../../shared/data") / "jobshop"
 _RANGE = re.compile(r"([a-z]+)(\d+)-(\d+)\Z")
 _FLEXIBLE = re.compile(r"flexible-(\d+)x(\d+)-(\d+)\Z")
+#: Each round of CP-SAT has a quarter more time than the one before, so that little is lost to starting anew.
+GROWTH = 1.25
 #: Machines that may do an operation of an invented shop.
 FLEXIBILITY = 3
 
@@ -36,14 +38,19 @@ def main() -> None:
     shops = [_shop(name, given.data) for name in _names(given.instances)]
     known = _optima(given.data)
     kept = job.checkpoint_dir("state/checkpoint") / "solving.json"
-    digest = hashlib.sha256(repr((given.effort, given.first_effort, given.seed, shops)).encode()).hexdigest()
+    digest = hashlib.sha256(repr((given.tabu_rounds, given.moves, given.effort, given.first_effort, given.seed, shops)).encode()).hexdigest()
     done = _load(kept, digest)
     step = sum(solving.round for solving in done.values())
     for shop in shops:
         now = done.setdefault(shop.name, Solving())
+        tabu_rounds = 0 if shop.is_flexible else given.tabu_rounds
         while not now.is_proven and now.effort < given.effort:
             began = time.monotonic()
-            after = play_round(shop, now, given.first_effort, given.seed, job.should_stop)
+            if now.round < tabu_rounds:
+                after = play_tabu_round(shop, now, given.moves, given.seed, job.should_stop)
+            else:
+                effort = given.first_effort * GROWTH ** (now.round - tabu_rounds)
+                after = play_round(shop, now, effort, given.seed, job.should_stop)
             if after is None:
                 job.leave()
             done[shop.name] = now = after
@@ -69,13 +76,17 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--instances", default="ft06", help="Names (la01-40 for many), files, or flexible-JOBSxMACHINES-SEED.")
-    parser.add_argument("--effort", type=float, default=2, help="Deterministic time of CP-SAT for each, about seconds.")
-    parser.add_argument("--first-effort", type=float, default=1, help="Of the first round.")
+    parser.add_argument("--tabu-rounds", type=int, default=6, help="Rounds of tabu search before CP-SAT, for plain shops.")
+    parser.add_argument("--moves", type=int, default=500_000, help="Of each of them.")
+    parser.add_argument("--effort", type=float, default=1, help="Deterministic time of CP-SAT for each; one is 8 to 25 s of a core.")
+    parser.add_argument("--first-effort", type=float, default=1, help="Of its first round.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--data", type=Path, default=_DATA, help="Folder with instances.json and instances/.")
     given = parser.parse_args()
     if not 0 < given.first_effort <= given.effort:
         parser.error("0 < --first-effort ≤ --effort must hold")
+    if given.tabu_rounds < 0 or given.moves < 1:
+        parser.error("--tabu-rounds from 0, --moves from 1")
     return given
 
 

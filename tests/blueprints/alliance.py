@@ -15,6 +15,7 @@ from tests.service.processes import AgentProcess, until
 from tests.service.running import Running
 
 from dure.client import Client
+from dure.client.blueprints import Entry, catalogue_folder
 from dure.model.job_file import JobSpec, Resources
 
 #: GPUs of the hall: an owner that wants all of them takes back what is lent.
@@ -28,6 +29,22 @@ class Reclaimed:
     result: dict[str, Any]
     free_s: float
     wall_s: float
+
+
+#: Recorded data, and the blueprints that cannot do without: each with the key of the environment of what reads them.
+DATA = Path(os.environ.get("DURE_DATA") or catalogue_folder().parents[1] / "shared" / "data").resolve()
+NEED_DATA = {"predictive-maintenance": "env", "process-monitoring": "env", "factory": "jobs.wear.env"}
+
+
+def small_words(entry: Entry) -> list[str]:
+    """What `dure blueprint run` is told: the small size, on a GPU at least, as only who has GPUs can be asked for them."""
+    words = [entry.about.name, "--small"]
+    work = entry.work(is_small=True)
+    if isinstance(work, JobSpec) and not work.resources.gpus:
+        words += ["--set", "resources.gpus=1"]
+    if entry.about.name in NEED_DATA:
+        words += ["--set", f"{NEED_DATA[entry.about.name]}.DURE_DATA={DATA}"]
+    return words
 
 
 class Alliance:
@@ -80,9 +97,21 @@ class Alliance:
         out, said = command.communicate()
         return f"it has ended already, with {command.returncode}: {out}\n{said[-3000:]}"
 
+    def at_work(self) -> dict[str, Any]:
+        """What the guest's running jobs on GPUs have told of last, by job; only those that have told of anything."""
+        return {job.job_id: job.progress for job in self.guest.jobs(state="RUNNING").jobs if job.gpus and job.progress}
+
+    def told(self) -> dict[str, Any]:
+        """The same of all the guest's jobs, running or not."""
+        return {job.job_id: job.progress for job in self.guest.jobs().jobs if job.progress}
+
     def _has_begun(self, at_progress: int) -> bool:
-        running = self.guest.jobs(state="RUNNING").jobs
-        return any(job.gpus and (job.progress or {}).get("step", -1) >= at_progress for job in running)
+        return any(progress.get("step", -1) >= at_progress for progress in self.at_work().values())
+
+    def cancel_all(self) -> None:
+        """End what the guest has."""
+        for job in self.guest.jobs(state=["PENDING", "ADMITTED", "RUNNING"]).jobs:
+            self.guest.cancel(job.job_id)
 
     def reclaim(self) -> float:
         """The owner's job has all GPUs for a moment; s until it had them."""

@@ -9,7 +9,8 @@ import pytest
 from tests.in_process import caller
 
 from dure.cli.blueprint_docs import with_table
-from dure.client.blueprints import catalogue, catalogue_folder, copy_entry, find_entry
+from dure.cli.blueprint_fleet import stages
+from dure.client.blueprints import catalogue, catalogue_folder, copy_entry, find_entry, on_fleet
 from dure.client.resuming import assert_resumes_exactly
 from dure.model.blueprint_file import load_blueprint, work_of
 from dure.model.errors import InputError
@@ -41,7 +42,19 @@ def test_the_list_has_the_contract_s_keys(dure):
     found = json.loads(dure("blueprint", "list", "--json").stdout)
     assert [row["name"] for row in found] == sorted(path.parent.name for path in catalogue_folder().glob("*/blueprint.yaml"))
     for row in found:
-        assert set(row) == {"name", "field", "stages", "metric", "expected_cpu_s", "extra"}
+        assert set(row) == {"name", "field", "stages", "metric", "expected_cpu_s", "extra", "on_fleet"}
+
+
+def test_the_twin_was_asked_about_each():
+    assert set(on_fleet()) == {entry.about.name for entry in catalogue()}
+    for entry in catalogue():
+        work, found = stages(entry), entry.on_fleet
+        assert [stage.name for stage in work if stage.run_ms <= 0] == []
+        assert sum(stage.run_ms for stage in work) / 1000 == pytest.approx(entry.about.expected_cpu_s, rel=0.1)
+        gpu_hours = sum(stage.num_gpus * stage.run_ms for stage in work) / 3_600_000
+        assert found.gpu_hours == pytest.approx(gpu_hours, abs=1e-4), "run `make docs`"
+        assert max(stage.run_ms for stage in work) / 1000 <= found.time_p50_s <= found.time_p95_s
+        assert found.cost == pytest.approx(300 * gpu_hours, abs=0.1)
 
 
 def test_every_blueprint_is_shown(dure):

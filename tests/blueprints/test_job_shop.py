@@ -21,13 +21,13 @@ FT06 = FOLDER / "instances" / "ft06.txt"
 def modules(monkeypatch):
     """The blueprint's programs, imported as they import each other."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("shop", "rounds"):
+    for name in ("shop", "rounds", "tabu"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     import rounds
     import shop
 
     yield shop, rounds
-    for name in ("shop", "rounds"):
+    for name in ("shop", "rounds", "tabu"):
         sys.modules.pop(name, None)
 
 
@@ -43,6 +43,46 @@ def test_a_round_that_is_broken_off_leaves_no_trace(modules):
     shop, rounds = modules
     hard = shop.invent_shop(12, 8, 3, 1)
     assert rounds.play_round(hard, rounds.Solving(), 1000, 1, lambda: True) is None
+
+
+def plain(shop, chance, num_jobs, num_machines, shortest):
+    """A shop of jobs that visit some machines, some of them twice."""
+    jobs = tuple(
+        tuple(((chance.randrange(num_machines), chance.randint(shortest, 9)),) for _ in range(chance.randint(1, num_machines + 1)))
+        for _ in range(num_jobs)
+    )
+    return shop.Shop("plain", num_machines, jobs)
+
+
+@pytest.mark.parametrize("shortest", [0, 1])
+def test_tabu_search_keeps_the_rules_and_finds_what_cp_sat_proves(modules, shortest):
+    shop, rounds = modules
+    chance, at_optimum = random.Random(5 + shortest), 0
+    for _ in range(30):
+        small = plain(shop, chance, chance.randint(1, 5), chance.randint(1, 4), shortest)
+        found = rounds.play_tabu_round(small, rounds.Solving(), 3000, 1, lambda: False)
+        again = rounds.play_tabu_round(small, rounds.Solving(), 3000, 1, lambda: False)
+        assert (found.makespan, found.schedule) == (again.makespan, again.schedule)
+        assert shop.makespan_of(small, found.schedule) == found.makespan
+        proven = rounds.play_round(small, rounds.Solving(), 4, 1, lambda: False)
+        assert proven.is_proven
+        assert found.bound <= proven.makespan <= found.makespan
+        at_optimum += found.makespan == proven.makespan
+    assert at_optimum >= 28
+
+
+def test_a_round_begins_with_the_schedule_so_far(modules):
+    shop, rounds = modules
+    ft06 = shop.read_shop(FT06)
+    best = rounds.play_round(ft06, rounds.Solving(), 4, 1, lambda: False)
+    after = rounds.play_tabu_round(ft06, best, 1, 1, lambda: False)
+    assert (after.makespan, after.round, after.effort) == (55, best.round + 1, best.effort)
+
+
+def test_tabu_search_is_broken_off_without_a_trace(modules):
+    shop, rounds = modules
+    hard = plain(shop, random.Random(1), 30, 15, 1)
+    assert rounds.play_tabu_round(hard, rounds.Solving(), 1 << 40, 1, lambda: True) is None
 
 
 def test_a_flexible_shop_survives_its_file(modules, tmp_path):

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from tests.blueprints.alliance import Alliance
+from tests.blueprints.alliance import DATA, NEED_DATA, Alliance, small_words
 
-from dure.client.blueprints import Entry, catalogue, catalogue_folder
-from dure.model.job_file import JobSpec
+from dure.client.blueprints import Entry, catalogue
 
 ENTRIES = catalogue()
-#: Recorded data, and the blueprints that cannot do without: each with the key of the environment of what reads them.
-DATA = Path(os.environ.get("DURE_DATA") or catalogue_folder().parents[1] / "shared" / "data").resolve()
-NEED_DATA = {"predictive-maintenance": "env", "process-monitoring": "env", "factory": "jobs.wear.env"}
 
 
 def needs_libraries(entry: Entry) -> None:
@@ -40,16 +34,10 @@ def alliance(tmp_path_factory):
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.about.name)
 def test_it_is_taken_back_once_and_reaches_its_goal(alliance, entry, record_property):
     needs_libraries(entry)
-    words = [entry.about.name, "--small"]
-    work = entry.work(is_small=True)
-    if isinstance(work, JobSpec) and not work.resources.gpus:
-        words += ["--set", "resources.gpus=1"]  # only who has GPUs can be asked for them
-    if entry.about.name in NEED_DATA:
-        if not (DATA / "physical_ai").is_dir():
-            pytest.skip(f"{entry.about.name} needs recorded data: DURE_DATA")
-        words += ["--set", f"{NEED_DATA[entry.about.name]}.DURE_DATA={DATA}"]
+    if entry.about.name in NEED_DATA and not (DATA / "physical_ai").is_dir():
+        pytest.skip(f"{entry.about.name} needs recorded data: DURE_DATA")
     before = sum(row.gpu_seconds for row in alliance.operator.usage().rows if row.key == "guest")
-    found = alliance.run_and_reclaim(*words)
+    found = alliance.run_and_reclaim(*small_words(entry))
     result, metric = found.result, entry.about.metric
     assert result["state"] == "succeeded"
     assert result["attempts"] == len(entry.stages) + 1, "one attempt each, and one more after it was taken back"

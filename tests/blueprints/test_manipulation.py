@@ -65,6 +65,7 @@ def write_episodes(state: Path, shards: list[list[tuple[str, bool, bool]]]) -> N
             table.writerows([("task", "changed", "done"), *rows])
 
 
+@pytest.mark.slow
 def test_an_episode_hangs_on_its_seed_alone(sawyer: ModuleType) -> None:
     """Scenes are used again: what was played before must leave no trace."""
     for task in sawyer.TASKS:
@@ -135,6 +136,7 @@ def test_bad_shards_are_refused(sawyer: ModuleType, text: str) -> None:
         sawyer.share(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gate", "code"), [("0.75", 0), ("0.76", 1)])
 def test_the_gate(tmp_path: Path, gate: str, code: int) -> None:
     """Only changed dynamics count, over all shards."""

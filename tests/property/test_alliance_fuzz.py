@@ -183,7 +183,7 @@ def damage(draw: st.DrawFn, tree: Any) -> None:
 
 
 @given(st.data(), st.integers(1, 3), st.dates(date(2025, 1, 1), date(2028, 1, 1)), st.integers(-1, 500))
-@settings(ROOMY, max_examples=250)
+@settings(ROOMY, max_examples=100)
 def test_damaged_alliance_tree(data: st.DataObject, num_changes: int, at: date, num_days: int) -> None:
     tree = yaml.safe_load(VILLAGE)
     for _ in range(num_changes):

@@ -115,6 +115,7 @@ def test_risk_bound_knows_how_much_it_has_seen() -> None:
     assert float(risk_bound(np.array([50.0]), np.array([1000.0]))[0]) == pytest.approx(0.0596, abs=5e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("snr_db", "speed_kmh", "load", "least"), [(25.0, 0.0, 0.2, 0.9), (20.0, 3.0, 0.2, 0.5), (18.0, 30.0, 0.2, 0.1)]
 )

@@ -53,6 +53,7 @@ def test_keys_without_any_file_and_the_same_again() -> None:
     assert found("--seed", "5")["digest"] != first["digest"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_small")
 def test_no_saving_beyond_the_bound() -> None:
     out = found("--ssb-ms", "160", "--bs", "cat2-set1", "--capacity-carriers", "0")

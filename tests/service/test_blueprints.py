@@ -7,7 +7,7 @@ def test_the_catalogue(shared):
     client = shared.client("user")
     listed = client.get("/api/v1/blueprints").json()
     assert [row["name"] for row in listed] == [entry.about.name for entry in catalogue()]
-    assert set(listed[0]) == {"name", "field", "stages", "metric", "expected_cpu_s", "extra"}
+    assert set(listed[0]) == {"name", "field", "stages", "metric", "expected_cpu_s", "extra", "on_fleet"}
     for row in listed:
         found = client.get(f"/api/v1/blueprints/{row['name']}").json()
         assert found["about"]["name"] == row["name"]

@@ -64,7 +64,7 @@ def test_examples_are_good(shared):
                 assert "there is no project" in answer.text or "no member" in answer.text or "unknown member" in answer.text, (name, answer.text)
 
 
-@pytest.mark.parametrize("who", ["operator", "lead", "agent", "auditor", "nobody"])
+@pytest.mark.parametrize("who", ["operator", *(pytest.param(who, marks=pytest.mark.slow) for who in ("lead", "agent", "auditor", "nobody"))])
 def test_schemathesis(running, who):
     """Hundreds of good and bad requests to every route; every answer is as described."""
     headers = running.headers(who) if who != "nobody" else {}

@@ -123,7 +123,7 @@ def check_moment(ground):
     return num
 
 
-@pytest.mark.parametrize("name", ["dure", "easy", "fifo", "las"])
+@pytest.mark.parametrize("name", ["dure", *(pytest.param(name, marks=pytest.mark.slow) for name in ("easy", "fifo", "las"))])
 @settings(relaxed, max_examples=25)
 @given(seed=st.integers(0, 1 << 32))
 def test_every_waiting_job_is_explained_by_what_is_true(name, seed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from dure.model.errors import DureError
 
 if TYPE_CHECKING:
     from dure.client import Client
-    from dure.client.blueprints import Entry
+    from dure.client.blueprints import Entry, OnFleet
     from dure.client.views import JobDetail
 
 
@@ -36,8 +37,11 @@ def list_(is_json: bool) -> None:
     if is_json:
         echo_json(found)
         return
-    rows = [(row["name"], row["field"], len(row["stages"]), row["metric"], f"{row['expected_cpu_s']:,.0f}", row["extra"]) for row in found]
-    for line in table(("BLUEPRINT", "FIELD", "STAGES", "METRIC", "CPU S", "EXTRA"), rows):
+    rows = [
+        (row["name"], row["field"], len(row["stages"]), row["metric"], f"{row['expected_cpu_s']:,.0f}", *_short(row["on_fleet"]), row["extra"])
+        for row in found
+    ]
+    for line in table(("BLUEPRINT", "FIELD", "STAGES", "METRIC", "CPU S", "ON FLEET", "COST", "EXTRA"), rows):
         click.echo(line)
 
 
@@ -46,8 +50,14 @@ def listed(entry: Entry) -> dict[str, Any]:
     about = entry.about
     return {
         "name": about.name, "field": about.field, "stages": list(entry.stages), "metric": about.metric.name,
-        "expected_cpu_s": about.expected_cpu_s, "extra": about.extra,
+        "expected_cpu_s": about.expected_cpu_s, "extra": about.extra, "on_fleet": entry.on_fleet and asdict(entry.on_fleet),
     }  # fmt: skip
+
+
+def _short(on_fleet: dict[str, Any] | None) -> tuple[str, str]:
+    if on_fleet is None:
+        return "-", "-"
+    return f"{on_fleet['time_p50_s'] / 60:.1f} min", f"{on_fleet['cost']:,.0f} {on_fleet['currency']}"
 
 
 @blueprint.command()
@@ -60,7 +70,8 @@ def show(name: str, is_json: bool) -> None:
     entry = find_entry(name)
     about = entry.about
     if is_json:
-        echo_json({**about.model_dump(mode="json"), "stages": list(entry.stages), "folder": str(entry.folder)})
+        on_fleet = entry.on_fleet and asdict(entry.on_fleet)
+        echo_json({**about.model_dump(mode="json"), "stages": list(entry.stages), "on_fleet": on_fleet, "folder": str(entry.folder)})
         return
     metric = about.metric
     click.echo(f"{about.name}: {about.title.en} ({about.field})")
@@ -70,7 +81,7 @@ def show(name: str, is_json: bool) -> None:
         {
             "stages": ", ".join(entry.stages), "metric": goal + beside,
             "cost": f"{about.expected_cpu_s:,.0f} CPU-seconds, {about.small_cpu_s:,.0f} with --small",
-            "checkpoint": f"{about.checkpoint_mib:g} MiB", "on GPUs": about.gpu_scaling or "-",
+            "on the reference fleet": _told(entry.on_fleet), "checkpoint": f"{about.checkpoint_mib:g} MiB", "on GPUs": about.gpu_scaling or "-",
             "extra": f"dure[{about.extra}]", "folder": str(entry.folder),
         },
         is_json=False,
@@ -78,6 +89,15 @@ def show(name: str, is_json: bool) -> None:
     rows = [(key, p.default, "" if p.small is None else p.small, p.help) for key, p in about.parameters.items()]
     for line in table(("PARAMETER", "DEFAULT", "SMALL", ""), rows):
         click.echo(line)
+
+
+def _told(found: OnFleet | None) -> str:
+    if found is None:
+        return "-"
+    return (
+        f"{found.time_p50_s / 60:.1f} minutes (median; 95%: {found.time_p95_s / 60:.1f}), {found.gpu_hours:g} GPU-hours, "
+        f"{found.cost:,.0f} {found.currency}"
+    )
 
 
 @blueprint.command()

@@ -13,8 +13,8 @@ BEGIN, END = "<!-- blueprints: made from their files -->", "<!-- end of blueprin
 def table() -> str:
     """A line a blueprint."""
     lines = [
-        "| blueprint | field | metric | reached | goal | published or known | CPU-s (small) | checkpoint |",
-        "|---|---|---|---:|---:|---|---:|---:|",
+        "| blueprint | field | metric | reached | goal | published or known | CPU-s (small) | checkpoint | on the reference fleet |",
+        "|---|---|---|---:|---:|---|---:|---:|---:|",
         *map(_line, catalogue()),
     ]
     return "\n".join(lines)
@@ -26,8 +26,15 @@ def _line(entry: Entry) -> str:
     sign = "≤" if metric.better == "lower" else "≥"
     return (
         f"| [{about.name}](../blueprints/{about.name}/README.md) | {about.field} | `{metric.name}` | {metric.reached:g} | {sign} {metric.goal:g} "
-        f"| {known} | {about.expected_cpu_s:,.0f} ({about.small_cpu_s:,.0f}) | {about.checkpoint_mib:g} MiB |"
+        f"| {known} | {about.expected_cpu_s:,.0f} ({about.small_cpu_s:,.0f}) | {about.checkpoint_mib:g} MiB | {_on_fleet(entry)} |"
     )
+
+
+def _on_fleet(entry: Entry) -> str:
+    found = entry.on_fleet
+    if found is None:
+        return ""
+    return f"{found.time_p50_s / 60:.1f} min (95%: {found.time_p95_s / 60:.1f}), {found.cost:,.0f} {found.currency}"
 
 
 def with_table(page: str) -> str:

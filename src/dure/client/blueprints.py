@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from dure.model.blueprint_file import Blueprint, load_blueprint, stages_of, work_of
 from dure.model.errors import InputError
@@ -12,9 +15,30 @@ from dure.model.job_file import JobSpec, Pipeline, load_work, placed_in
 from dure.model.yaml_file import nearest
 
 ABOUT = "blueprint.yaml"
+#: In the catalogue's folder: what the twin says of each on the reference fleet.
+ON_FLEET = "on-fleet.json"
 _WORK = ("pipeline.yaml", "job.yaml")
 #: What a blueprint's runs leave in its folder.
 _LEFT = ("state", "__pycache__", "*.pyc")
+
+
+@dataclass(frozen=True)
+class OnFleet:
+    """What the twin says of a blueprint at its reference size on the reference fleet (`dure.cli.blueprint_fleet`).
+
+    Attributes
+    ----------
+    time_p50_s, time_p95_s : float
+        From handing in to the last end, over a day's quarters of an hour.
+    cost : float
+        Of its GPU-hours, in `currency`.
+    """
+
+    time_p50_s: float
+    time_p95_s: float
+    gpu_hours: float
+    cost: float
+    currency: str
 
 
 @dataclass(frozen=True)
@@ -48,6 +72,14 @@ class Entry:
         """Its job or pipeline as the file has it; raises InputError."""
         return load_work(_text(self.work_file), str(self.work_file))
 
+    @property
+    def on_fleet(self) -> OnFleet | None:
+        """Time and cost on the reference fleet; None: the twin was not asked, as of a copy of one's own."""
+        if self.folder.parent != catalogue_folder():
+            return None
+        found = on_fleet().get(self.about.name)
+        return None if found is None else OnFleet(**found)
+
     def work(self, is_small: bool = False, settings: tuple[str, ...] = ()) -> JobSpec | Pipeline:
         """What is handed in; raises InputError."""
         path = self.work_file
@@ -67,6 +99,14 @@ def catalogue_folder() -> Path:
         if folder.is_dir():
             return folder
     raise InputError("this installation has no blueprints")
+
+
+@cache
+def on_fleet() -> dict[str, dict[str, Any]]:
+    """What the twin says of the catalogue's blueprints, by name."""
+    path = catalogue_folder() / ON_FLEET
+    found: dict[str, dict[str, Any]] = json.loads(_text(path))["blueprints"]
+    return found
 
 
 def catalogue() -> list[Entry]:

@@ -61,6 +61,9 @@ class Blueprint(FileModel):
     metric: Metric = Field(description="How good its result is.")
     expected_cpu_s: float = Field(gt=0, description="CPU-seconds at the reference size, measured.")
     small_cpu_s: float = Field(gt=0, description="CPU-seconds at the small size, measured.")
+    stage_cpu_s: dict[Name, float] = Field(
+        default={}, max_length=100, description="Of a pipeline: CPU-seconds of each job at the reference size, measured."
+    )
     checkpoint_mib: float = Field(ge=0, description="Size of its checkpoint at the reference size, measured.")
     gpu_scaling: str = Field(default="", max_length=1000, description="How the same code runs on many GPUs.")
     parameters: dict[str, Parameter] = Field(default={}, max_length=100, description="What may be set.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import cache
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from dure.model.job_file import Pipeline
 from dure.service.access import Caller, KnownQuery
 from dure.service.app import described
 from dure.service.errors import not_found
-from dure.service.schemas import BlueprintDetail, BlueprintRow
+from dure.service.schemas import BlueprintDetail, BlueprintOnFleet, BlueprintRow
 
 router = APIRouter(prefix="/api/v1/blueprints", tags=["blueprints"], dependencies=[KnownQuery])
 
@@ -30,9 +31,11 @@ def _entries() -> tuple[Entry, ...]:
 
 def _row(entry: Entry) -> BlueprintRow:
     about: Blueprint = entry.about
+    found = entry.on_fleet
     return BlueprintRow(
         name=about.name, field=about.field, stages=list(entry.stages), metric=about.metric.name,
         expected_cpu_s=about.expected_cpu_s, extra=about.extra,
+        on_fleet=None if found is None else BlueprintOnFleet(**asdict(found)),
     )  # fmt: skip
 
 

@@ -550,6 +550,16 @@ class SyncAnswer(Answer):
     leases: list[LeaseForm]
 
 
+class BlueprintOnFleet(Answer):
+    """What the twin says of a blueprint on the reference fleet: s from handing in to the last end, and its GPU-hours' price."""
+
+    time_p50_s: float
+    time_p95_s: float
+    gpu_hours: float
+    cost: float
+    currency: str
+
+
 class BlueprintRow(Answer):
     """A blueprint in the catalogue. ``expected_cpu_s``: CPU-seconds at its reference size, measured."""
 
@@ -559,6 +569,7 @@ class BlueprintRow(Answer):
     metric: str
     expected_cpu_s: float
     extra: str
+    on_fleet: BlueprintOnFleet | None
 
 
 class BlueprintDetail(BlueprintRow):
