@@ -33,7 +33,9 @@ class Reclaimed:
 
 #: Recorded data, and the blueprints that cannot do without: each with the key of the environment of what reads them.
 DATA = Path(os.environ.get("DURE_DATA") or catalogue_folder().parents[1] / "shared" / "data").resolve()
-NEED_DATA = {"predictive-maintenance": "env", "process-monitoring": "env", "factory": "jobs.wear.env"}
+NEED_DATA = {
+    "factory": "jobs.wear.env", "inspection-service": "jobs.serve.env", "predictive-maintenance": "env", "process-monitoring": "env",
+}  # fmt: skip
 
 
 def small_words(entry: Entry) -> list[str]:
