@@ -119,7 +119,7 @@ def _replica(options: argparse.Namespace) -> JobSpec:
         setup='PATH="$DURE_BIN:$PATH"',
         env={"OMP_NUM_THREADS": "1", **({"PYTHONPATH": path} if (path := os.environ.get("PYTHONPATH")) else {})},
         resources=Resources(gpus=options.gpus, cpus=1),
-        checkpoint=Checkpoint(every=10_000, signal="TERM", grace=30_000),
+        checkpoint=Checkpoint(every="10s", signal="TERM", grace="30s"),
         retries=100,
     )
 

@@ -67,8 +67,7 @@ def good(part: Image, size_px: int, rng: Rng) -> Image:
     """A square of a surface as a camera would see it: lit unevenly, in its own exposure, mirrored or not."""
     top, left = (rng.integers(length - size_px + 1) for length in part.shape)
     square = part[top : top + size_px, left : left + size_px]
-    if rng.random() < 0.5:
-        square = square[:, ::-1]
+    square = square[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
     ramp = np.linspace(-0.5, 0.5, size_px, dtype=np.float32)
     light = 1 + rng.uniform(-0.1, 0.1) + rng.uniform(-0.12, 0.12) * ramp[:, None] + rng.uniform(-0.12, 0.12) * ramp
     noise = 0.01 * rng.standard_normal(square.shape)
@@ -125,7 +124,7 @@ def _changed(image: Image, rng: Rng) -> NDArray[np.float64]:
     changed = rotate(image.astype(float), rng.uniform(0, 360), reshape=False, mode="reflect", order=1)
     if rng.random() < 0.5:
         changed = gaussian_filter(changed, rng.uniform(1, 6))
-    gain, offset = rng.uniform(0.5, 1.5), rng.choice([-1, 1]) * rng.uniform(0, 0.3)
+    gain, offset = rng.uniform(0.5, 1.5), rng.choice([-1, 0, 0, 1]) * rng.uniform(0, 0.3)
     return (changed - changed.mean()) * gain + changed.mean() + offset
 
 
