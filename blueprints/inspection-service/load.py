@@ -157,6 +157,7 @@ async def _send(load: Load, moments_s: NDArray[np.float64], options: argparse.Na
     limits = httpx.Limits(max_connections=500, max_keepalive_connections=100)
     async with httpx.AsyncClient(timeout=httpx.Timeout(30, connect=2), limits=limits) as client:
         asked: set[asyncio.Task[None]] = set()
+        listing = asyncio.create_task(_follow_urls(load, options))
         # When the trace's start would have been.
         began = time.perf_counter() - record.position_s
         record.began_at = time.time() - record.position_s
@@ -168,7 +169,6 @@ async def _send(load: Load, moments_s: NDArray[np.float64], options: argparse.Na
                 break
             if moment_s >= second + 1:
                 second = int(moment_s)
-                load.urls[:] = _read_urls(options)
                 job.report_progress(step=second, sent=record.sent, replicas=len(load.urls), lost=record.lost)
             task = asyncio.create_task(load.ask(client, number, began + moment_s, moment_s))
             asked.add(task)
@@ -179,7 +179,15 @@ async def _send(load: Load, moments_s: NDArray[np.float64], options: argparse.Na
             record.position_s = options.for_s
         record.sent_s += record.position_s - first_s
         await asyncio.gather(*asked)
+        listing.cancel()
     return is_done
+
+
+async def _follow_urls(load: Load, options: argparse.Namespace) -> None:
+    """Read the addresses anew each second, to the last answer."""
+    while True:
+        await asyncio.sleep(1)
+        load.urls[:] = _read_urls(options)
 
 
 async def _is_due(at: float) -> bool:
