@@ -24,7 +24,7 @@ TEXTURES = (*PHOTOGRAPHS, "weave", "brushed", "cast")
 TRAIN_SHARE = 0.65
 
 #: Root mean square by which a patch must differ from what was there, to be an anomaly.
-SEEN = 0.04
+SEEN = 0.025
 
 #: Side of those made here.
 SHEET_PX = 512
@@ -88,9 +88,14 @@ def _coloured_noise(size_px: int, rng: Rng, slope: float, stretch: float = 1.0) 
 def anomalous(image: Image, part: Image, rng: Rng) -> tuple[Image, Image]:
     """The image with patches or threads of something else, and where they are (0 to 1)."""
     size_px = len(image)
-    mask = _shape(size_px, rng)
+    noise = _coloured_noise(size_px, rng, slope=rng.uniform(1.5, 2.5), stretch=float(np.exp(rng.uniform(0, 3))))
+    if rng.random() < 0.5:
+        mask, fill = _threads(noise, rng), _foreign(size_px, rng)
+    else:
+        mask = noise > np.quantile(noise, 1 - rng.uniform(0.01, 0.15))
+        fill = _foreign(size_px, rng) if rng.random() < 0.4 else _changed(good(part, size_px, rng), rng)
+    mask = _in_window(mask, rng)
     alpha = gaussian_filter(mask.astype(float), rng.uniform(0, 0.8)) * rng.uniform(0.6, 1)
-    fill = _foreign(size_px, rng) if rng.random() < 0.6 else _changed(good(part, size_px, rng), rng)
     mixed = (1 - alpha) * image + alpha * fill.clip(0, 1)
     # What can hardly be seen is no anomaly to be learnt.
     difference = np.sqrt(gaussian_filter((mixed - image) ** 2, 1.5))
@@ -98,15 +103,16 @@ def anomalous(image: Image, part: Image, rng: Rng) -> tuple[Image, Image]:
     return mixed.astype(np.float32), seen.astype(np.float32)
 
 
-def _shape(size_px: int, rng: Rng) -> NDArray[np.bool_]:
-    """Where noise is high (patches) or near to some value (threads), in a window of random size."""
-    noise = _coloured_noise(size_px, rng, slope=rng.uniform(1.5, 2.5), stretch=float(np.exp(rng.uniform(0, 3))))
-    if rng.random() < 0.5:
-        mask = noise > np.quantile(noise, 1 - rng.uniform(0.01, 0.15))
-    else:
-        level = np.quantile(noise, rng.uniform(0.1, 0.9))
-        steepness = np.hypot(*np.gradient(gaussian_filter(noise, 1))) + 1e-6
-        mask = np.abs(gaussian_filter(noise, 1) - level) / steepness < rng.uniform(0.6, 1.6)
+def _threads(noise: NDArray[np.float64], rng: Rng) -> NDArray[np.bool_]:
+    """Where the noise is near to some value: lines one to three pixels wide."""
+    smooth = gaussian_filter(noise, 1)
+    steepness = np.hypot(*np.gradient(smooth)) + 1e-6
+    return np.abs(smooth - np.quantile(smooth, rng.uniform(0.1, 0.9))) / steepness < rng.uniform(0.6, 1.6)
+
+
+def _in_window(mask: NDArray[np.bool_], rng: Rng) -> NDArray[np.bool_]:
+    """What lies in a window of random size, as anomalies are few; all of it where that is nothing."""
+    size_px = len(mask)
     window_px = rng.integers(size_px // 6, size_px + 1)
     top, left = rng.integers(size_px - window_px + 1, size=2)
     inside = np.zeros_like(mask)
@@ -120,12 +126,10 @@ def _foreign(size_px: int, rng: Rng) -> NDArray[np.float64]:
 
 
 def _changed(image: Image, rng: Rng) -> NDArray[np.float64]:
-    """The surface's own texture, displaced, turned, blurred, lighter or darker."""
-    changed = rotate(image.astype(float), rng.uniform(0, 360), reshape=False, mode="reflect", order=1)
+    """The surface's own texture from elsewhere, either blurred or lighter or darker."""
     if rng.random() < 0.5:
-        changed = gaussian_filter(changed, rng.uniform(1, 6))
-    gain, offset = rng.uniform(0.5, 1.5), rng.choice([-1, 0, 0, 1]) * rng.uniform(0, 0.3)
-    return (changed - changed.mean()) * gain + changed.mean() + offset
+        return gaussian_filter(image.astype(float), rng.uniform(2, 8))
+    return image + rng.choice([-1, 1]) * rng.uniform(0.1, 0.35)
 
 
 def _curve(size_px: int, rng: Rng, length_px: float, bend: float) -> NDArray[np.float64]:

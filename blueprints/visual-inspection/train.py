@@ -91,7 +91,7 @@ def _batch(
         part = parts[rng.integers(len(parts))]
         image = good(part, options.crop_px, rng)
         mask = np.zeros_like(image)
-        if place % 4:
+        if place % 2:
             image, mask = anomalous(image, part, rng)
         images.append(image)
         masks.append(mask)
@@ -183,11 +183,11 @@ def _serve(path: Path, images: NDArray[np.float32], scores: NDArray[np.floating]
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=500, help="Steps of training.")
-    parser.add_argument("--batch", type=int, default=16, help="Images of a batch; a quarter of them good.")
+    parser.add_argument("--steps", type=int, default=600, help="Steps of training.")
+    parser.add_argument("--batch", type=int, default=16, help="Images of a batch; half of them good.")
     parser.add_argument("--size-px", type=int, default=64, help="Side of an image; divisible by 8.")
     parser.add_argument("--crop-px", type=int, default=32, help="Side of the pieces that are learnt from; divisible by 8.")
-    parser.add_argument("--channels", type=int, default=24, help="Channels of the finest level.")
+    parser.add_argument("--channels", type=int, default=16, help="Channels of the finest level.")
     parser.add_argument("--rate", type=float, default=5e-3, help="Highest learning rate.")
     parser.add_argument(
         "--tests", type=int, default=120, help="Good images of each texture in the test, and as many with defects."
