@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import skimage.data
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, rotate
+from scipy.ndimage import gaussian_filter
 from skimage.transform import downscale_local_mean
 
 Image = NDArray[np.float32]
@@ -52,7 +52,7 @@ def sheet(texture: str) -> Image:
     else:
         # Bumps of a few pixels, as of orange peel.
         bumps = gaussian_filter(rng.standard_normal(x.shape), 1.2) - gaussian_filter(rng.standard_normal(x.shape), 2.5)
-        made = 0.5 + 0.1 * bumps / bumps.std() + 0.02 * rng.standard_normal(x.shape)
+        made = 0.5 + 0.05 * bumps / bumps.std() + 0.02 * rng.standard_normal(x.shape)
     return made.clip(0, 1).astype(np.float32)
 
 
