@@ -18,13 +18,13 @@ from scaling import Scaler
 
 from dure.client import Client, job
 from dure.client.errors import ApiError, UnreachableError
-from dure.client.views import JobView
+from dure.client.views import STATES, JobView
 from dure.model.errors import DureError
 from dure.model.job_file import Checkpoint, JobSpec, Resources
 from dure.whole_file import whole_file
 
-#: States of a job that is, or is to be, a replica.
-LIVING = ("PENDING", "ADMITTED", "RUNNING", "SUSPENDED")
+#: States of a job that is, or is to be, a replica; one that is taken back is completing, then pending again.
+LIVING = tuple(state for state in STATES if state != "ENDED")
 
 #: The latest looks that `picture.py` finds in a file.
 LOOKS_KEPT = 10_000
