@@ -16,8 +16,8 @@ from skimage.transform import downscale_local_mean
 Image = NDArray[np.float32]
 Rng = np.random.Generator
 
-#: Photographs of scikit-image's own package (CC0), and textures made here.
-PHOTOGRAPHS = ("brick", "gravel")
+#: Of scikit-image's own package (CC0); the other textures are made here.
+PHOTOGRAPHS = ("brick",)
 TEXTURES = (*PHOTOGRAPHS, "weave", "brushed", "cast")
 
 #: The upper share of each sheet is learnt from, the rest is for the test.

@@ -183,7 +183,7 @@ def _serve(path: Path, images: NDArray[np.float32], scores: NDArray[np.floating]
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=600, help="Steps of training.")
+    parser.add_argument("--steps", type=int, default=500, help="Steps of training.")
     parser.add_argument("--batch", type=int, default=16, help="Images of a batch; half of them good.")
     parser.add_argument("--size-px", type=int, default=64, help="Side of an image; divisible by 8.")
     parser.add_argument("--crop-px", type=int, default=32, help="Side of the pieces that are learnt from; divisible by 8.")
