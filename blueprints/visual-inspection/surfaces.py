@@ -92,8 +92,8 @@ def anomalous(image: Image, part: Image, rng: Rng) -> tuple[Image, Image]:
     if rng.random() < 0.5:
         mask, fill = _threads(noise, rng), _foreign(size_px, rng)
     else:
-        mask = noise > np.quantile(noise, 1 - rng.uniform(0.01, 0.15))
-        fill = _foreign(size_px, rng) if rng.random() < 0.4 else _changed(good(part, size_px, rng), rng)
+        mask = noise > np.quantile(noise, 1 - rng.uniform(0.02, 0.4))
+        fill = _foreign(size_px, rng) if rng.random() < 0.3 else _changed(good(part, size_px, rng), rng)
     mask = _in_window(mask, rng)
     alpha = gaussian_filter(mask.astype(float), rng.uniform(0, 0.8)) * rng.uniform(0.6, 1)
     mixed = (1 - alpha) * image + alpha * fill.clip(0, 1)
