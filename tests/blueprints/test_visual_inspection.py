@@ -20,7 +20,7 @@ for library in ("matplotlib", "onnxruntime", "onnxscript", "skimage", "sklearn",
     pytest.importorskip(library)
 
 FOLDER = catalogue_folder() / "visual-inspection"
-FEW = ["train.py", "--steps", "6", "--batch", "4", "--channels", "4", "--tests", "6", "--save-every-s", "0"]
+FEW = ["train.py", "--steps", "6", "--batch", "4", "--channels", "4", "--size-px", "32", "--tests", "6", "--save-every-s", "0"]
 
 Load = Callable[[str], ModuleType]
 
@@ -103,9 +103,8 @@ def test_the_filter_bank_finds_a_bright_spot(load: Load) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_goes_on_exactly_and_serves_the_same_by_onnx(tmp_path: Path, number: int) -> None:
-    story = assert_resumes_exactly("visual-inspection", FEW, tmp_path, [2, 1], number=number)
+def test_goes_on_exactly_and_serves_the_same_by_onnx(tmp_path: Path) -> None:
+    story = assert_resumes_exactly("visual-inspection", FEW, tmp_path, [2, 1], number=signal.SIGUSR1)
     assert story.metrics is not None
     assert story.metrics["filter_bank_image_auroc"] > 0.6
     import onnxruntime
@@ -117,17 +116,13 @@ def test_goes_on_exactly_and_serves_the_same_by_onnx(tmp_path: Path, number: int
     assert float(session.get_modelmeta().custom_metadata_map["limit"]) == result["limit"]
     with np.load(output / "test_images.npz") as found:
         images, is_defective = found["images"], found["is_defective"]
-    assert len(images) == len(is_defective) > 50
+    assert len(images) == len(is_defective) == 48
     for num in (1, 3):
         marks, scores = session.run(None, {"images": (images[:num, None] / 255).astype(np.float32)})
-        assert (marks.shape, scores.shape) == ((num, 1, 64, 64), (num,))
-
-
-@pytest.mark.slow
-def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path) -> None:
-    env = {**os.environ, "DURE_CHECKPOINT_DIR": str(tmp_path / "c"), "DURE_OUTPUT_DIR": str(tmp_path / "o")}
-    for batch, code in (("4", 0), ("5", 2)):
-        command = [sys.executable, *FEW, "--batch", batch, "--steps", "1"]
-        done = subprocess.run(command, cwd=FOLDER, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == code, done.stderr
+        assert (marks.shape, scores.shape) == ((num, 1, 32, 32), (num,))
+    # Its checkpoint is not taken for that of other parameters.
+    env = {**os.environ, "DURE_CHECKPOINT_DIR": str(tmp_path / "parts" / "checkpoint"), "DURE_OUTPUT_DIR": str(tmp_path / "o")}
+    command = [sys.executable, *FEW, "--batch", "5"]
+    done = subprocess.run(command, cwd=FOLDER, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
     assert "other parameters" in done.stderr
