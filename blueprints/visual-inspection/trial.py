@@ -55,7 +55,8 @@ def cases(num_each: int, size_px: int, seed: int) -> list[Case]:
 def fitted_images(size_px: int, seed: int) -> dict[str, list[Image]]:
     """Good images of what may be learnt from, by texture."""
     rng = np.random.default_rng([seed, 2])
-    return {texture: [good(halves(texture)[0], size_px, rng) for _ in range(NUM_FITTED)] for texture in TEXTURES}
+    parts = {texture: halves(texture)[0] for texture in TEXTURES}
+    return {texture: [good(part, size_px, rng) for _ in range(NUM_FITTED)] for texture, part in parts.items()}
 
 
 def filter_bank_answers(tested: Sequence[Case], fitted: dict[str, list[Image]]) -> Answers:
