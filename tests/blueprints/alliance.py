@@ -33,7 +33,9 @@ class Reclaimed:
 
 #: Recorded data, and the blueprints that cannot do without: each with the key of the environment of what reads them.
 DATA = Path(os.environ.get("DURE_DATA") or catalogue_folder().parents[1] / "shared" / "data").resolve()
-NEED_DATA = {"predictive-maintenance": "env", "process-monitoring": "env", "factory": "jobs.wear.env"}
+NEED_DATA = {
+    "factory": "jobs.wear.env", "inspection-service": "jobs.serve.env", "predictive-maintenance": "env", "process-monitoring": "env",
+}  # fmt: skip
 
 
 def small_words(entry: Entry) -> list[str]:
@@ -69,9 +71,13 @@ class Alliance:
             client.close()
         self._running.close()
 
+    def guest_environment(self) -> dict[str, str]:
+        """What a program needs that speaks to the service as the guest."""
+        return {"DURE_URL": self._running.url, "DURE_TOKEN": self._running.tokens["user"]}
+
     def start(self, *words: str) -> subprocess.Popen[str]:
         """A command of `dure` as the guest gives it."""
-        env = {**os.environ, "DURE_URL": self._running.url, "DURE_TOKEN": self._running.tokens["user"]}
+        env = {**os.environ, **self.guest_environment()}
         return subprocess.Popen([sys.executable, "-m", "dure.cli.main", *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def run_and_reclaim(self, *words: str, at_progress: int = 1, patience_s: float = 300.0) -> Reclaimed:
