@@ -7,7 +7,7 @@ import pytest
 from tests.blueprints.alliance import Alliance
 from tests.service.processes import until
 
-from dure.model.job_file import Pipeline, load_pipeline
+from dure.model.job_file import Pipeline, load_pipeline, load_work
 
 NUM_SHARDS = 400
 SHARD = """
@@ -85,3 +85,34 @@ def test_an_equal_stage_is_not_run_again(tmp_path):
             assert taken == (len(said) == 2)
     assert said == ["read one", "read one", "read two"]
     assert (work / "ran").read_text() == "xx"
+
+
+def test_unlike_processes_start_together(tmp_path):
+    """A learner waits for what two simulators send; they can only have been there at one time."""
+    learn = """
+import os, socket
+server = socket.create_server((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])))
+server.settimeout(30)
+heard = sorted(server.accept()[0].recv(100).decode() for _ in range(2))
+print("heard", *heard)
+"""
+    simulate = """
+import os, socket, time
+for _ in range(100):
+    try:
+        peer = socket.create_connection((os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])), 1)
+        break
+    except OSError:
+        time.sleep(0.1)
+peer.send(f"{os.environ['DURE_ROLE']}-{os.environ['DURE_ROLE_RANK']}{os.environ['SCENE']}".encode())
+"""
+    python = [sys.executable, "-c"]
+    job = {
+        "name": "loop", "command": [*python, learn], "tasks_per_node": 0, "resources": {"gpus": 3, "topology": "node"},
+        "roles": [{"name": "simulate", "tasks": 2, "command": [*python, simulate], "env": {"SCENE": "x"}}],
+    }  # fmt: skip
+    with Alliance(tmp_path) as alliance:
+        job_id = alliance.guest.submit(load_work(json.dumps(job))).job_id
+        until(lambda: alliance.guest.job(job_id).is_ended, 60)
+        assert alliance.guest.job(job_id).outcome == "succeeded", alliance.guest.logs(job_id).data
+        assert alliance.guest.logs(job_id).data.decode().splitlines()[-1] == "heard simulate-0x simulate-1x"

@@ -28,7 +28,7 @@ from dure.agent.logs import LogShipper
 from dure.agent.progress import ProgressReader
 from dure.agent.service import NoAnswerError, Service
 from dure.agent.state import AgentState, StateUnwritableError
-from dure.client import cached
+from dure.client import cached, roles
 from dure.client.settings import Settings
 from dure.executors.clock import Clock
 from dure.executors.process import boot_id
@@ -425,17 +425,21 @@ class Agent:
         given = lease.launch
         if given is None:
             raise LaunchError(f"{lease.lease_id}: the service has not said how to launch it")
-        argv, env_of_cache = given.argv, dict[str, str]()
+        argv, own_env = given.argv, dict[str, str]()
+        # -P: what lies in its folder is not what we import.
+        if given.roles:
+            argv = (sys.executable, "-P", "-m", "dure.client.roles", *argv)
+            own_env |= {roles.ROLES: json.dumps([role.model_dump() for role in given.roles])}
         if given.cache:
-            argv = (sys.executable, "-P", "-m", "dure.client.cached", *argv)  # what lies in its folder is not what we import
+            argv = (sys.executable, "-P", "-m", "dure.client.cached", *argv)
             hangs_on = {
                 "project": given.project, "env": given.env, "setup": given.setup, "array_index": given.array_index, "files": given.cache,
                 "inputs": [f"{each.name}/{each.path}" for each in given.inputs], "outputs": given.outputs,
             }  # fmt: skip
-            env_of_cache = {cached.CACHE_DIR: str(self._folders.cache), cached.CACHE_KEY: json.dumps(hangs_on)}
+            own_env |= {cached.CACHE_DIR: str(self._folders.cache), cached.CACHE_KEY: json.dumps(hangs_on)}
         env = {
             **given.env,
-            **env_of_cache,
+            **own_env,
             "DURE_PROJECT": given.project,
             "DURE_OUTPUT_DIR": str(self._folders.outputs(lease.job_id)),
             "DURE_INPUT_DIR": str(self._folders.inputs(lease.job_id)),

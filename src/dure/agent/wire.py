@@ -29,6 +29,15 @@ class InputFile(_Message):
     path: str
 
 
+class Role(_Message):
+    """Unlike processes of a job: ``tasks`` of its last ranks."""
+
+    name: str
+    tasks: int
+    command: tuple[str, ...]
+    env: dict[str, str] = {}
+
+
 class LaunchOrder(_Message):
     """What to start, and how."""
 
@@ -45,6 +54,7 @@ class LaunchOrder(_Message):
     inputs: tuple[InputFile, ...] = ()
     outputs: tuple[str, ...] = ()
     cache: tuple[str, ...] = ()
+    roles: tuple[Role, ...] = ()
 
 
 class Part(_Message):

@@ -82,6 +82,15 @@ class Array(FileModel):
     limit: int = Field(default=0, ge=0, le=ARRAY_MAX, description="So many may run at one time; 0: all.")
 
 
+class TaskRole(FileModel):
+    """Processes of a job that run another command than its own; all start and end together."""
+
+    name: Name = Field(description="Found in `DURE_ROLE`, with `DURE_ROLE_RANK` and `DURE_ROLE_SIZE`.")
+    tasks: int = Field(ge=1, le=JOB_GPUS_MAX, description="How many: the job's last ranks, role after role.")
+    command: tuple[Word, ...] = Field(min_length=1, max_length=1000, description="Program and arguments.")
+    env: dict[EnvName, EnvValue] = Field(default={}, max_length=1000, description="Environment variables besides the job's.")
+
+
 class JobSpec(FileModel):
     """One job (or, with `array`, many of one kind)."""
 
@@ -95,6 +104,9 @@ class JobSpec(FileModel):
     tasks_per_node: int = Field(
         default=1, ge=0, le=GPUS_PER_NODE_MAX,
         description="Processes on each node, with rank and rendezvous variables; 0: one a GPU.",
+    )
+    roles: tuple[TaskRole, ...] = Field(
+        default=(), max_length=100, description="Unlike processes, such as simulators beside a learner: the last ranks; those before them run `command`."
     )
     time_limit: DurationMs | None = Field(default=None, description="An attempt that runs longer is ended.")
     priority: Literal["best-effort", "normal", "high"] = Field(default="normal", description="Class inside the member.")
@@ -121,6 +133,9 @@ class JobSpec(FileModel):
             raise ValueError("`min_gpus` ≤ `gpus` ≤ `max_gpus` must hold")
         if r.gpus_per_node > r.gpus:
             raise ValueError("`gpus_per_node` is more than `gpus`")
+        num_tasks = sum(role.tasks for role in self.roles)
+        if self.roles and self.tasks_per_node == 0 and num_tasks >= r.gpus:
+            raise ValueError(f"`roles` of {num_tasks} tasks leave none of {r.gpus} for `command`")
         if self.cache and not self.outputs:
             raise ValueError("`cache` needs `outputs`")
         if self.cache and not self.workdir:

@@ -127,6 +127,7 @@ def _form(service: Service, lease: Lease, row: dict[str, Any]) -> LeaseForm:
         limit_ms=-1 if spec.time_limit is None else spec.time_limit, cpu_milli=round(r.cpus * 1000),
         mem_mib=round(r.mem_gib * 1024), array_index=row["array_index"],
         inputs=_inputs(service, row, spec) if spec.inputs and row["pipeline_id"] else [], outputs=list(spec.outputs), cache=list(spec.cache),
+        roles=list(spec.roles),
         project=row["project"],
     )  # fmt: skip
     return LeaseForm(

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from dure.model.blueprint_file import Blueprint
-from dure.model.job_file import JobSpec, Pipeline
+from dure.model.job_file import JobSpec, Pipeline, TaskRole
 from dure.service.errors import Problem
 from dure.service.identity import Role
 
@@ -524,6 +524,7 @@ class LaunchForm(Answer):
     inputs: list[InputForm]
     outputs: list[str]
     cache: list[str] = []
+    roles: list[TaskRole] = []
     project: str
 
 
