@@ -92,6 +92,9 @@ async def _serve(service: Service, options: argparse.Namespace, kept: Path) -> i
                 load.send_signal(signal.SIGTERM)
         if load:
             code = await ended
+            # The signal ends a load that is still starting; it has sent nothing then.
+            if code == -signal.SIGTERM and job.should_stop():
+                code = job.LEFT
         else:
             code = job.LEFT
             service.is_leaving = True

@@ -218,9 +218,9 @@ def test_a_measurement_goes_on_where_it_was(tmp_path: Path) -> None:
     for way in ("whole", "parts"):
         (tmp_path / way / "input" / "train").mkdir(parents=True)
         np.savez(tmp_path / way / "input" / "train" / "test_images.npz", images=images, is_defective=np.arange(20) % 4 > 0)
-    command = ["serve.py", "--for-s", "6", "--load-scale", "5", "--objective-ms", "2000", "--limit", "0.1"]
+    command = ["serve.py", "--for-s", "5", "--load-scale", "6", "--objective-ms", "2000", "--limit", "0.1"]
     whole = play("inspection-service", command, tmp_path / "whole")
-    parts = play("inspection-service", command, tmp_path / "parts", (3, 2))
+    parts = play("inspection-service", command, tmp_path / "parts", (2, 1))
     assert (whole.attempts, parts.attempts) == (1, 3)
     steps = [step for step, _ in parts.said]
     assert steps == list(range(1, len(steps) + 1)), "seconds were lost or told twice"
@@ -248,7 +248,7 @@ def test_replicas_are_jobs_that_follow_the_load_and_come_back_after_a_reclaim(tm
         try:
             until(lambda: ready() == 1, 60)
             load = subprocess.Popen(
-                [sys.executable, "load.py", "--urls-from", str(addresses), "--scale", "5", "--for-s", "20", "--patience-s", "60"],
+                [sys.executable, "load.py", "--urls-from", str(addresses), "--scale", "5", "--for-s", "14", "--patience-s", "60"],
                 cwd=FOLDER, env=environment(tmp_path / "load"), stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
             until(lambda: ready() >= 2, 60)
