@@ -93,7 +93,7 @@ async def _serve(service: Service, options: argparse.Namespace, kept: Path) -> i
         if load:
             code = await ended
             # The signal ends a load that is still starting; it has sent nothing then.
-            if code == -signal.SIGTERM and job.should_stop():
+            if code in (-signal.SIGTERM, -signal.SIGUSR1) and job.should_stop():
                 code = job.LEFT
         else:
             code = job.LEFT
