@@ -61,6 +61,7 @@ def test_every_blueprint_is_shown(dure):
     for entry in catalogue():
         assert dure("blueprint", "show", entry.about.name).stdout.startswith(f"{entry.about.name}: ")
         assert json.loads(dure("blueprint", "show", entry.about.name, "--json").stdout)["stages"] == list(entry.stages)
+    assert "0.004" in dure("blueprint", "show", "language-model").stdout, "small numbers are not rounded away"
 
 
 def test_the_small_size_and_settings_become_options_or_keys():

@@ -86,7 +86,7 @@ def show(name: str, is_json: bool) -> None:
         },
         is_json=False,
     )  # fmt: skip
-    rows = [(key, p.default, "" if p.small is None else p.small, p.help) for key, p in about.parameters.items()]
+    rows = [(key, str(p.default), "" if p.small is None else str(p.small), p.help) for key, p in about.parameters.items()]
     for line in table(("PARAMETER", "DEFAULT", "SMALL", ""), rows):
         click.echo(line)
 
