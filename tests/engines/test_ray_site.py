@@ -5,6 +5,7 @@ import time
 import pytest
 from tests.engines.ray_cluster import RayCluster, is_installed
 from tests.engines.site import Site
+from tests.service.processes import until
 
 
 @pytest.fixture
@@ -27,8 +28,9 @@ def test_jobs_run_on_ray_whatever_dies(site, cluster, tmp_path):
     """A gang on both nodes with its logs and outputs; a job that outlives agent and head; a reclaim that saves; a lost node."""
     gang = site.submit("operator", "owner/main", "echo rank $RANK of $WORLD_SIZE on $DURE_NODE; touch $DURE_OUTPUT_DIR/$RANK", 16)
     assert site.until(gang, "ENDED")["exit_code"] == 0
-    logs = site.running.client("operator").get(f"/api/v1/jobs/{gang}/logs?rank=1").text
-    assert "rank 1 of 2 on hall-1" in logs
+    # The end is told first, logs follow it.
+    client = site.running.client("operator")
+    until(lambda: "rank 1 of 2 on hall-1" in client.get(f"/api/v1/jobs/{gang}/logs?rank=1").text)
 
     long = site.submit("operator", "owner/main", f"touch {tmp_path}/up; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; exit 3", 8)
     site.until(long, "RUNNING")
