@@ -21,8 +21,9 @@ def test_jobs_run_on_slurm_whatever_dies(site, tmp_path):
     """A gang on both nodes with its logs and outputs; a job that outlives agent and controller; a reclaim that saves."""
     gang = site.submit("operator", "owner/main", "echo rank $RANK of $WORLD_SIZE on $DURE_NODE; touch $DURE_OUTPUT_DIR/$RANK", 16)
     assert site.until(gang, "ENDED")["exit_code"] == 0
-    logs = site.running.client("operator").get(f"/api/v1/jobs/{gang}/logs?rank=1").text
-    assert "rank 1 of 2 on hall-1" in logs
+    # The end is told first, logs follow it.
+    client = site.running.client("operator")
+    until(lambda: "rank 1 of 2 on hall-1" in client.get(f"/api/v1/jobs/{gang}/logs?rank=1").text)
     # No database lies on storage that is shared.
     assert {path.name for path in (tmp_path / "data").rglob("*.sqlite")} == {"agent.sqlite", "leases.sqlite"}
     assert list((tmp_path / "shared").rglob("*sqlite*")) == []
