@@ -5,6 +5,7 @@ import time
 import pytest
 from tests.engines.slurm_cluster import is_installed
 from tests.engines.slurm_site import SlurmSite
+from tests.service.processes import until
 
 
 @pytest.fixture
