@@ -1,12 +1,15 @@
 """`dure ran guard` as a person and as the contract call it."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from tests.in_process import caller
 from tests.ran.loads_files import write_days
 
 from dure.ran.guard_run import FAULTS, POLICIES
+from dure.ran.measure import write_coefficients
+from dure.ran.site import SiteModel
 
 KEYS = {
     "policy", "slots", "on_time", "miss_rate_upper95", "idle_lent", "hard_misses", "soft_misses", "synthetic_below_s",
@@ -34,6 +37,23 @@ def few(files, policy="dure", *more):
         files / "Two-late.csv", "--cells", 20, "--slots", 200_000, "--calibrate-slots", 400_000, "--vacate-ms", 2,
         "--policy", policy, *more, "--json",
     ]  # fmt: skip
+
+
+def test_measured_coefficients_take_the_place_of_the_stated_ones(files, dure, tmp_path):
+    words = [word if word != 200_000 else 20_000 for word in few(files)]
+    stated = json.loads(dure(*words).stdout)
+    path = str(tmp_path / "coefficients.json")
+    write_coefficients({"coefficients": asdict(SiteModel())}, path)
+    same = json.loads(dure(*words, "--coefficients", path).stdout)
+    assert set(same) == KEYS | {"slowed_by"}
+    assert (same["digest"], same["slowed_by"]) == (stated["digest"], 1.0)
+    write_coefficients({"coefficients": asdict(SiteModel(d1_us=0.1))}, path)
+    slow = json.loads(dure(*words, "--coefficients", path).stdout)
+    assert slow["slowed_by"] > 5
+    assert slow["digest"] != stated["digest"]
+    (tmp_path / "coefficients.json").write_text('{"coefficients": {"d1": 1}}')
+    bad = dure(*words, "--coefficients", path)
+    assert (bad.returncode, "coefficients.d1" in bad.stderr) == (2, True)
 
 
 def test_every_policy_answers_with_the_contract_s_keys_and_the_guard_lends_most(files, dure):

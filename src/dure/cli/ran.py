@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -54,28 +55,36 @@ class _Files(click.Command):
 @click.option("--policy", type=click.Choice(["dure", "static", "mig", "per-slot"]), default="dure", show_default=True)
 @click.option("--fault", type=click.Choice(["surge", "predictor", "tenant", "heartbeat", "clock"]),
               help="In every stretch that is replayed, after a third of it.")  # fmt: skip
+@click.option("--coefficients", type=click.Path(), help="What slots cost, of `dure ran calibrate`; default: made from NVIDIA's stated budgets.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--html", type=click.Path(), help="Write a report with plots there.")
 @click.option("--json", "is_json", is_flag=True)
 def guard(
     calibrate: tuple[str, ...], load: tuple[str, ...], num_cells: int, num_sites: int, num_slots: int, calibrate_slots: int,
-    vacate_ms: float, policy: str, fault: str | None, seed: int, html: str | None, is_json: bool,
+    vacate_ms: float, policy: str, fault: str | None, coefficients: str | None, seed: int, html: str | None, is_json: bool,
 ) -> None:  # fmt: skip
     """How much of a site's idle GPU is lent, and how many slots are late. Synthetic below two minutes."""
     check_output(html, "--html")
     from dure.ran.guard_run import run_guard
     from dure.ran.site import SiteModel
 
+    model = SiteModel()
+    if coefficients is not None:
+        from dure.ran.measure import read_coefficients, slowed_by
+
+        model = read_coefficients(coefficients)
+        model = replace(model, slowed_by=slowed_by(model, num_cells))
     with progress("slots") as move:
         run = run_guard(
             calibrate, load, policy=policy, num_cells=num_cells, num_slots=num_slots, vacate_ms=vacate_ms, seed=seed,
-            fault=fault, calibrate_slots=calibrate_slots, num_sites=num_sites, model=SiteModel(), move=move,
+            fault=fault, calibrate_slots=calibrate_slots, num_sites=num_sites, model=model, move=move,
         )  # fmt: skip
     if html is not None:
         from dure.ran.report import write_guard_report
 
         write_guard_report(run, html)
-    emit(run.summary() if is_json else {**run.summary(), **run.causes()}, is_json)
+    measured = {} if coefficients is None else {"slowed_by": model.slowed_by}
+    emit({**run.summary(), **measured} if is_json else {**run.summary(), **run.causes(), **measured}, is_json)
 
 
 @ran.command("bs-energy")
@@ -227,3 +236,28 @@ def _offload_lines(found: dict[str, Any]) -> list[str]:
     return table(
         ("SNR", "SPEED", "LOAD", "SERVABLE", "SITE SAVES", "LATE", "COST", "DURE SAVES", "LATE", "COST"), rows
     )
+
+
+@ran.command("calibrate")
+@click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", show_default=True)
+@click.option("--out", type=click.Path(), required=True, help="The coefficient file (.json), for `dure ran guard --coefficients`.")
+@click.option("--prb", "prbs", type=click.IntRange(1, 273), multiple=True, help="Resource blocks, again for more. Default: 24, 106, 273.")
+@click.option("--layers", type=click.IntRange(1, 4), multiple=True, help="Again for more. Default: 1, 2, 4.")
+@click.option("--repeats", type=click.IntRange(5, 100_000), default=50, show_default=True, help="Of each slot's work.")
+@click.option("--rounds", type=click.IntRange(5, 100_000), default=100, show_default=True, help="So often a tenant is told to go.")
+@click.option("--cells", "num_cells", type=click.IntRange(1, 400), default=20, show_default=True, help="Peak cells that are to be in time.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--json", "is_json", is_flag=True)
+def calibrate_(
+    device: str, out: str, prbs: tuple[int, ...], layers: tuple[int, ...], repeats: int, rounds: int, num_cells: int, seed: int, is_json: bool
+) -> None:
+    """Measure what slots cost on this machine, alone and beside a tenant, and how soon a tenant is gone. Needs PyTorch."""
+    check_output(out, "--out")
+    from dure.ran.measure import find_device, measure, slowed_by, write_coefficients
+    from dure.ran.site import SiteModel
+
+    with progress("measurements") as move:
+        found = measure(find_device(device), prbs or (24, 106, 273), layers or (1, 2, 4), repeats, rounds, seed, move)
+    write_coefficients(found, out)
+    slowed = slowed_by(SiteModel(**found["coefficients"]), num_cells)
+    emit({"file": out, **{key: found[key] for key in ("device", "fit", "vacate_ms", "coefficients")}, "cells": num_cells, "slowed_by": slowed}, is_json)
