@@ -67,7 +67,7 @@ class TestOnlyRay(OnRay):
     async def ready(self, executor, folder, script="", lease="j1.1", **other):
         """Launch something that runs on, and wait until it does; the process of its first rank."""
         up = folder / f"up-{lease}"
-        await executor.launch(self.launch(folder, f"{script} echo $$ > {up}.$RANK; {self.LOOP}", lease, **other))
+        await executor.launch(self.launch(folder, f"{script} echo $$ > {up}.$RANK.new && mv {up}.$RANK.new {up}.$RANK; {self.LOOP}", lease, **other))
         ranks = other.get("nodes", 1)
         for rank in range(ranks):
             await self.until_file(Path(f"{up}.{rank}"))
