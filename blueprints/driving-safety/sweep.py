@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from drivers import NUM_WEIGHTS, Driver, Idm, Policy, Reference
 from highway import highway
-from saved import Saved
 from scenes import DT_S, FAMILIES, SCRIPTED, Scene, draw
 
 from dure.client import job
+from dure.client.saved import Saved
 from dure.model.errors import InputError
 from dure.whole_file import whole_file
 

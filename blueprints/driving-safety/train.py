@@ -11,10 +11,10 @@ import torch
 from closed_loop import Batch, cost
 from cmaes import CMA
 from drivers import NUM_WEIGHTS, Idm, Policy
-from saved import Saved
 from scenes import SCRIPTED, draw
 
 from dure.client import job
+from dure.client.saved import Saved
 from dure.model.errors import InputError
 from dure.whole_file import whole_file
 

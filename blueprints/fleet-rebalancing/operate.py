@@ -15,9 +15,9 @@ import numpy as np
 from city import BINS, SLOTS, SLOTS_A_BIN, City, Day
 from rebalance import most_served
 from result import draw
-from saved import Saved
 
 from dure.client import job
+from dure.client.saved import Saved
 from dure.model.errors import InputError
 from dure.whole_file import whole_file
 from forecast import HORIZON, WEEK, Forecast, History, destinations, lessons

@@ -7,7 +7,6 @@ test engines. What the members say of engines that they have not seen makes the 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from dure.client import job
+from dure.client.saved import claim
 from dure.model.errors import InputError
 from dure.whole_file import whole_file
 from engines import (
@@ -50,7 +50,7 @@ def main() -> None:
     options = _options()
     job.watch_signals()
     kept = job.checkpoint_dir("state/checkpoint")
-    _claim(kept, options)
+    claim(kept, vars(options), "members")
     train, test = read_fleets(_data() / "physical_ai" / "cmapss")
     fold_of = folds_of_engines(len(train.histories), options.folds, options.seed)
     began = time.monotonic()
@@ -181,17 +181,6 @@ def _draw(path: Path, true: Array, mean: Array, low: Array, high: Array, reached
 
 def _data() -> Path:
     return Path(os.environ.get("DURE_DATA") or Path(__file__).parents[3] / "shared" / "data")
-
-
-def _claim(kept: Path, options: argparse.Namespace) -> None:
-    """Members of other parameters must not be mixed with these."""
-    digest = hashlib.sha256(json.dumps(vars(options), sort_keys=True).encode()).hexdigest()
-    mark = kept / "parameters.sha256"
-    if not mark.exists():
-        with whole_file(mark) as draft:
-            draft.write_text(digest, encoding="utf-8")
-    elif mark.read_text(encoding="utf-8") != digest:
-        raise InputError("holds members of other parameters: take another folder or remove it", path=str(kept))
 
 
 def _options() -> argparse.Namespace:

@@ -8,7 +8,6 @@ is taken is decided by other runs of the faults than those of the test.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -23,6 +22,7 @@ from monitors import Autoencoder, CanonicalVariates, Monitor, PrincipalComponent
 from plant import FAULTS, NORMAL_SAMPLES, Array, delay_min, limit_of, read_run, smoothed
 
 from dure.client import job
+from dure.client.saved import claim
 from dure.model.errors import InputError
 from dure.whole_file import whole_file
 
@@ -42,7 +42,7 @@ def main() -> None:
     options = _options()
     job.watch_signals()
     kept = job.checkpoint_dir("state/checkpoint")
-    _claim(kept, options)
+    claim(kept, {key: value for key, value in vars(options).items() if key != "device"}, "monitors")
     folder = Path(os.environ.get("DURE_DATA") or Path(__file__).parents[3] / "shared" / "data") / "physical_ai" / "tep"
     normal = read_run(folder, 0, is_test=False)
     runs = {(fault, is_test): read_run(folder, fault, is_test=is_test) for fault in FAULTS for is_test in (False, True)}
@@ -170,18 +170,6 @@ def _draw(path: Path, table: list[Row], chosen: Row, baseline: list[Row]) -> Non
     with whole_file(path) as draft:
         figure.savefig(draft, format="png", dpi=100)
     plt.close(figure)
-
-
-def _claim(kept: Path, options: argparse.Namespace) -> None:
-    """Monitors of other parameters must not be mixed with these."""
-    matter = {key: value for key, value in vars(options).items() if key != "device"}
-    digest = hashlib.sha256(json.dumps(matter, sort_keys=True).encode()).hexdigest()
-    mark = kept / "parameters.sha256"
-    if not mark.exists():
-        with whole_file(mark) as draft:
-            draft.write_text(digest, encoding="utf-8")
-    elif mark.read_text(encoding="utf-8") != digest:
-        raise InputError("holds monitors of other parameters: take another folder or remove it", path=str(kept))
 
 
 def _options() -> argparse.Namespace:

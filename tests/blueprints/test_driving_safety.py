@@ -1,21 +1,22 @@
 """Driving safety: the scenes, the drivers, that SUMO and the training model are one world, the gate, and exact resume."""
 
 import csv
-import importlib
+import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tests.blueprints.modules import ModulesOf
 
 from dure.client.blueprints import catalogue_folder
 from dure.client.resuming import assert_resumes_exactly
+from dure.client.saved import Saved
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("cmaes")
@@ -23,18 +24,13 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
 FOLDER = catalogue_folder() / "driving-safety"
-MODULES = ("scenes", "drivers", "closed_loop", "measures", "saved", "train", "report")
+MODULES = ("scenes", "drivers", "closed_loop", "measures", "train", "report")
 
 
 @pytest.fixture
-def code(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """The blueprint's modules; their names are other blueprints' too, so they are forgotten before and after."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for name in MODULES:
-        sys.modules.pop(name, None)
-    yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
-    for name in MODULES:
-        sys.modules.pop(name, None)
+def code(modules_of: ModulesOf) -> SimpleNamespace:
+    load = modules_of(FOLDER)
+    return SimpleNamespace(**{name: load(name) for name in MODULES})
 
 
 def has_sumo() -> bool:
@@ -225,10 +221,10 @@ def test_missing_and_doubled_input_are_refused(code: SimpleNamespace, tmp_path: 
 
 def test_other_settings_on_the_same_folder_are_refused(code: SimpleNamespace, tmp_path: Path) -> None:
     path = tmp_path / "train.pickle"
-    code.saved.Saved(path, {"sigma": 0.3}, 10).save({"generation": 4})
-    assert code.saved.Saved(path, {"sigma": 0.3}, 10).load() == {"generation": 4}
+    Saved(path, {"sigma": 0.3}, 10).save({"generation": 4})
+    assert Saved(path, {"sigma": 0.3}, 10).load() == {"generation": 4}
     with pytest.raises(code.report.InputError, match="other settings"):
-        code.saved.Saved(path, {"sigma": 0.2}, 10).load()
+        Saved(path, {"sigma": 0.2}, 10).load()
 
 
 @pytest.mark.slow

@@ -1,35 +1,30 @@
 """Fleet rebalancing: the city, no look ahead in the forecast, plans and days by hand, the bound, and exact resume."""
 
-import importlib
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tests.blueprints.modules import ModulesOf
 
 from dure.client.blueprints import catalogue_folder
 from dure.client.resuming import assert_resumes_exactly
+from dure.client.saved import Saved
 
 pytest.importorskip("ortools")
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
 FOLDER = catalogue_folder() / "fleet-rebalancing"
-MODULES = ("city", "forecast", "rebalance", "simulation", "result", "saved", "operate")
+MODULES = ("city", "forecast", "rebalance", "simulation", "result", "operate")
 
 
 @pytest.fixture
-def code(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """The blueprint's modules; their names may be other blueprints' too, so they are forgotten before and after."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for name in MODULES:
-        sys.modules.pop(name, None)
-    yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
-    for name in MODULES:
-        sys.modules.pop(name, None)
+def code(modules_of: ModulesOf) -> SimpleNamespace:
+    load = modules_of(FOLDER)
+    return SimpleNamespace(**{name: load(name) for name in MODULES})
 
 
 def empty_day(code: SimpleNamespace, num_zones: int) -> np.ndarray:
@@ -191,9 +186,9 @@ def test_bad_arguments_end_with_2(
 
 
 def test_other_settings_on_the_same_folder_are_refused(code: SimpleNamespace, tmp_path: Path) -> None:
-    code.saved.Saved(tmp_path / "x", {"fleet": 80}, 10).save({"rows": []})
+    Saved(tmp_path / "x", {"fleet": 80}, 10).save({"rows": []})
     with pytest.raises(code.operate.InputError, match="other settings"):
-        code.saved.Saved(tmp_path / "x", {"fleet": 81}, 10).load()
+        Saved(tmp_path / "x", {"fleet": 81}, 10).load()
 
 
 @pytest.mark.slow

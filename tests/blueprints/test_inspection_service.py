@@ -1,20 +1,19 @@
 """The inspection service: batches, a model of its own, how many replicas, and that none of its requests is lost when it leaves."""
 
 import asyncio
-import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 from tests.blueprints.alliance import Alliance
+from tests.blueprints.modules import Load, ModulesOf
 from tests.service.processes import until
 
 from dure.client.blueprints import catalogue_folder
@@ -30,14 +29,8 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="DURE_DATA does not ho
 
 
 @pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
-    """Modules of the folder; forgotten again, as other folders have some of the same name."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(FOLDER):
-            del sys.modules[name]
+def module(modules_of: ModulesOf) -> Load:
+    return modules_of(FOLDER)
 
 
 def images(num: int) -> list[np.ndarray]:

@@ -18,17 +18,9 @@ FT06 = FOLDER / "instances" / "ft06.txt"
 
 
 @pytest.fixture
-def modules(monkeypatch):
-    """The blueprint's programs, imported as they import each other."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("shop", "rounds", "tabu"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    import rounds
-    import shop
-
-    yield shop, rounds
-    for name in ("shop", "rounds", "tabu"):
-        sys.modules.pop(name, None)
+def modules(modules_of):
+    load = modules_of(FOLDER)
+    return load("shop"), load("rounds")
 
 
 def test_ft06_is_solved_and_proven(modules):

@@ -1,6 +1,5 @@
 """The language model: what it computes, that ranks leave together and go on exactly, that a lost rank ends its gang."""
 
-import importlib
 import json
 import math
 import os
@@ -9,13 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.blueprints.modules import Load, ModulesOf
 
 from dure.client.blueprints import catalogue_folder
 from dure.client.job import LEFT, METRICS, PROGRESS
@@ -31,18 +30,10 @@ TINY = [
 #: So many steps of the test follow the twelve of training: 16 windows, 6 at a time.
 ALL_STEPS = 15
 
-Load = Callable[[str], ModuleType]
-
 
 @pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
-    """Modules of the folder; forgotten again, as other folders have some of the same name."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(FOLDER):
-            del sys.modules[name]
+def load(modules_of: ModulesOf) -> Load:
+    return modules_of(FOLDER)
 
 
 def test_bytes_before_alone_decide(load: Load) -> None:

@@ -1,6 +1,5 @@
 """Hops learnt by PPO: what it computes, and that it goes on exactly."""
 
-import importlib
 import os
 import signal
 import subprocess
@@ -9,6 +8,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from tests.blueprints.modules import ModulesOf
 
 from dure.client.blueprints import catalogue_folder
 from dure.client.resuming import assert_resumes_exactly
@@ -22,15 +22,13 @@ SMALL = ["--steps", "2000", "--envs", "4", "--rollout-steps", "128", "--episodes
 
 
 @pytest.fixture
-def ppo(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("ppo")
+def ppo(modules_of: ModulesOf) -> ModuleType:
+    return modules_of(FOLDER)("ppo")
 
 
 @pytest.fixture
-def hopper(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("hopper")
+def hopper(modules_of: ModulesOf) -> ModuleType:
+    return modules_of(FOLDER)("hopper")
 
 
 def test_moments_of_batches_are_those_of_all(ppo: ModuleType) -> None:

@@ -1,7 +1,6 @@
 """Manipulation cloned from experts: scenes, what is learnt, the gate, and that each stage goes on exactly."""
 
 import csv
-import importlib
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from tests.blueprints.modules import ModulesOf
 
 from dure.client.blueprints import catalogue_folder
 from dure.client.resuming import assert_resumes_exactly
@@ -26,15 +26,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:Constant.s. may be too high")
 
 
 @pytest.fixture
-def sawyer(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("sawyer")
+def sawyer(modules_of: ModulesOf) -> ModuleType:
+    return modules_of(FOLDER)("sawyer")
 
 
 @pytest.fixture
-def cloning(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("cloning")
+def cloning(modules_of: ModulesOf) -> ModuleType:
+    return modules_of(FOLDER)("cloning")
 
 
 def run(script: str, state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,5 @@
 """Engines' lives and bearings' faults: what is known when, what the scores say, and that both jobs go on exactly."""
 
-import importlib
 import os
 import signal
 import subprocess
@@ -10,6 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from tests.blueprints.modules import ModulesOf
 
 from dure.client.blueprints import catalogue_folder
 from dure.client.resuming import assert_resumes_exactly
@@ -27,15 +27,13 @@ FEW = ["train.py", "--folds", "3", "--repeats", "1", "--trees", "10"]
 
 
 @pytest.fixture
-def engines(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("engines")
+def engines(modules_of: ModulesOf) -> ModuleType:
+    return modules_of(FOLDER)("engines")
 
 
 @pytest.fixture
-def bearings(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("bearings")
+def bearings(modules_of: ModulesOf) -> ModuleType:
+    return modules_of(FOLDER)("bearings")
 
 
 def test_features_know_nothing_of_later_cycles(engines: ModuleType) -> None:
@@ -98,21 +96,6 @@ def test_noise_has_the_power_asked_for(bearings: ModuleType) -> None:
     windows = rng.standard_normal((50, 1024), dtype=np.float32) * 3
     noise = bearings.with_noise(windows, -4, rng) - windows
     assert 10 * np.log10(windows.var() / noise.var()) == pytest.approx(-4, abs=0.1), "seed 6"
-
-
-def test_absent_data_end_with_2(tmp_path: Path) -> None:
-    env = {
-        **os.environ,
-        "DURE_DATA": str(tmp_path),
-        "DURE_CHECKPOINT_DIR": str(tmp_path / "c"),
-        "DURE_OUTPUT_DIR": str(tmp_path / "o"),
-    }
-    done = subprocess.run(
-        [sys.executable, "train.py"], cwd=FOLDER, env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert "DURE_DATA" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow

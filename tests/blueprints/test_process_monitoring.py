@@ -1,15 +1,13 @@
 """Monitors of a plant: what their statistics mean, how limits and delays are set, and that the job goes on exactly."""
 
-import importlib
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from tests.blueprints.modules import ModulesOf
 
 from dure.client.blueprints import catalogue_folder
 from dure.client.resuming import assert_resumes_exactly
@@ -24,15 +22,13 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="DURE_DATA does not ho
 
 
 @pytest.fixture
-def plant(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("plant")
+def plant(modules_of: ModulesOf) -> ModuleType:
+    return modules_of(FOLDER)("plant")
 
 
 @pytest.fixture
-def monitors(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module("monitors")
+def monitors(modules_of: ModulesOf) -> ModuleType:
+    return modules_of(FOLDER)("monitors")
 
 
 def coupled_run(seed: int, num_samples: int = 400) -> np.ndarray:
@@ -89,21 +85,6 @@ def test_a_delay_asks_for_six_alarms_in_a_row(plant: ModuleType) -> None:
     assert plant.delay_min(alarms) is None
     alarms[20:26] = True
     assert plant.delay_min(alarms) == 60
-
-
-def test_absent_data_end_with_2(tmp_path: Path) -> None:
-    env = {
-        **os.environ,
-        "DURE_DATA": str(tmp_path),
-        "DURE_CHECKPOINT_DIR": str(tmp_path / "c"),
-        "DURE_OUTPUT_DIR": str(tmp_path / "o"),
-    }
-    done = subprocess.run(
-        [sys.executable, "monitor.py"], cwd=FOLDER, env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert "DURE_DATA" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow

@@ -1,17 +1,15 @@
 """Inspection of surfaces: what measures mean, that defects lie where they are said to be, that training goes on exactly."""
 
-import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+from tests.blueprints.modules import Load, ModulesOf
 
 from dure.client.blueprints import catalogue_folder
 from dure.client.resuming import assert_resumes_exactly
@@ -22,18 +20,10 @@ for library in ("matplotlib", "onnxruntime", "onnxscript", "skimage", "sklearn",
 FOLDER = catalogue_folder() / "visual-inspection"
 FEW = ["train.py", "--steps", "6", "--batch", "4", "--channels", "4", "--size-px", "32", "--tests", "6", "--save-every-s", "0"]
 
-Load = Callable[[str], ModuleType]
-
 
 @pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
-    """Modules of the folder; forgotten again, as other folders have some of the same name."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    before = set(sys.modules)
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(FOLDER):
-            del sys.modules[name]
+def load(modules_of: ModulesOf) -> Load:
+    return modules_of(FOLDER)
 
 
 def test_auroc_is_the_chance_of_the_right_order(load: Load) -> None:

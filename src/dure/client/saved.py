@@ -1,4 +1,4 @@
-"""Where a program goes on: what it saved, if it was saved under the same settings."""
+"""For programs that run as a job of Dure: what they go on from belongs to the settings that they are given."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Saved:
 
     def __init__(self, path: Path, settings: dict[str, Any], every_s: float) -> None:
         self.path, self.every_s = path, every_s
-        self.digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        self.digest = _digest(settings)
         self.saved_at_s = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
@@ -39,10 +39,11 @@ class Saved:
         """
         if not self.path.exists():
             return None
-        content = pickle.loads(self.path.read_bytes())
+        content: dict[str, Any] = pickle.loads(self.path.read_bytes())
         if content["digest"] != self.digest:
             raise InputError("was saved under other settings: use them again, or another folder", str(self.path))
-        return content["state"]
+        state: dict[str, Any] = content["state"]
+        return state
 
     def save(self, state: dict[str, Any]) -> None:
         """Put this in the place of what was saved before."""
@@ -54,3 +55,28 @@ class Saved:
         """Save if it is time to."""
         if time.monotonic() - self.saved_at_s >= self.every_s:
             self.save(state)
+
+
+def claim(folder: Path, settings: dict[str, Any], what: str) -> None:
+    """Mark a folder of many parts as that of these settings: parts of others must not be mixed with them.
+
+    Parameters
+    ----------
+    what : str
+        The parts, for people.
+
+    Raises
+    ------
+    InputError
+        It is of other settings.
+    """
+    digest, mark = _digest(settings), folder / "parameters.sha256"
+    if not mark.exists():
+        with whole_file(mark) as draft:
+            draft.write_text(digest, encoding="utf-8")
+    elif mark.read_text(encoding="utf-8") != digest:
+        raise InputError(f"holds {what} of other parameters: take another folder or remove it", path=str(folder))
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
