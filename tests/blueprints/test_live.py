@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tests.blueprints.alliance import DATA, NEED_DATA, Alliance, small_words
@@ -13,10 +15,17 @@ from dure.client.blueprints import Entry, catalogue
 ENTRIES = catalogue()
 
 
+def imports_of(program: Path) -> set[str]:
+    """Names of the packages and modules that it imports."""
+    nodes = list(ast.walk(ast.parse(program.read_text(encoding="utf-8"))))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return {name.partition(".")[0] for name in plain | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}}
+
+
 def needs_libraries(entry: Entry) -> None:
     """Skip where the libraries that its programs import are not installed."""
     missing = []
-    for name in sorted({line.split()[1].split(".")[0] for path in entry.folder.glob("*.py") for line in path.read_text().splitlines() if line.startswith(("import ", "from "))}):
+    for name in sorted(set().union(*(imports_of(path) for path in entry.folder.glob("*.py")))):
         if not (entry.folder / f"{name}.py").is_file() and name != "__future__":
             found = subprocess.run([sys.executable, "-c", f"import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is None)"], check=False)
             missing += [name] if found.returncode else []
