@@ -17,6 +17,9 @@ def modules_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModulesOf]:
 
     def load_from(folder: Path) -> Load:
         monkeypatch.syspath_prepend(str(folder))
+        # Other tests' helpers may have the name of a program (scenes): out of its way until the test has ended.
+        for program in folder.glob("*.py"):
+            monkeypatch.delitem(sys.modules, program.stem, raising=False)
         return importlib.import_module
 
     yield load_from
