@@ -38,10 +38,12 @@ test: setup
 test-slow: setup
 	$(BIN)/python -m pytest $(SLOW) -m slow -n 2 -rs
 
-# A real Slurm for the tests of engines, from Debian's packages (Ray comes with `setup`); without it those tests are skipped.
+# A real Slurm for the tests of engines, with its REST API and its accounting, from Debian's packages (Ray comes with `setup`); tests of
+# what cannot be installed are skipped.
+SLURM := slurm-wlm slurmrestd slurmdbd slurm-wlm-mysql-plugin mariadb-server
 engines:
-	@PATH=$$PATH:/usr/sbin command -v slurmctld > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm > /dev/null; } \
-	  || echo "Slurm is not here and cannot be installed: its tests are skipped"
+	@dpkg --status $(SLURM) > /dev/null 2>&1 || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(SLURM) > /dev/null; } \
+	  || echo "Not all of Slurm is here or can be installed: tests of what is missing are skipped"
 
 # Slurm and Ray, the quick and the slow.
 test-engines: setup engines
