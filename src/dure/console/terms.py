@@ -33,7 +33,7 @@ HAPPENED: dict[str, str] = {
 
 NODE_STATES: dict[str, str] = {
     "up": N_("up"), "down": N_("down"), "quarantined": N_("quarantined"), "spare": N_("spare"), "offline": N_("offline"),
-    "silent": N_("silent"), "closed": N_("closed"), "cordoned": N_("cordoned"), "draining": N_("draining"), "drained": N_("drained"),
+    "silent": N_("silent"), "closed": N_("closed"), "radio": N_("radio work"), "cordoned": N_("cordoned"), "draining": N_("draining"), "drained": N_("drained"),
 }  # fmt: skip
 
 AGENT_STATES: dict[str, str] = {"connected": N_("connected"), "silent": N_("silent"), "": N_("none")}
@@ -50,7 +50,7 @@ REASONS: dict[str, str] = {
     Reason.AGREEMENT_LIMIT: N_("agreement's limit reached"), Reason.AGREEMENT_NOT_IN_FORCE: N_("agreement not in force"),
     Reason.GPUS_BUSY: N_("GPUs busy"), Reason.FRAGMENTED: N_("free GPUs lie apart"),
     Reason.CPU_OR_MEMORY: N_("processors or memory short"), Reason.POWER_CAP: N_("power cap"),
-    Reason.CLOSED: N_("nodes closed by an operator"),
+    Reason.CLOSED: N_("nodes closed by an operator"), Reason.RADIO: N_("radio work has the nodes"),
     "dependency": N_("waits for other jobs"), "array_limit": N_("array's limit reached"),
     "begin_time": N_("its moment has not come"), "refused": N_("its start was refused"),
 }  # fmt: skip
@@ -71,6 +71,7 @@ SENTENCES: dict[str, str] = {
     Reason.CPU_OR_MEMORY: N_("Nodes have the GPUs free, but not the processors, memory or network beside them."),
     Reason.POWER_CAP: N_("The site draws {power_w} W of {cap_w} W, and the job needs {needed_w} W more."),
     Reason.CLOSED: N_("It needs {needed} GPUs, and an operator has closed {nodes} nodes with {free} GPUs free."),
+    Reason.RADIO: N_("It needs {needed} GPUs, and radio work has {nodes} nodes with {free} GPUs free."),
     "dependency": N_("It waits for other jobs."),
     "array_limit": N_("As many jobs of its array run as may."),
     "begin_time": N_("The moment at which it may begin has not come."),
@@ -80,6 +81,7 @@ SENTENCES: dict[str, str] = {
 CHANGES: dict[str, str] = {
     "fewer_gpus": N_("With {amount} GPUs it would start now in {pool}."),
     "topology": N_("Without its wish for a topology it would start now in {pool}."),
+    "grace": N_("Were it gone within {amount} ms of being told to leave, it could start now in {pool}."),
     "pool": N_("Were {pool} allowed to it, it would start there now."),
     "limit": N_("With {amount} GPUs more under the agreement it would start now in {pool}."),
 }

@@ -102,7 +102,9 @@ def _pool_table(fleet: Fleet, terms: Terms, policy: Policy, pool: NDArray[Any]) 
         kind = fleet.gpu_types[max(int(kinds[-1]), 0)]
         rec["busy_w"], rec["idle_w"], rec["sleep_w"] = kind.busy_w, kind.idle_w, kind.sleep_w
         rec["slices"] = kind.mig_slices
-        rec["spares_target"] = len(at) * policy.spares_ppm // 1_000_000
+        # Nodes that come and go by the hour are no spares.
+        is_cell = fleet.sites[int(rec["site"])].cells is not None
+        rec["spares_target"] = 0 if is_cell else len(at) * policy.spares_ppm // 1_000_000
 
 
 def build_state(fleet: Fleet, terms: Terms | None, trace: Trace, policy: Policy) -> Built:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dure.core.cells import open_most
 from dure.model.fleet import Fleet
 from dure.model.jobs import Trace
 from dure.policy.config import Policy
@@ -35,9 +36,14 @@ class PoolFacts:
         self._cpu, self._mem, self._net = (np.zeros(len(pool), np.int64) for _ in range(3))
         for most, name in ((self._cpu, "cpu_all"), (self._mem, "mem_all"), (self._net, "net_all")):
             np.maximum.at(most, fleet.nodes["pool"], node[name])
+        # Of a cell site's nodes no more are ever open at a time.
+        self._open_nodes, open_gpus = open_most(fleet, len(pool))
+        size = np.minimum(size, open_gpus)
+        never_ms = np.iinfo(np.int64).max
+        self.vacate_ms = np.array([c.vacate_ms if (c := fleet.sites[i].cells) else never_ms for i in pool["site"]], np.int64)
         self._rack_gpus, self._rack_nodes = _widest(fleet, pool, "rack")
         self._block_gpus, self._block_nodes = _widest(fleet, pool, "block")
-        self._num_nodes = pool["node1"] - pool["node0"] - pool["spares_target"]
+        self._num_nodes = np.minimum(pool["node1"] - pool["node0"], self._open_nodes) - pool["spares_target"]
         self._size = size - pool["spares_target"] * pool["per_node"]
         cap_w = np.array([fleet.sites[i].power_cap_w for i in pool["site"]], np.int64)
         standby = (pool["sleep_w"] if policy.is_sleep else pool["idle_w"]) * self._size
@@ -60,7 +66,7 @@ class PoolFacts:
                 self._notes.append(note)
         return out
 
-    def pools_for(self, cls: Any, type_mask: int, site_mask: int, kinds: NDArray[Any]) -> NDArray[Any]:
+    def pools_for(self, cls: Any, type_mask: int, site_mask: int, grace_ms: int, kinds: NDArray[Any]) -> NDArray[Any]:
         """The pools that a class may ever use, in order of preference: own share first, then speed, then id.
 
         Parameters
@@ -68,6 +74,8 @@ class PoolFacts:
         cls : record of CLS
         type_mask, site_mask : int
             As 64 bits, of the trace's types and the fleet's sites; 0: any.
+        grace_ms : int
+            In which a job of it is gone when told to leave (rule 10).
         kinds : ndarray
             From `types_of`.
         """
@@ -77,6 +85,7 @@ class PoolFacts:
             ok &= np.isin(self._type, [int(kinds[b]) for b in range(len(kinds)) if type_mask >> b & 1])
         if site_mask:
             ok &= (self._site_bit & np.int64(site_mask).view(np.uint64)) != 0
+        ok &= self.vacate_ms >= grace_ms
         gpus, per = int(cls["num_gpus"]), int(cls["per_node"])
         least = min(int(cls["min_gpus"]), gpus)
         ok &= (self._size >= least) & (pool["per_node"] >= per)

@@ -40,6 +40,7 @@ class Reason(StrEnum):
     FRAGMENTED = "fragmented"
     CPU_OR_MEMORY = "cpu_or_memory"
     CLOSED = "closed"
+    RADIO = "radio"
     POWER_CAP = "power_cap"
 
 
@@ -47,7 +48,7 @@ class Reason(StrEnum):
 RULE: dict[Reason, int] = {
     Reason.NEVER: 9, Reason.RESERVED: 5, Reason.HELD: 6, Reason.BEHIND: 3, Reason.SHARE_USED: 1, Reason.AGREEMENT_LIMIT: 2,
     Reason.AGREEMENT_NOT_IN_FORCE: 2, Reason.GPUS_BUSY: 1, Reason.FRAGMENTED: 4, Reason.CPU_OR_MEMORY: 4,
-    Reason.CLOSED: 7, Reason.POWER_CAP: 8,
+    Reason.CLOSED: 7, Reason.POWER_CAP: 8, Reason.RADIO: 10,
 }  # fmt: skip
 
 #: Rule behind each kind of hold.
@@ -55,7 +56,7 @@ HOLD_RULE = {k.HOLD_RECLAIM: 1, k.HOLD_BACKFILL: 5, k.HOLD_RESERVED: 5, k.HOLD_R
 
 #: The nearer to a start, the earlier; the headline is the nearest of the pools' reasons.
 NEARNESS = (
-    Reason.RESERVED, Reason.HELD, Reason.POWER_CAP, Reason.CPU_OR_MEMORY, Reason.CLOSED, Reason.FRAGMENTED, Reason.GPUS_BUSY,
+    Reason.RESERVED, Reason.HELD, Reason.POWER_CAP, Reason.CPU_OR_MEMORY, Reason.CLOSED, Reason.RADIO, Reason.FRAGMENTED, Reason.GPUS_BUSY,
     Reason.SHARE_USED, Reason.BEHIND, Reason.AGREEMENT_LIMIT, Reason.AGREEMENT_NOT_IN_FORCE, Reason.NEVER,
 )  # fmt: skip
 
@@ -80,8 +81,8 @@ class PoolReason:
         agreement_not_in_force: ``start_ms``, ``end_ms``. power_cap: ``power_w`` drawn now, ``needed_w`` more for
         the job, ``reserve_w`` that it must leave alone, ``cap_w``; where power is being taken back, ``job`` for which.
         cpu_or_memory: ``cpu_milli``, ``mem_mib``, ``net_mbps`` wanted on each of ``nodes`` nodes. held:
-        ``missing_nodes`` of ``nodes``, ``promised_ms``. closed: ``needed_milli``, and on ``nodes`` that an operator has
-        closed ``free_milli``. reserved: ``begin_ms``. behind: ``job`` that stands first.
+        ``missing_nodes`` of ``nodes``, ``promised_ms``. closed, radio: ``needed_milli``, and on ``nodes`` that an operator
+        has closed, or radio work has taken, ``free_milli``. reserved: ``begin_ms``. behind: ``job`` that stands first.
     holders : tuple of (member, milli-GPUs in use, of these borrowed)
         Who uses the pool's GPUs, most first.
     """
@@ -95,7 +96,7 @@ class PoolReason:
 
 @dataclass(frozen=True)
 class Change:
-    """Something that would let the job start now. Kinds: fewer_gpus (to), pool (name), topology (any), limit (by)."""
+    """Something that would let the job start now. Kinds: fewer_gpus (to), pool (name), grace (to, ms), topology (any), limit (by)."""
 
     kind: str
     pool: str
@@ -136,14 +137,18 @@ class Explainer:
         The state must be at rest: after a step, before the next.
     job_ids : sequence of str, optional
         What messages and facts call the jobs; without it, their indices.
-    closed : collection of int
-        Nodes that an operator has closed.
+    closed, withheld : collection of int
+        Nodes that an operator has closed, and those of cell sites that radio work has.
     """
 
-    def __init__(self, built: Built, job_ids: Sequence[str] | None = None, closed: Collection[int] = ()) -> None:
+    def __init__(
+        self, built: Built, job_ids: Sequence[str] | None = None, closed: Collection[int] = (), withheld: Collection[int] = ()
+    ) -> None:  # fmt: skip
         self._built, self._state, self._job_ids = built, built.state, job_ids
         self._is_closed = np.zeros(len(built.state.node), np.bool_)
         self._is_closed[list(closed)] = True
+        self._is_withheld = np.zeros(len(built.state.node), np.bool_)
+        self._is_withheld[list(withheld)] = True
         self._pools_of_class: dict[int, tuple[PoolReason, ...]] = {}
         self._sooner_of_class: dict[int, tuple[Change, ...]] = {}
         self._holders_of: dict[int, tuple[tuple[str, int, int], ...]] = {}
@@ -342,9 +347,9 @@ class Explainer:
                 return PoolReason(name, *power)
             first = self._called(int(s.cls[first_class(s, int(cls["member"]), p)]["root"]))
             return PoolReason(name, Reason.BEHIND, f"job {first} stands before it", {"job": first})
-        closed = self._closed(c, p, milli)
-        if closed:
-            return closed
+        shut = self._shut(c, p, milli)
+        if shut:
+            return shut
         facts = {"needed_milli": milli, "free_milli": int(pool["free_milli"])}
         if pool["free_milli"] < milli:
             message = f"it needs {_gpus(milli)}, free: {facts['free_milli'] / 1000:g}"
@@ -397,21 +402,26 @@ class Explainer:
             has_gpus = nodes["free"] >= per_node
         return has_gpus, has_gpus & (nodes["cpu_free"] >= cpu) & (nodes["mem_free"] >= mem) & (nodes["net_free"] >= net)
 
-    def _closed(self, c: int, p: int, milli: int) -> PoolReason | None:
-        """Nodes that an operator has closed, where there would be enough that fit with them; None: they change nothing."""
+    def _shut(self, c: int, p: int, milli: int) -> PoolReason | None:
+        """Nodes that an operator has closed or radio work has, where there would be enough that fit with them; None: they change nothing."""
         s, pool = self._state, self._state.pool[p]
         at = slice(int(pool["node0"]), int(pool["node1"]))
-        is_closed = self._is_closed[at]
-        if not is_closed.any():
+        if not (self._is_closed[at].any() or self._is_withheld[at].any()):
             return None
         _, fits = self._fitting(c, p, milli)
-        in_service = s.node["is_indexed"][at] == 1
-        if (fits & is_closed).sum() == 0 or (fits & (is_closed | in_service)).sum() < self._shape(c, p)[0]:
-            return None
-        nodes = s.node[at][is_closed]
-        facts = {"needed_milli": milli, "nodes": len(nodes), "free_milli": int((nodes["num"] * 1000 - nodes["used_milli"]).sum())}
-        message = f"it needs {_gpus(milli)}, and an operator has closed {len(nodes)} node{'s' if len(nodes) > 1 else ''} with {_gpus(facts['free_milli'])} free"
-        return PoolReason(self._built.terms.pools[p].name, Reason.CLOSED, message, facts, self._holders(p))
+        could_do = fits & (s.node["is_indexed"][at] == 1)
+        # First what people have done; where that does not suffice, the radio.
+        for is_shut, reason, words in (
+            (self._is_closed[at], Reason.CLOSED, "an operator has closed"), (self._is_withheld[at], Reason.RADIO, "radio work has"),
+        ):  # fmt: skip
+            could_do |= fits & is_shut
+            if (fits & is_shut).sum() == 0 or could_do.sum() < self._shape(c, p)[0]:
+                continue
+            nodes = s.node[at][is_shut]
+            facts = {"needed_milli": milli, "nodes": len(nodes), "free_milli": int((nodes["num"] * 1000 - nodes["used_milli"]).sum())}
+            message = f"it needs {_gpus(milli)}, and {words} {len(nodes)} node{'s' if len(nodes) > 1 else ''} with {_gpus(facts['free_milli'])} free"
+            return PoolReason(self._built.terms.pools[p].name, reason, message, facts, self._holders(p))
+        return None
 
     def _has_room(self, c: int, p: int, gpus: int) -> bool:
         """Whether so many GPUs of the class's kind are free in the pool, with their power, whoever may use them."""
@@ -456,7 +466,12 @@ class Explainer:
         is_barred = (s.need[c] == k.NEED_NEVER) & (s.mp[int(cls["member"])]["right"] > 0)
         p = self._first_that_fits(c, np.flatnonzero(is_barred & (s.pool["per_node"] >= cls["per_node"])), gpus)
         if p >= 0:
-            out.append(Change("pool", names[p], 0, f"were {names[p]} allowed to it, it would start there now"))
+            vacate_ms = self._built.register.vacate_ms(p)
+            if self._built.register.grace_ms(c) > vacate_ms:
+                message = f"were it gone within {vacate_ms} ms of being told to leave, it could start now in {names[p]}"
+                out.append(Change("grace", names[p], vacate_ms, message))
+            else:
+                out.append(Change("pool", names[p], 0, f"were {names[p]} allowed to it, it would start there now"))
         for p in map(int, mine):
             refusal = self._refusal(c, p, gpus * 1000)
             if refusal and refusal[0] is Reason.AGREEMENT_LIMIT and self._has_room(c, p, gpus):

@@ -16,6 +16,7 @@ from typing import Any, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
+from dure.core import cells
 from dure.core import step as core
 from dure.core.growth import check_terms
 from dure.core.step import Core, DecisionKind
@@ -63,7 +64,7 @@ NODE_REFUSALS_MAX, NODE_OUT_FIRST_MS, NODE_OUT_LAST_MS = 3, 60_000, 3_600_000
 #: How nodes and sites are closed, and what a drained one is when nothing runs there any more.
 CORDONED, DRAINING, DRAINED = "cordoned", "draining", "drained"
 #: Timers, in the order in which they are taken at one moment.
-_RANK, _DUE, _TERMS, _RELEASE, _LIMIT, _BEGIN = range(6)
+_RANK, _DUE, _TERMS, _RELEASE, _LIMIT, _BEGIN, _CELLS = range(7)
 
 
 class UnknownJobError(DureError):
@@ -147,6 +148,8 @@ class Alliance:
         self._refusing: dict[int, Refusing] = {}
         self._closed_nodes: dict[int, str] = {}
         self._closed_sites: dict[int, str] = {}
+        self._withheld: frozenset[int] = cells.withheld(self.fleet, 0)
+        self._watch_cells()
         self._fence = 0
         self._watch_terms(terms.agreements)
 
@@ -162,6 +165,19 @@ class Alliance:
             for at in (a.start_ms, a.end_ms):
                 if self._now < at < k.NEVER_MS:
                     heapq.heappush(self._timers, (at, _TERMS, 0, 0))
+
+    def _watch_cells(self) -> None:
+        at = cells.next_hour_ms(self.fleet, self._now)
+        if at is not None and all(kind != _CELLS for _, kind, _, _ in self._timers):
+            heapq.heappush(self._timers, (at, _CELLS, 0, 0))
+
+    def _turn_cells(self) -> None:
+        """Close the nodes that radio work takes (rule 10). Those that it leaves take work when they are offered next."""
+        before, self._withheld = self._withheld, cells.withheld(self.fleet, self._now)
+        for n in sorted(self._withheld - before):
+            site = self.fleet.sites[int(self.fleet.nodes["site"][n])]
+            self._tell(core.NodeClosed(n))
+            self._tell(core.NodeDrained(n, site.cells.vacate_ms if site.cells else 0))
 
     def _grown(self, sites: Sequence[str]) -> tuple[Fleet, Terms]:
         """Fleet and terms with so many more sites.
@@ -183,6 +199,8 @@ class Alliance:
         self._take_fleet(fleet)
         self._core.grow(self.fleet, terms, self._trace([]))
         self._sites_added.extend(sites)
+        self._turn_cells()
+        self._watch_cells()
         self._watch_terms([a for a in terms.agreements if a.name not in known])
 
     def kept(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -195,6 +213,7 @@ class Alliance:
             "timers": self._timers, "begins": self._begins, "fence": self._fence,
             "refusing": [[node, sorted(r.jobs), r.until_ms, r.times] for node, r in self._refusing.items()],
             "closed_nodes": list(self._closed_nodes.items()), "closed_sites": list(self._closed_sites.items()),
+            "withheld": sorted(self._withheld),
         }  # fmt: skip
         return registers, arrays
 
@@ -214,6 +233,7 @@ class Alliance:
         self._begins, self._fence = registers["begins"], registers["fence"]
         self._refusing = {node: Refusing(set(jobs), until, times) for node, jobs, until, times in registers["refusing"]}
         self._closed_nodes, self._closed_sites = dict(registers["closed_nodes"]), dict(registers["closed_sites"])
+        self._withheld = frozenset(registers["withheld"])
 
     @property
     def policy_core(self) -> Core:
@@ -293,6 +313,14 @@ class Alliance:
         """Places of the nodes that an operator has closed, by themselves or with their sites."""
         at = self.fleet.nodes["site"]
         return frozenset(self._closed_nodes).union(*(np.flatnonzero(at == site).tolist() for site in self._closed_sites))
+
+    def withheld_nodes(self) -> frozenset[int]:
+        """Places of the nodes of cell sites that radio work has."""
+        return self._withheld
+
+    def is_withheld(self, node: str) -> bool:
+        """Whether radio work has a node of a cell site."""
+        return self.node_index(node) in self._withheld
 
     def is_closed(self, node: str) -> bool:
         """Whether an operator has closed a node, by itself or with its site."""
@@ -389,7 +417,7 @@ class Alliance:
                     else:
                         self._over(job_id, "lost")
             case NodeUp(name):
-                if not self.is_left_alone(name, self._now + self.start_ms) and not self.is_closed(name):
+                if not self.is_left_alone(name, self._now + self.start_ms) and not (self.is_closed(name) or self.is_withheld(name)):
                     self._tell(core.NodeUp(self._node[name]))
             case NodeDown(name, is_failure):
                 self._node_down(self._node[name], is_failure)
@@ -488,7 +516,7 @@ class Alliance:
             row = jobs[i]
             row["submit_ms"] = self._now
             row["limit_ms"] = r.limit_ms
-            row["checkpoint_ms"] = r.checkpoint_ms
+            row["checkpoint_ms"], row["grace_ms"] = r.checkpoint_ms, r.grace_ms
             row["cpu_milli"], row["mem_mib"], row["net_mbps"] = r.cpu_milli, r.mem_mib, r.net_mbps
             row["begin_ms"] = r.begin_ms - self.start_ms if r.is_reserved else UNKNOWN
             known = {name.lower(): b for b, name in enumerate(types)}
@@ -656,8 +684,11 @@ class Alliance:
                 self._tell(core.TermsDue())
             elif kind == _RELEASE:
                 self._tell(core.NodeUp(who, is_release=True))
-                if self._closing_of(who):
+                if self._closing_of(who) or who in self._withheld:
                     self._tell(core.NodeClosed(who))
+            elif kind == _CELLS:
+                self._turn_cells()
+                self._watch_cells()
             elif kind == _BEGIN:
                 job_id = self._begins[who]
                 if self.jobs[job_id].state != ENDED:

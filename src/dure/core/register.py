@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dure.core.eligible import PoolFacts
-from dure.model.jobs import Trace, make_jobs
+from dure.model.jobs import GRACE_MS, Trace, make_jobs
 from dure.model.terms import Terms
 from dure.policy.config import CLAIRVOYANT, Policy
 from dure.policy.kernels import layout as k
@@ -27,7 +27,7 @@ SCORES_MAX = 1 << 23
 
 _CLASS_KEYS = (
     "member", "project", "num_gpus", "min_gpus", "max_gpus", "gpus_per_node", "gpu_milli", "cpu_milli", "mem_mib",
-    "net_mbps", "type_mask", "site_mask", "priority", "topology", "profile",
+    "net_mbps", "type_mask", "site_mask", "priority", "topology", "profile", "grace_ms",
 )  # fmt: skip
 _JOB_NONE = (
     "first_start_ms", "claim_ms", "claim_from_ms", "end_ms", "seg", "hold", "pool", "child", "sibling",
@@ -55,6 +55,7 @@ class Register:
         self._facts, self._policy = facts, policy
         self._member = {m.name: i for i, m in enumerate(terms.members)}
         self._class: dict[bytes, int] = {}
+        self._graces: list[int] = []
         self._shape: dict[bytes, int] = {}
         self._history: dict[int, int] = {}
         self._who: dict[tuple[int, str], int] = {}
@@ -120,6 +121,7 @@ class Register:
             # Byte by byte: what lies between fields is kept too.
             mine.reshape(-1).view(np.uint8)[...] = array.reshape(-1).view(np.uint8)
         self._class = {bytes.fromhex(key): row for key, row in registers["class"]}
+        self._graces = []
         self._shape = {bytes.fromhex(key): row for key, row in registers["shape"]}
         self._history = dict(registers["history"])
         self._who = {(of, name): row for of, name, row in registers["who"]}
@@ -134,7 +136,7 @@ class Register:
         cls = self._arrays["cls"]
         self._arrays["cls_pool"], self._len["cls_pool"] = np.zeros(0, np.int64), 0
         for c, row in enumerate(rows):
-            mine = self._facts.pools_for(cls[c], int(row["type_mask"]), int(row["site_mask"]), kinds)
+            mine = self._facts.pools_for(cls[c], int(row["type_mask"]), int(row["site_mask"]), int(row["grace_ms"]), kinds)
             first = self._len["cls_pool"]
             self._room("cls_pool", len(mine), first)[:] = mine
             cls[c]["pool0"], cls[c]["num_pools"] = first, len(mine)
@@ -153,10 +155,21 @@ class Register:
         kinds = self._facts.types_of(trace)
         rows, of = unique_rows(table)
         cls = _class_rows(rows)
-        found = [len(self._facts.pools_for(cls[c], int(rows["type_mask"][c]), int(rows["site_mask"][c]), kinds))
+        found = [len(self._facts.pools_for(cls[c], int(rows["type_mask"][c]), int(rows["site_mask"][c]), int(rows["grace_ms"][c]), kinds))
                  for c in range(len(rows))]  # fmt: skip
         counts: NDArray[Any] = np.array(found, np.int64)[of]
         return counts
+
+    def grace_ms(self, c: int) -> int:
+        """In which jobs of a class are gone when told to leave."""
+        if len(self._graces) < len(self._class):
+            rows = np.frombuffer(b"".join(self._class), [(name, np.int64) for name in _CLASS_KEYS])
+            self._graces = rows["grace_ms"].tolist()
+        return self._graces[c]
+
+    def vacate_ms(self, p: int) -> int:
+        """How soon what runs in a pool is gone at the latest when told to; beyond any number where there is no such bound."""
+        return int(self._facts.vacate_ms[p])
 
     def _room(self, name: str, num: int, at: int) -> NDArray[Any]:
         """Rows [at, at + num) of a table, which grows to hold them: exactly the first time, then by doubling."""
@@ -209,7 +222,7 @@ class Register:
         self._room("need", num, at)[:] = k.NEED_NEVER
         kinds = self._facts.types_of(trace)
         for c in range(num):
-            mine = self._facts.pools_for(cls[c], int(rows["type_mask"][c]), int(rows["site_mask"][c]), kinds)
+            mine = self._facts.pools_for(cls[c], int(rows["type_mask"][c]), int(rows["site_mask"][c]), int(rows["grace_ms"][c]), kinds)
             first = self._len["cls_pool"]
             self._room("cls_pool", len(mine), first)[:] = mine
             cls[c]["pool0"], cls[c]["num_pools"] = first, len(mine)
@@ -293,6 +306,7 @@ def _class_table(trace: Trace, queue: NDArray[Any]) -> NDArray[Any]:
     for name in _CLASS_KEYS:
         table[name] = jobs[name].view(np.int64) if jobs[name].dtype == np.uint64 else jobs[name]
     table["member"] = queue[jobs["member"]] if len(jobs) else 0
+    table["grace_ms"][jobs["grace_ms"] < 0] = GRACE_MS
     return table
 
 

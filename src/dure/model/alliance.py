@@ -162,6 +162,24 @@ class PowerStep(FileModel):
     mw: float = Field(gt=0, le=100_000, description="The cap.")
 
 
+ReleasedPart = Annotated[float, Field(ge=0, le=1)]
+DayHours = Annotated[tuple[ReleasedPart, ...], Field(min_length=24, max_length=24)]
+
+
+class CellSpec(FileModel):
+    """What a cell site's lending guard releases."""
+
+    vacate: DurationMs = Field(
+        description="What runs there is gone so soon after radio work wants its GPU: jobs whose `checkpoint.grace` is longer never start there."
+    )
+    weekdays: DayHours = Field(
+        description="Part of the site's GPUs that is released in each hour from 0:00 to 23:00, the site's time; "
+        "`lent_by_hour` of `dure ran guard` has such numbers."
+    )
+    weekends: DayHours | None = Field(default=None, description="The same, on Saturdays and Sundays; none: as on weekdays.")
+    utc_offset: DurationMs = Field(default=9 * 3_600_000, description="How far the site's time is ahead of UTC.")
+
+
 class SiteSpec(FileModel):
     """A place with one power feed."""
 
@@ -174,6 +192,9 @@ class SiteSpec(FileModel):
     kind: Literal["datacentre", "cell"] = Field(
         default="datacentre",
         description="`cell`: a telco's AI-RAN sites of one region, where radio work goes first.",
+    )
+    cells: CellSpec | None = Field(
+        default=None, description="When a cell site's GPUs are released, and how soon they are wanted back; none: all are, always."
     )
     power_cap_mw: float = Field(default=0.0, ge=0, le=100_000, description="Power of the feed; 0: no cap.")
     power_steps: tuple[PowerStep, ...] = Field(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dure.model.alliance import Alliance, ClusterSpec, GpuTypeSpec, ShareSpec, SiteSpec, covers, parties
 from dure.model.errors import InputError
-from dure.model.fleet import NODE_DTYPE, Fleet, GpuType, Site
+from dure.model.fleet import NODE_DTYPE, WEEK_HOURS, CellHours, Fleet, GpuType, Site
 from dure.model.terms import NO_AGREEMENT, AgreementTerms, Member, Pool, Terms
 
 _DAY_MS = 86_400_000
@@ -31,7 +31,7 @@ class _PoolPlan:
     guarantees: tuple[tuple[str, int], ...]
 
 
-def build_fleet(alliance: Alliance, at: date, until: date | None = None) -> tuple[Fleet, Terms]:
+def build_fleet(alliance: Alliance, at: date, until: date | None = None, *, is_utc: bool = False) -> tuple[Fleet, Terms]:
     """Fleet and terms of a run that starts on ``at``.
 
     Parameters
@@ -43,6 +43,8 @@ def build_fleet(alliance: Alliance, at: date, until: date | None = None) -> tupl
     until : date, optional
         First day after the run: nodes delivered on it or later are left out. Without it all nodes are in the
         fleet, those still to come with ``online_ms`` > 0.
+    is_utc : bool
+        Time 0 is midnight UTC, not that of each site.
 
     Returns
     -------
@@ -78,7 +80,10 @@ def build_fleet(alliance: Alliance, at: date, until: date | None = None) -> tupl
     fleet = Fleet(
         _nodes(alliance, plans, arrivals, terms),
         [_gpu_type(gpu_type) for gpu_type in alliance.gpu_types],
-        [Site(site.name, site.country, _power_cap_w(site, at), site.operator) for site in alliance.sites],
+        [
+            Site(site.name, site.country, _power_cap_w(site, at), site.operator, _cell_hours(site, at, is_utc))
+            for site in alliance.sites
+        ],
         [cluster.name for _, cluster in alliance.clusters],
         [],
     )
@@ -209,6 +214,16 @@ def _agreements(
 def _gpu_type(spec: GpuTypeSpec) -> GpuType:
     power = (spec.idle_w, spec.busy_w, spec.sleep_w)
     return GpuType(spec.name, spec.speed_milli, *power, spec.mig_slices, spec.mem_gib * 1024)
+
+
+def _cell_hours(site: SiteSpec, at: date, is_utc: bool) -> CellHours | None:
+    spec = site.cells
+    if spec is None:
+        return None
+    released = 5 * spec.weekdays + 2 * (spec.weekends or spec.weekdays)
+    assert len(released) == WEEK_HOURS
+    week_ms = at.weekday() * _DAY_MS + (spec.utc_offset if is_utc else 0)
+    return CellHours(spec.vacate, tuple(round(1000 * part) for part in released), week_ms)
 
 
 def _power_cap_w(site: SiteSpec, at: date) -> int:

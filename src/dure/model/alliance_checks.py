@@ -35,6 +35,8 @@ def problems(alliance: Alliance) -> Problems:
     types = {gpu_type.name: gpu_type for gpu_type in alliance.gpu_types}
     for s_idx, site in enumerate(alliance.sites):
         yield from _rising(("sites", s_idx, "power_steps"), [step.date for step in site.power_steps])
+        if site.cells and site.kind != "cell":
+            yield ("sites", s_idx, "cells"), "goes with `kind: cell`"
         for c_idx, cluster in enumerate(site.clusters):
             yield from _cluster(("sites", s_idx, "clusters", c_idx), cluster, types[cluster.gpu_type])
     if alliance.gpus_complete > 2 * GPUS_MAX:

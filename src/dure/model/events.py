@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NewType
 
+from dure.model.jobs import GRACE_MS
+
 JobId = NewType("JobId", str)
 LeaseId = NewType("LeaseId", str)
 
@@ -75,7 +77,7 @@ class JobRequest:
     array_id: str = ""
     array_limit: int = 0
     retries: int = 0
-    grace_ms: int = 30_000
+    grace_ms: int = GRACE_MS
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 #: Most GPUs that one node may have.
 GPUS_PER_NODE_MAX = 16
+HOUR_MS, WEEK_HOURS = 3_600_000, 168
 
 NODE_DTYPE = np.dtype(
     [
@@ -59,13 +60,44 @@ class GpuType:
 
 
 @dataclass(frozen=True)
+class CellHours:
+    """What a cell site's lending guard releases (rule 10).
+
+    Attributes
+    ----------
+    vacate_ms : int
+        What runs there is gone so soon after radio work wants its GPUs.
+    lent_milli : tuple of int, length WEEK_HOURS
+        In each hour of the week from Monday 0:00, the site's time: the part of its GPUs that is released, in 1/1000.
+    week_ms : int
+        Of that week, at the run's time 0.
+    """
+
+    vacate_ms: int
+    lent_milli: tuple[int, ...]
+    week_ms: int
+
+    def hour(self, at_ms: int) -> int:
+        """Hour of the week at a moment of the run."""
+        return (at_ms + self.week_ms) // HOUR_MS % WEEK_HOURS
+
+    def next_hour_ms(self, at_ms: int) -> int:
+        """When that hour is over."""
+        return at_ms + HOUR_MS - (at_ms + self.week_ms) % HOUR_MS
+
+
+@dataclass(frozen=True)
 class Site:
-    """A place with one power feed. ``power_cap_w`` 0: none; ``operator``: the member that runs it, empty: those who own what stands there."""
+    """A place with one power feed. ``power_cap_w`` 0: none; ``operator``: the member that runs it, empty: those who own what stands there.
+
+    ``cells``: of a cell site, when its GPUs are released; None: always.
+    """
 
     name: str
     country: str = "KR"
     power_cap_w: int = 0
     operator: str = ""
+    cells: CellHours | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dure.model.alliance import Country, Name
 from dure.model.errors import InputError
 from dure.model.events import AFTER_ANY, AFTER_NOT_OK, AFTER_OK
 from dure.model.fleet import GPUS_PER_NODE_MAX
+from dure.model.jobs import GRACE_MS
 from dure.model.yaml_file import (
     DurationMs,
     FileModel,
@@ -63,7 +64,7 @@ class Checkpoint(FileModel):
 
     every: DurationMs = Field(default=0, description="Interval between checkpoints; 0: it writes none.")
     signal: Literal["TERM", "USR1"] = Field(default="TERM", description="The signal that tells it to save and leave.")
-    grace: DurationMs = Field(default=30_000, description="Time from the signal to SIGKILL.")
+    grace: DurationMs = Field(default=GRACE_MS, description="Time from the signal to SIGKILL.")
 
 
 class Dependency(FileModel):

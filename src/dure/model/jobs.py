@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 #: Unknown duration, limit, deadline or count.
 UNKNOWN = -1
 
+#: Time to leave of jobs of which none is known.
+GRACE_MS = 30_000
+
 #: Largest domain that a job's GPUs may be spread over (``topology`` column).
 TOPOLOGY_ANY, TOPOLOGY_NODE, TOPOLOGY_RACK, TOPOLOGY_BLOCK, TOPOLOGY_CLUSTER = 0, 1, 2, 3, 4
 
@@ -25,6 +28,7 @@ JOB_DTYPE = np.dtype(
         ("cpu_milli", np.int64),  # 1/1000 cores, whole job
         ("mem_mib", np.int64),  # host memory, whole job
         ("net_mbps", np.int64),  # bandwidth into the fabric, whole job; 0: none asked
+        ("grace_ms", np.int64),  # from being told to leave to being gone, at most; UNKNOWN: as a job file's default
         ("begin_ms", np.int64),  # reserved from then on, from the trace's start; UNKNOWN: as soon as it can
         ("type_mask", np.uint64),  # bit i: GPU type i of the trace is allowed; 0: any
         ("site_mask", np.uint64),  # bit i: site i of the fleet is allowed; 0: any
@@ -47,7 +51,7 @@ JOB_DTYPE = np.dtype(
 def make_jobs(num_jobs: int) -> NDArray[Any]:
     """A job table of ``num_jobs`` rows with neutral defaults (one whole GPU, rigid, normal class, no limits)."""
     jobs = np.zeros(num_jobs, JOB_DTYPE)
-    for name in ("duration_ms", "limit_ms", "deadline_ms", "begin_ms", "profile"):
+    for name in ("duration_ms", "limit_ms", "deadline_ms", "grace_ms", "begin_ms", "profile"):
         jobs[name] = UNKNOWN
     for name in ("num_gpus", "min_gpus", "max_gpus", "priority"):
         jobs[name] = 1
@@ -112,6 +116,8 @@ class Trace:
         """SHA-256 over jobs and ids, hex: equal traces have equal digests."""
         sha = hashlib.sha256()
         for name in JOB_DTYPE.names or ():  # column by column: the padding between fields is not defined
+            if name == "grace_ms" and (self.jobs[name] == UNKNOWN).all():
+                continue  # so that traces have the digests that they had before there was this column
             sha.update(self.jobs[name].tobytes())
         sha.update("\n".join(self.job_ids).encode())
         for profile in self.profiles:

@@ -289,7 +289,7 @@ class NodeView(Answer):
     gpu_type: str
     gpus: int
     used_gpus: float
-    state: Literal["up", "down", "quarantined", "spare", "offline", "silent", "closed", "cordoned", "draining", "drained"]
+    state: Literal["up", "down", "quarantined", "spare", "offline", "silent", "closed", "radio", "cordoned", "draining", "drained"]
     owner: str
     cpu_milli: int
     mem_mib: int

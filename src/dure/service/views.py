@@ -35,6 +35,7 @@ from dure.service.schemas import (
 from dure.service.writer import Writer
 from dure.store.store import Store
 from dure.twin.foresight import expected_starts
+from dure.twin.loop import LOOK_MS
 from dure.twin.replay import make_world
 
 #: Words for the states of a node, by the kernels' numbers.
@@ -77,7 +78,7 @@ class Foresight:
             if job is None or job.row < 0:
                 return None
             if self._explainer is None or self._explained_seq != self._writer.seq:
-                self._explainer = Explainer(alliance.policy_core.built, _Names(alliance), alliance.closed_nodes())
+                self._explainer = Explainer(alliance.policy_core.built, _Names(alliance), alliance.closed_nodes(), alliance.withheld_nodes())
                 self._explained_seq = self._writer.seq
             try:
                 return self._explainer.explain(job.row)
@@ -93,7 +94,7 @@ class Foresight:
             alliance = self._writer.alliance
             if self._reasoned_of is not alliance:
                 self._reason_of, self._reasoned_of = {}, alliance
-            explainer = Explainer(alliance.policy_core.built, closed=alliance.closed_nodes())
+            explainer = Explainer(alliance.policy_core.built, closed=alliance.closed_nodes(), withheld=alliance.withheld_nodes())
             for job_id in job_ids:
                 job = alliance.jobs.get(job_id)
                 if job is None or job.row < 0:
@@ -144,6 +145,7 @@ class Foresight:
             # Decisions are carried out by now; half of all that would be copied is room for them.
             state = built.state.copy(dec=np.zeros(built.state.dec.shape, built.state.dec.dtype))
             at_ms = max(writer.now_ms() - alliance.start_ms, alliance.policy_core.now_ms)
+            withheld = alliance.withheld_nodes()
         num = int(state.g[0]["num_jobs"])
         jobs = make_jobs(num)
         jobs["submit_ms"] = state.job["submit_ms"][:num]
@@ -152,6 +154,8 @@ class Foresight:
         # All jobs have been submitted; nodes come when agents offer them, not on a date; terms begun have begun.
         world.w[3], world.w[4] = num, len(world.fault_at_ms)
         world.w[5] = np.searchsorted(world.wake_ms, at_ms, side="right")
+        world.withheld[list(withheld)] = 1
+        world.w[15] = -(-at_ms // LOOK_MS) * LOOK_MS if len(world.cell_end) else world.w[15]
         rows, starts = expected_starts(state, world, at_ms)
         self._starts = {
             alliance.job_at(int(row)): int(at) + alliance.start_ms for row, at in zip(rows, starts, strict=True) if at >= 0
@@ -409,6 +413,8 @@ class Views:
         alliance = self.writer.alliance
         if alliance.is_left_alone(name, self.writer.now_ms()):
             return "quarantined"
+        if state in (k.UNKNOWN, k.OFFLINE) and alliance.is_withheld(name) and not alliance.closing_of(name):
+            return "radio"
         closed = "closed" if state in (k.UNKNOWN, k.OFFLINE) and is_closed else ""
         return alliance.closing_of(name) or closed or _NODE_STATES[state]
 

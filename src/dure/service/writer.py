@@ -94,9 +94,9 @@ def alliance_of(document: dict[str, Any]) -> Alliance:
     at = date.fromisoformat(document["at"])
 
     def with_more(texts: Sequence[str]) -> tuple[Fleet, Terms]:
-        return build_fleet(with_sites(spec, texts), at)
+        return build_fleet(with_sites(spec, texts), at, is_utc=True)
 
-    return Alliance(*build_fleet(spec, at), named_policy(document["policy"]), int(document["start_ms"]), with_more)
+    return Alliance(*build_fleet(spec, at, is_utc=True), named_policy(document["policy"]), int(document["start_ms"]), with_more)
 
 
 @dataclass

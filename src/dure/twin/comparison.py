@@ -27,10 +27,17 @@ COMPARED: dict[str, Callable[[RunMetrics], float | None]] = {
     "reclaim_p99_s": lambda m: m.reclaim_s.p99,
     "promise_mae_s": lambda m: m.promised.mae_s,
     "energy_kwh": lambda m: sum(m.energy_kwh.values()),
+    "cell_open_gpu_h": lambda m: m.cell_gpu_h.get("open"),
+    "cell_used_gpu_h": lambda m: m.cell_gpu_h.get("used"),
+    "cell_night_open_gpu_h": lambda m: m.cell_gpu_h.get("night_open"),
+    "cell_night_used_gpu_h": lambda m: m.cell_gpu_h.get("night_used"),
 }
+#: Compared metrics that are left out where no run has them.
+OF_CELLS = frozenset(key for key in COMPARED if key.startswith("cell_"))
 
-#: Compared metrics of which more is better; of ``lent_gpu_h`` neither is, of all others less.
-MORE_IS_BETTER = frozenset({"utilisation", "goodput", "jain", "finished"})
+#: Compared metrics of which more is better; of the GPU-hours lent or open neither is, of all others less.
+MORE_IS_BETTER = frozenset({"utilisation", "goodput", "jain", "finished", "cell_used_gpu_h", "cell_night_used_gpu_h"})
+NEITHER_IS_BETTER = frozenset({"lent_gpu_h", "cell_open_gpu_h", "cell_night_open_gpu_h"})
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Comparison:
     level : float
         Coverage of the intervals.
     metrics : tuple of ComparedMetric
-        In the order of COMPARED.
+        In the order of COMPARED; those of cell sites only where a run has some.
     """
 
     names: tuple[str, ...]
@@ -96,10 +103,12 @@ def compare(trials: Sequence[RunMetrics], level: float = 0.95) -> Comparison:
             raise ValueError(f"{trial.name}: seed {trial.seed} given twice")
         seeds[trial.seed] = trial
     names = tuple(by_name)
+    has_cells = any(trial.cell_gpu_h for trial in trials)
     num_seeds = max((len(seeds) for seeds in by_name.values()), default=0)
     return Comparison(
-        names, num_seeds, level, tuple(_compare_metric(key, by_name, level) for key in COMPARED)
-    )
+        names, num_seeds, level,
+        tuple(_compare_metric(key, by_name, level) for key in COMPARED if has_cells or key not in OF_CELLS),
+    )  # fmt: skip
 
 
 def _compare_metric(key: str, by_name: dict[str, dict[int, RunMetrics]], level: float) -> ComparedMetric:

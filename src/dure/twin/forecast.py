@@ -62,7 +62,7 @@ def forecast(trace: Trace, fleet: Fleet, policy: Policy, at_ms: int, terms: Term
     while run_until(state, world, at_ms, k.NEVER_MS, CHUNK):
         pass
     state.g[0]["now_ms"] = at_ms
-    explainer = Explainer(built, past.job_ids)
+    explainer = Explainer(built, past.job_ids, withheld=np.flatnonzero(world.withheld))
     return [
         ForecastRow(
             past.job_ids[j], past.members[int(past.jobs["member"][j])], int(past.jobs["num_gpus"][j]),

@@ -51,6 +51,7 @@ def expected_starts(
     known = _without_news(world)
     state.g[0]["now_ms"] = at_ms
     state.g[0]["num_jobs"] = known.w[3]
+    known.w[16] = at_ms
     job = state.job
     waiting = np.flatnonzero((job["state"] == k.PENDING) | (job["state"] == k.RESERVED))
     # What is asked for is the next start, also of a job that has run before.

@@ -16,6 +16,7 @@ from dure.policy.kernels.layout import (
     HOLD,
     HOLD_RESERVED,
     NEVER_MS,
+    OFFLINE,
     PENDING,
     QUARANTINE,
     RESERVED,
@@ -23,10 +24,20 @@ from dure.policy.kernels.layout import (
     RUNNING,
     SHRINK,
     START,
+    UNKNOWN,
+    UP,
     VACATE,
     State,
 )
-from dure.policy.kernels.leases import on_cancel, on_end, on_node_down, on_node_up, on_vacated
+from dure.policy.kernels.leases import (
+    on_cancel,
+    on_end,
+    on_node_closed,
+    on_node_down,
+    on_node_drained,
+    on_node_up,
+    on_vacated,
+)
 from dure.policy.kernels.queue import predict_rest_ms, progress_ms
 from dure.policy.kernels.quota import look_again, settle
 from dure.policy.kernels.reserve import next_due_ms, on_reservation_due, on_submit
@@ -36,6 +47,13 @@ from dure.twin.result import PROMISE_DTYPE
 END, VACATED, RERANK, RELEASE, DUE = 0, 1, 2, 3, 4
 # Kinds of events of nodes.
 FAILURE, REPAIR, DELIVERY = 0, 1, 2
+
+#: Between two looks at what runs at cell sites, ms. It divides an hour.
+LOOK_MS = 300_000
+#: A run in which for so long nothing has happened but hours of cell sites is over.
+IDLE_MS = 7 * 24 * 3_600_000
+#: Columns of `cell_sum`: GPUs of open nodes, in use there.
+OPEN, USED = 0, 1
 
 #: Columns of a row of `samples`: time, then fleet totals; power of each site and members' columns follow.
 NUM_TOTALS = 7
@@ -54,9 +72,15 @@ class World(ArrayBundle):
     latency_ms : int64, demand to GPUs in hand of each completed reclaim, filled up to `w[2]`.
     promise : PROMISE_DTYPE, starts that were promised or foretold, filled up to `w[13]`.
     last_promise : int64, shape (J,): place in `promise` of the job's latest that has not come to pass; -1: none.
+    cell_node : int64, shape (M,): nodes of cell sites, cluster after cluster.
+    cell_end : int64, shape (C,): where each such cluster's nodes end.
+    cell_vacate_ms, cell_week_ms : int64, shape (C,): as of `CellHours`.
+    cell_lent_milli : int64, shape (C, WEEK_HOURS): as of `CellHours`.
+    cell_sum : int64, shape (24, 2): GPUs that were OPEN and USED at cell sites, summed over looks, by hour of the day.
+    withheld : uint8, shape (N,): 1 where radio work has the node.
     w : int64 counters: 0 heap size, 1 samples, 2 latencies, 3 next job, 4 next fault, 5 next wake, 6 events,
         7 digest, 8 next sample, 9 decisions, 10 jobs ended, 11 status, 12 step of the samples, 13 promises,
-        14 promises that found no room.
+        14 promises that found no room, 15 next look at cell sites, 16 time of the last event but such looks.
     """
 
     truth_ms: NDArray[Any]
@@ -71,6 +95,13 @@ class World(ArrayBundle):
     latency_ms: NDArray[Any]
     promise: NDArray[Any]
     last_promise: NDArray[Any]
+    cell_node: NDArray[Any]
+    cell_end: NDArray[Any]
+    cell_vacate_ms: NDArray[Any]
+    cell_week_ms: NDArray[Any]
+    cell_lent_milli: NDArray[Any]
+    cell_sum: NDArray[Any]
+    withheld: NDArray[Any]
     w: NDArray[Any]
 
     FIELDS = {
@@ -86,6 +117,13 @@ class World(ArrayBundle):
         "latency_ms": (np.int64, 1),
         "promise": (PROMISE_DTYPE, 1),
         "last_promise": (np.int64, 1),
+        "cell_node": (np.int64, 1),
+        "cell_end": (np.int64, 1),
+        "cell_vacate_ms": (np.int64, 1),
+        "cell_week_ms": (np.int64, 1),
+        "cell_lent_milli": (np.int64, 2),
+        "cell_sum": (np.int64, 2),
+        "withheld": (np.uint8, 1),
         "w": (np.int64, 1),
     }
 
@@ -274,6 +312,48 @@ def schedule_due(S: State, W: World, j: int) -> None:
 
 
 @kernel
+def node_up(S: State, W: World, n: int, is_release: int) -> None:
+    """A node is back, unless radio work has it."""
+    on_node_up(S, n, is_release)
+    if W.withheld[n]:
+        on_node_closed(S, n)
+
+
+@kernel
+def look_at_cells(S: State, W: World) -> None:
+    """Count what runs at cell sites, and open and close their nodes as the hour wants (rule 10).
+
+    Nodes that are not delivered yet do not count; of the others of a cluster the first are open.
+    """
+    now, first = S.g[0].now_ms, 0
+    for c in range(W.cell_end.shape[0]):
+        hour = (now + W.cell_week_ms[c]) // 3600000 % 168
+        online = 0
+        for i in range(first, W.cell_end[c]):
+            n = W.cell_node[i]
+            online += S.node[n].state != OFFLINE
+            if S.node[n].state == UP and not W.withheld[n] and W.w[6] > 0:
+                before = (now - 1 + W.cell_week_ms[c]) // 3600000 % 24
+                W.cell_sum[before, OPEN] += S.node[n].num
+                W.cell_sum[before, USED] += S.node[n].used_milli
+        opened = online * W.cell_lent_milli[c, hour] // 1000
+        for i in range(first, W.cell_end[c]):
+            n = W.cell_node[i]
+            is_withheld = opened <= 0
+            opened -= S.node[n].state != OFFLINE
+            if is_withheld and not W.withheld[n]:
+                W.withheld[n] = 1
+                on_node_closed(S, n)
+                on_node_drained(S, n, W.cell_vacate_ms[c])
+            elif not is_withheld and W.withheld[n]:
+                W.withheld[n] = 0
+                # One that has failed in the meantime comes with its repair.
+                if S.node[n].state == UNKNOWN:
+                    on_node_up(S, n, 0)
+        first = W.cell_end[c]
+
+
+@kernel
 def happen(S: State, W: World, t: int) -> None:
     """Let everything that happens at moment t happen, before the policy decides."""
     while W.w[0] > 0 and W.at_ms[0] == t:
@@ -282,7 +362,7 @@ def happen(S: State, W: World, t: int) -> None:
         W.w[6] += 1
         kind, who = what >> 32, what & 0xFFFFFFFF
         if kind == RELEASE:
-            on_node_up(S, who, 1)
+            node_up(S, W, who, 1)
             continue
         job = S.job[who]
         if job.version != version:
@@ -307,7 +387,7 @@ def happen(S: State, W: World, t: int) -> None:
         if kind == FAILURE:
             on_node_down(S, n, 1)
         elif S.node[n].state == DOWN or kind == DELIVERY:
-            on_node_up(S, n, 0)
+            node_up(S, W, n, 0)
     while W.w[5] < W.wake_ms.shape[0] and W.wake_ms[W.w[5]] == t:
         W.w[5] += 1
         look_again(S)
@@ -337,6 +417,12 @@ def run_until(S: State, W: World, stop_ms: int, sample_ms: int, events_max: int)
             t = W.fault_at_ms[W.w[4]]
         if W.w[5] < W.wake_ms.shape[0] and W.wake_ms[W.w[5]] < t:
             t = W.wake_ms[W.w[5]]
+        if t <= W.w[15]:
+            W.w[16] = t
+        elif t >= NEVER_MS and W.w[15] - W.w[16] > IDLE_MS:
+            # What waits now waits for ever.
+            return 0
+        t = min(t, W.w[15])
         if t >= NEVER_MS:
             return 0
         while W.w[8] <= t and W.w[8] <= stop_ms:
@@ -349,6 +435,10 @@ def run_until(S: State, W: World, stop_ms: int, sample_ms: int, events_max: int)
         if W.w[0] * 4 > W.at_ms.shape[0] * 3:
             drop_stale(S, W)
         g.now_ms = t
+        if t == W.w[15]:
+            look_at_cells(S, W)
+            W.w[15] += LOOK_MS
+            W.w[6] += 1
         happen(S, W, t)
         cycle(S)
         carry_out(S, W)

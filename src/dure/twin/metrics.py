@@ -54,6 +54,10 @@ SIZE_CLASSES = (
 MS_PER_HOUR = 3_600_000
 
 
+#: Night at a cell site, hours of its day.
+NIGHT_HOURS = (22, 23, 0, 1, 2, 3, 4, 5)
+
+
 @dataclass(frozen=True)
 class Spread:
     """Size, mean and quantiles of a sample; all but ``n`` are nan where ``n`` is 0."""
@@ -141,6 +145,9 @@ class RunMetrics:
         0..1.
     energy_kwh : dict of str to float
         By site.
+    cell_gpu_h : dict of str to float
+        GPU-hours that cell sites had ``open``, that jobs ``used`` of them, and both by night (``night_open``, ``night_used``);
+        empty where there are no cell sites with hours.
     counters : Counters
     peak_rss_mb : float
     """
@@ -167,6 +174,7 @@ class RunMetrics:
     foretold_by_horizon: dict[float, StartErrors]
     goodput: float
     energy_kwh: dict[str, float]
+    cell_gpu_h: dict[str, float]
     counters: Counters
     peak_rss_mb: float
 
@@ -235,6 +243,7 @@ def measure(result: RunResult) -> RunMetrics:
         energy_kwh={
             site.name: float(wh) / 1000 for site, wh in zip(result.fleet.sites, result.energy_wh, strict=True)
         },
+        cell_gpu_h=_cell_gpu_h(result),
         counters=result.counters,
         peak_rss_mb=result.peak_rss_mb,
     )
@@ -313,6 +322,15 @@ def _spreads(values: NDArray[Any], group: NDArray[Any], num_groups: int) -> list
     ends = np.cumsum(np.bincount(group, minlength=num_groups))
     ascending = values[by_group]
     return [spread(ascending[start:end]) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _cell_gpu_h(result: RunResult) -> dict[str, float]:
+    if not len(result.cell_gpu_h):
+        return {}
+    day, night = result.cell_gpu_h.sum(axis=0), result.cell_gpu_h[list(NIGHT_HOURS)].sum(axis=0)
+    return {
+        "open": float(day[0]), "used": float(day[1]), "night_open": float(night[0]), "night_used": float(night[1]),
+    }  # fmt: skip
 
 
 def _lending_rows(result: RunResult) -> tuple[LendingRow, ...]:

@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dure.core.build import Built, build_state, too_large
+from dure.core.cells import cell_clusters
 from dure.model.errors import DureError, InputError
-from dure.model.fleet import Fleet
+from dure.model.fleet import HOUR_MS, WEEK_HOURS, Fleet
 from dure.model.jobs import Trace
 from dure.model.terms import Terms
 from dure.policy.config import Policy
 from dure.policy.kernels import layout as k
 from dure.twin.foresight import CHUNK, expected_starts
-from dure.twin.loop import DELIVERY, FAILURE, NUM_TOTALS, World, note_promise, run_until
+from dure.twin.loop import DELIVERY, FAILURE, LOOK_MS, NUM_TOTALS, OPEN, USED, World, note_promise, run_until
 from dure.twin.result import (
     NEVER,
     OUTCOME_CANCELLED,
@@ -156,10 +157,12 @@ def make_world(
     first = int(jobs["submit_ms"].min()) if len(jobs) else 0
     rough = horizon_ms if horizon_ms != NEVER else first + _rough_span_ms(jobs, fleet, last - first)
     num_members, num_sites = len(built.state.member), len(fleet.sites)
-    w = np.zeros(16, np.int64)
+    cells = cell_clusters(fleet)
+    w = np.zeros(17, np.int64)
     w[7] = -3750763034362895579
     w[8] = first
     w[12] = max((rough - first) // NUM_SAMPLES, 1000)
+    w[15], w[16] = (first // LOOK_MS * LOOK_MS if cells else k.NEVER_MS), first
     promises = (PROMISES_A_JOB + num_forecasts) * len(jobs) + 1024
     heap = 4 * fleet.num_gpus + 8 * len(fleet.nodes) + 2 * len(jobs) + 1024
     return World(
@@ -170,6 +173,12 @@ def make_world(
         samples=np.zeros((2 * NUM_SAMPLES, NUM_TOTALS + num_sites + 5 * num_members), np.int64),
         latency_ms=np.zeros(len(jobs) + 1, np.int64), promise=np.zeros(promises, PROMISE_DTYPE),
         last_promise=np.full(len(jobs), -1, np.int64), w=w,
+        cell_node=np.concatenate([np.zeros(0, np.int64), *(at for at, _ in cells)]),
+        cell_end=np.cumsum([len(at) for at, _ in cells], dtype=np.int64),
+        cell_vacate_ms=np.array([c.vacate_ms for _, c in cells], np.int64),
+        cell_week_ms=np.array([c.week_ms for _, c in cells], np.int64),
+        cell_lent_milli=np.array([c.lent_milli for _, c in cells], np.int64).reshape(-1, WEEK_HOURS),
+        cell_sum=np.zeros((24, 2), np.int64), withheld=np.zeros(len(fleet.nodes), np.uint8),
     )  # fmt: skip
 
 
@@ -248,6 +257,7 @@ def _result(
         horizon_ms=horizon_ms,
         versions={"dure": version("dure"), "python": platform.python_version(), "numba": version("numba")},
         notes=tuple(built.notes) + _unwritten(int(world.w[14])), promises=promises,
+        cell_gpu_h=_cell_gpu_h(world),
     )  # fmt: skip
 
 
@@ -258,6 +268,15 @@ def _first_promised_ms(promises: NDArray[Any], first_start_ms: NDArray[Any]) -> 
     # The last write stands: from the latest to the earliest.
     out[of_first["job"][::-1]] = of_first["promised_ms"][::-1]
     return out
+
+
+def _cell_gpu_h(world: World) -> NDArray[Any]:
+    """GPU-hours of cell sites by hour of the day, (24, 2), from the looks at them; empty where there are no such sites."""
+    if not len(world.cell_end):
+        return np.zeros((0, 2))
+    hours: NDArray[Any] = world.cell_sum[:, [OPEN, USED]] * (LOOK_MS / HOUR_MS)
+    hours[:, 1] /= 1000
+    return hours
 
 
 def _unwritten(num: int) -> tuple[str, ...]:

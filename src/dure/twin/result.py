@@ -213,6 +213,8 @@ class RunResult:
         What the reader must know about the data and what was assumed; printed in the report.
     promises : ndarray of PROMISE_DTYPE, shape (P,)
         Promised and foretold starts, in the order in which they were made.
+    cell_gpu_h : ndarray, shape (24, 2), or (0, 2) where there are no cell sites with hours
+        GPU-hours that cell sites had open, and that jobs used of them, by hour of the day; seen every five minutes.
     """
 
     trace: Trace
@@ -237,6 +239,7 @@ class RunResult:
     horizon_ms: int = NEVER
     label: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    cell_gpu_h: NDArray[Any] = field(default_factory=lambda: np.zeros((0, 2)))
     notes: tuple[str, ...] = ()
     promises: NDArray[Any] = field(default_factory=lambda: np.zeros(0, PROMISE_DTYPE))
 

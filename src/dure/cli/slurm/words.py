@@ -20,7 +20,7 @@ _ENDED = {
 REASONS = {
     "never": "BadConstraints", "reserved": "Reservation", "held": "Resources", "behind": "Priority",
     "share_used": "AssocGrpGRES", "agreement_limit": "QOSGrpGRES", "agreement_not_in_force": "QOSNotAllowed",
-    "gpus_busy": "Resources", "fragmented": "Resources", "cpu_or_memory": "Resources", "power_cap": "PowerNotAvail", "closed": "ReqNodeNotAvail",
+    "gpus_busy": "Resources", "fragmented": "Resources", "cpu_or_memory": "Resources", "power_cap": "PowerNotAvail", "closed": "ReqNodeNotAvail", "radio": "ReqNodeNotAvail",
     "dependency": "Dependency", "array_limit": "JobArrayTaskLimit", "begin_time": "BeginTime", "refused": "LaunchFailed",
 }  # fmt: skip
 

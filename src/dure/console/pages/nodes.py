@@ -13,7 +13,7 @@ from dure.service import routes_alliance
 from dure.service.errors import Problem
 from dure.service.identity import Principal
 
-_NODE_TONES = {"up": "good", "spare": "calm", "offline": "calm", "closed": "calm", "cordoned": "calm", "draining": "calm", "drained": "calm"}
+_NODE_TONES = {"up": "good", "spare": "calm", "offline": "calm", "closed": "calm", "radio": "calm", "cordoned": "calm", "draining": "calm", "drained": "calm"}
 
 
 @page("/nodes", N_("Nodes and agents"))

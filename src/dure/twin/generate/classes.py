@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dure.model.jobs import UNKNOWN
+
 #: Points at which a mixture's mean is summed up, per component.
 _NUM_QUANTILES = 4001
 
@@ -29,6 +31,8 @@ class Assumed:
         1: follows people's hours and weekends as the traces do; 0: evenly round the clock.
     checkpoint_ms : int
         0: none.
+    grace_ms : int
+        In which it leaves when told to, as of JOB_DTYPE: a service between two short kernels, whose requests others take.
     elastic_part : float
         Part of the jobs that run on half to twice their GPUs.
     node_part : float
@@ -43,6 +47,7 @@ class Assumed:
     array_mean: float = 1.0
     rhythm: float = 1.0
     checkpoint_ms: int = 0
+    grace_ms: int = UNKNOWN
     elastic_part: float = 0.0
     node_part: float = 0.0
     priority: int = 1
@@ -55,7 +60,7 @@ ASSUMED = {
     "fine_tuning": Assumed(part=0.25, checkpoint_ms=1_800_000, elastic_part=0.25, node_part=0.5),
     "pretraining": Assumed(part=0.6545, rhythm=0.5, checkpoint_ms=600_000, run_mean=1.0),
     "simulation": Assumed(part=0.004, array_mean=40.0, rhythm=0.5, priority=0),
-    "service": Assumed(part=0.05, rhythm=0.3, priority=2),
+    "service": Assumed(part=0.05, rhythm=0.3, grace_ms=2, priority=2),
     "campaign": Assumed(part=0.0, rhythm=0.5, checkpoint_ms=600_000, run_mean=1.0),
 }
 CLASS_NAMES = tuple(ASSUMED)

@@ -257,7 +257,7 @@ def _class_jobs(plan: _Plan, rng: np.random.Generator) -> tuple[NDArray[Any], ND
     wide = is_elastic[run] & (jobs["num_gpus"] > 1)
     jobs["min_gpus"] = np.where(wide, jobs["num_gpus"] // 2, jobs["num_gpus"])
     jobs["max_gpus"] = np.where(wide, jobs["num_gpus"] * 2, jobs["num_gpus"])
-    jobs["checkpoint_ms"] = assumed.checkpoint_ms
+    jobs["checkpoint_ms"], jobs["grace_ms"] = assumed.checkpoint_ms, assumed.grace_ms
     jobs["priority"] = assumed.priority
     if len(jobs):
         starts_at = np.cumsum(length) - length

@@ -95,7 +95,7 @@ def metric_text(key: str, value: float) -> Text:
         return same(number(value / 1000))
     if key == "jain":
         return same("–" if math.isnan(value) else f"{value:.3f}".replace("-", "−"))
-    if key in ("slowdown_mean", "lent_gpu_h"):
+    if key == "slowdown_mean" or key.endswith("_gpu_h"):
         return same(number(value))
     return same(count(value) if value == round(value) or math.isnan(value) else number(value))
 
@@ -109,6 +109,6 @@ def _scale(key: str, largest: float) -> tuple[float, Text]:
         return 1, Text("seconds", "초")
     if key == "utilisation":
         return 0.01, same("%")
-    if key == "lent_gpu_h":
+    if key.endswith("_gpu_h"):
         return 1, word("gpu_hours")
     return 1, same("")

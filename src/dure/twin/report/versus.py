@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dure.model.intervals import Interval
-from dure.twin.comparison import MORE_IS_BETTER, ComparedMetric, Comparison
+from dure.twin.comparison import MORE_IS_BETTER, NEITHER_IS_BETTER, ComparedMetric, Comparison
 from dure.twin.report import over_time, waits
 from dure.twin.report.compared import interval_plots, metric_text
 from dure.twin.report.markup import figure, paragraph, scrolling, section, small_figure
@@ -63,7 +63,7 @@ def _row(metric: ComparedMetric, names: Sequence[str]) -> str:
 
 def _best(key: str, means: dict[str, float]) -> float | None:
     """The best mean; None where none is better than another."""
-    if key == "lent_gpu_h" or len(set(means.values())) < 2:
+    if key in NEITHER_IS_BETTER or len(set(means.values())) < 2:
         return None
     return max(means.values()) if key in MORE_IS_BETTER else min(means.values())
 

@@ -445,6 +445,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "reclaim_p99_s": ("Reclaim, 99th percentile", "회수 99백분위"),
     "promise_mae_s": ("Error of promised starts", "약속한 시작의 오차"),
     "energy_kwh": ("Energy (MWh)", "에너지(MWh)"),
+    "cell_open_gpu_h": ("Cell sites: GPU-hours released", "기지국: 내놓은 GPU-시간"),
+    "cell_used_gpu_h": ("Cell sites: GPU-hours used", "기지국: 쓰인 GPU-시간"),
+    "cell_night_open_gpu_h": ("Cell sites, 22 to 6: GPU-hours released", "기지국 22~6시: 내놓은 GPU-시간"),
+    "cell_night_used_gpu_h": ("Cell sites, 22 to 6: GPU-hours used", "기지국 22~6시: 쓰인 GPU-시간"),
     # Definitions
     "def_wait": ("Wait", "대기 시간"),
     "def_wait_text": (

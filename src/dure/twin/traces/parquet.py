@@ -19,7 +19,7 @@ from dure.twin.traces.text import COUNT_MAX, TIME_S_MAX
 VERSION = 1
 _KEY = b"dure.trace"
 #: Columns that files of earlier versions do not have.
-_LATER = {"net_mbps": 0, "begin_ms": UNKNOWN, "profile": UNKNOWN}
+_LATER = {"net_mbps": 0, "begin_ms": UNKNOWN, "profile": UNKNOWN, "grace_ms": UNKNOWN}
 #: Most that a speed may be, in 1/1000.
 SPEED_MAX = 1_000_000
 _EXTRA = "extra."  # before the name of a column that has no place in JOB_DTYPE
@@ -127,7 +127,7 @@ def _check(path: Path, columns: dict[str, NDArray[Any]], meta: dict[str, Any], n
     ranges = {
         "submit_ms": (0, most_ms), "duration_ms": (-1, most_ms), "limit_ms": (-1, most_ms),
         "deadline_ms": (-1, most_ms), "checkpoint_ms": (0, most_ms), "cpu_milli": (0, 1 << 50),
-        "mem_mib": (0, 1 << 50), "net_mbps": (0, 1 << 50), "begin_ms": (-1, most_ms),
+        "mem_mib": (0, 1 << 50), "net_mbps": (0, 1 << 50), "begin_ms": (-1, most_ms), "grace_ms": (-1, most_ms),
         "profile": (-1, num_profiles - 1), "member": (0, len(meta["members"]) - 1), "project": (0, len(meta["projects"]) - 1),
         "user": (0, len(meta["users"]) - 1), "num_gpus": (0, COUNT_MAX), "gpu_milli": (1, 1000),
         "gpus_per_node": (0, COUNT_MAX), "min_gpus": (0, COUNT_MAX), "max_gpus": (0, COUNT_MAX),
