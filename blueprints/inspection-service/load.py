@@ -92,14 +92,17 @@ class Load:
     images: Images
     record: Record
     patience_s: float
+    #: Those of `urls` that have said that they are about to leave: asked only where there is no other.
+    leaving: set[str] = field(default_factory=set)
 
     async def ask(self, client: httpx.AsyncClient, number: int, due_at: float, moment_s: float) -> None:
         """One request, until it is answered or lost; ``due_at`` by the clock, ``moment_s`` of the trace."""
         image_idx = number % len(self.images.pixels)
         turn = number
         while time.perf_counter() - due_at < self.patience_s:
-            if self.urls:
-                url = self.urls[turn % len(self.urls)]
+            urls = [url for url in self.urls if url not in self.leaving] or self.urls
+            if urls:
+                url = urls[turn % len(urls)]
                 turn += 1
                 answer = await self._try(client, url, self.images.pixels[image_idx])
                 if answer is not None:
@@ -118,6 +121,9 @@ class Load:
             print(f"{url} took a request and gave no answer: {error!r}", file=sys.stderr, flush=True)
             self.record.broken += 1
         else:
+            if answer.headers.get("connection") == "close":
+                # What comes when it closes its port would be broken off.
+                self.leaving.add(url)
             if answer.status_code == 200:
                 return answer.json()
             self.record.refused += 1
@@ -188,6 +194,7 @@ async def _follow_urls(load: Load, options: argparse.Namespace) -> None:
     while True:
         await asyncio.sleep(1)
         load.urls[:] = _read_urls(options)
+        load.leaving.intersection_update(load.urls)
 
 
 async def _is_due(at: float) -> bool:

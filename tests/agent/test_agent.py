@@ -363,6 +363,27 @@ def test_kill_9_of_the_agent_forty_times_while_a_hundred_jobs_run(tmp_path):
     kill_again_and_again(tmp_path, num_jobs=100, num_kills=40, sleep_s=4, num_slots=10)
 
 
+def test_an_answer_without_a_lease_does_not_make_a_success_of_it(tmp_path):
+    service = StandIn()
+    script = "trap 'exit 0' TERM; echo up; while :; do sleep 0.02; done"
+    with service.serving() as url, agent_at(tmp_path, url):
+        service.submit("j1", script)
+        service.until(lambda: service.logs[("j1.1", 0)] == b"up\n")
+        bent = []
+
+        def bend(report, answer):
+            if not bent and answer["leases"]:
+                bent.append(answer)
+                return answer | {"leases": []}
+            return answer
+
+        service.bend = bend
+        service.submit("j2")
+        service.until(lambda: bent)
+        service.until(lambda: "j1" in {lease.partition(".")[0] for lease in service.lost}, 20)
+        assert "j1.1" not in service.ends
+
+
 WORKING = """
 import fcntl, os, signal, sys, time
 lease, place = os.environ["DURE_LEASE_ID"], os.environ["DURE_CHECKPOINT_DIR"]

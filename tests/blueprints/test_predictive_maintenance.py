@@ -23,7 +23,7 @@ FOLDER = catalogue_folder() / "predictive-maintenance"
 DATA = Path(os.environ.get("DURE_DATA") or FOLDER.parents[2] / "shared" / "data") / "physical_ai"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="DURE_DATA does not hold physical_ai")
 
-FEW = ["train.py", "--folds", "3", "--repeats", "1", "--trees", "10"]
+FEW = ["train.py", "--folds", "8", "--repeats", "1", "--trees", "10"]
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_lives_go_on_exactly(tmp_path: Path, number: int) -> None:
 @pytest.mark.slow
 @needs_data
 def test_bearings_go_on_exactly(tmp_path: Path) -> None:
-    command = ["bearings.py", "--epochs", "3", "--batches", "5"]
+    command = ["bearings.py", "--epochs", "12", "--batches", "5"]
     assert_resumes_exactly("predictive-maintenance", command, tmp_path, [1, 1], number=signal.SIGUSR1)
 
 

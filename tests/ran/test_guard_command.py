@@ -12,7 +12,7 @@ from dure.ran.measure import write_coefficients
 from dure.ran.site import SiteModel
 
 KEYS = {
-    "policy", "slots", "on_time", "miss_rate_upper95", "idle_lent", "hard_misses", "soft_misses", "synthetic_below_s",
+    "policy", "slots", "on_time", "miss_rate_upper95", "idle_lent", "lent_by_hour", "hard_misses", "soft_misses", "synthetic_below_s",
     "cpu_s", "digest",
 }  # fmt: skip
 

@@ -459,6 +459,8 @@ class Agent:
         )  # fmt: skip
 
     async def _stop(self, stops: Sequence[reconcile.Stop]) -> None:
+        # An answer that came late may not name what the service has: it must not take the end of that for the job's own.
+        self._note_abandoned({stop.lease_id for stop in stops if stop.why == reconcile.GIVEN_UP} - self._state.abandoned)
         if stops:
             await asyncio.gather(*(self._stop_one(stop) for stop in stops))
 
@@ -511,11 +513,16 @@ class Agent:
         living = [run.lease_id for run in self._runs if run.state not in (RunState.EXITED, RunState.LOST)]
         if not set(living) - self._state.abandoned:
             return
+        self._note_abandoned(living)
+        await self._stop([reconcile.Stop(lease_id, "TERM", reconcile.STOP_GRACE_MS, "no contact") for lease_id in living])
+
+    def _note_abandoned(self, leases: Collection[str]) -> None:
+        if not leases:
+            return
         try:
-            self._state.note_abandoned(living)
+            self._state.note_abandoned(leases)
         except StateUnwritableError as error:
             _log.warning("what is abandoned is not noted", error=str(error))
-        await self._stop([reconcile.Stop(lease_id, "TERM", reconcile.STOP_GRACE_MS, "no contact") for lease_id in living])
 
     async def _follow_progress(self) -> None:
         while True:

@@ -10,6 +10,8 @@ from dure.ports.executor import Run, RunState
 
 #: From SIGTERM to SIGKILL for what the service has given up.
 STOP_GRACE_MS = 5_000
+#: Why what the service names no longer is stopped.
+GIVEN_UP = "given up by the service"
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def reconcile(
     there = {run.lease_id: run for run in runs}
     living = {job_of(run.lease_id) for run in there.values() if run.state not in _OVER}
     actions: list[Action] = [
-        Forget(run.lease_id) if run.state in _OVER else Stop(run.lease_id, "TERM", STOP_GRACE_MS, "given up by the service")
+        Forget(run.lease_id) if run.state in _OVER else Stop(run.lease_id, "TERM", STOP_GRACE_MS, GIVEN_UP)
         for run in there.values() if run.lease_id not in wanted
     ]  # fmt: skip
     for lease in sorted(wanted.values(), key=lambda lease: lease.fence):

@@ -327,6 +327,11 @@ class Alliance(FileModel):
         """GPUs after the last delivery."""
         return sum(cluster.gpus_complete for _, cluster in self.clusters)
 
+    def releasing(self, cells: CellSpec) -> Alliance:
+        """The same alliance, whose cell sites all release so much."""
+        sites = tuple(s.model_copy(update={"cells": cells}) if s.kind == "cell" else s for s in self.sites)
+        return self.model_copy(update={"sites": sites})
+
 
 def parties(alliance: Alliance, agreement: AgreementSpec) -> tuple[list[int], list[int]]:
     """Indices of the members that lend and that may borrow under ``agreement``, each ascending.

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from dure.model.alliance import NumGpus
+from dure.model.alliance import CellSpec, NumGpus
 from dure.model.fleet import GPUS_PER_NODE_MAX
 from dure.model.yaml_file import DurationMs, FileModel, Loc, Setting, check_names, load_model, nearest
 
@@ -86,6 +86,9 @@ class Variant(FileModel):
     alliance: str = Field(
         default="", max_length=1000,
         description="Another alliance file for this one: other shares, other terms.",
+    )
+    cells: CellSpec | None = Field(
+        default=None, description="What all cell sites release, in place of what the alliance says; as `sites.cells` there."
     )
     overrides: dict[str, Setting] = Field(
         default={}, description="Settings of the policy that differ from its defaults."
@@ -208,6 +211,8 @@ def _problems(scenario: Scenario) -> Iterator[tuple[Loc, str]]:
     for idx, variant in enumerate(scenario.compare):
         if variant.alliance and sources != ["alliance"]:
             yield ("compare", idx, "alliance"), f"the fleet is given by `{sources[0]}`, not by an alliance"
+        if variant.cells and sources != ["alliance"]:
+            yield ("compare", idx, "cells"), f"the fleet is given by `{sources[0]}`, not by an alliance"
     seeds: list[tuple[Loc, str]] = [(("seeds", idx), str(seed)) for idx, seed in enumerate(scenario.seeds)]
     for loc, _ in check_names(seeds, "seed"):
         yield loc, "the same seed twice would count one run as two"

@@ -71,12 +71,19 @@ class GuardRun:
             "on_time": 1 - (hard + soft) / slots,
             "miss_rate_upper95": rate_upper95(hard + soft, slots),
             "idle_lent": float(sums[k.LENT] / sums[k.IDLE]),
+            "lent_by_hour": self.lent_by_hour(),
             "hard_misses": hard,
             "soft_misses": soft,
             "synthetic_below_s": WINDOW_S,
             "cpu_s": self.cpu_s,
             "digest": self.digest(),
         }
+
+    def lent_by_hour(self) -> list[float | None]:
+        """Part of the site's GPU on offer in each hour of the day, 0..1, as `cells` of an alliance file wants it; None: no slot fell there."""
+        hours = self.loads.hour[self.windows]
+        lent, idle, used = (np.bincount(hours, weights=self.sums[:, name], minlength=24) for name in (k.LENT, k.IDLE, k.USED))
+        return [float(some / of) if of else None for some, of in zip(lent, idle + used, strict=True)]
 
     def causes(self) -> dict[str, object]:
         """What stands beside the summary where a person reads it."""

@@ -140,6 +140,8 @@ def _fleet(path: str, scenario: Scenario, variant: Variant) -> tuple[Fleet, Term
     name = variant.alliance or source.alliance
     if name:
         alliance = read_alliance(beside(path, name))
+        if variant.cells:
+            alliance = alliance.releasing(variant.cells)
         return build_fleet(alliance, source.at or alliance.start, source.until)
     if source.nodes:
         return load_nodes(beside(path, source.nodes)), None

@@ -50,8 +50,6 @@ FAILURE, REPAIR, DELIVERY = 0, 1, 2
 
 #: Between two looks at what runs at cell sites, ms. It divides an hour.
 LOOK_MS = 300_000
-#: A run in which for so long nothing has happened but hours of cell sites is over.
-IDLE_MS = 7 * 24 * 3_600_000
 #: Columns of `cell_sum`: GPUs of open nodes, in use there.
 OPEN, USED = 0, 1
 
@@ -80,7 +78,8 @@ class World(ArrayBundle):
     withheld : uint8, shape (N,): 1 where radio work has the node.
     w : int64 counters: 0 heap size, 1 samples, 2 latencies, 3 next job, 4 next fault, 5 next wake, 6 events,
         7 digest, 8 next sample, 9 decisions, 10 jobs ended, 11 status, 12 step of the samples, 13 promises,
-        14 promises that found no room, 15 next look at cell sites, 16 time of the last event but such looks.
+        14 promises that found no room, 15 next look at cell sites, 16 when a job last came or ended, or a node failed or
+        came, 17 how long after that a run with cell sites is given up, 18 whether it was.
     """
 
     truth_ms: NDArray[Any]
@@ -370,6 +369,7 @@ def happen(S: State, W: World, t: int) -> None:
         if kind == END and (job.state == RUNNING or job.state == REVOKING):
             on_end(S, who)
             W.w[10] += 1
+            W.w[16] = t
         elif kind == VACATED and job.state == REVOKING:
             on_vacated(S, who)
         elif kind == RERANK and job.state == RUNNING:
@@ -384,6 +384,7 @@ def happen(S: State, W: World, t: int) -> None:
         n, kind = W.fault_node[W.w[4]], W.fault_kind[W.w[4]]
         W.w[4] += 1
         W.w[6] += 1
+        W.w[16] = t
         if kind == FAILURE:
             on_node_down(S, n, 1)
         elif S.node[n].state == DOWN or kind == DELIVERY:
@@ -399,6 +400,7 @@ def happen(S: State, W: World, t: int) -> None:
             schedule_due(S, W, W.w[3])
         W.w[3] += 1
         W.w[6] += 1
+        W.w[16] = t
 
 
 @kernel
@@ -417,12 +419,11 @@ def run_until(S: State, W: World, stop_ms: int, sample_ms: int, events_max: int)
             t = W.fault_at_ms[W.w[4]]
         if W.w[5] < W.wake_ms.shape[0] and W.wake_ms[W.w[5]] < t:
             t = W.wake_ms[W.w[5]]
-        if t <= W.w[15]:
-            W.w[16] = t
-        elif t >= NEVER_MS and W.w[15] - W.w[16] > IDLE_MS:
-            # What waits now waits for ever.
-            return 0
         t = min(t, W.w[15])
+        if W.w[15] < NEVER_MS and t - W.w[16] > W.w[17]:
+            # What needs longer than its nodes are ever open would start again and again.
+            W.w[18] = 1
+            return 0
         if t >= NEVER_MS:
             return 0
         while W.w[8] <= t and W.w[8] <= stop_ms:

@@ -158,11 +158,12 @@ def make_world(
     rough = horizon_ms if horizon_ms != NEVER else first + _rough_span_ms(jobs, fleet, last - first)
     num_members, num_sites = len(built.state.member), len(fleet.sites)
     cells = cell_clusters(fleet)
-    w = np.zeros(17, np.int64)
+    w = np.zeros(19, np.int64)
     w[7] = -3750763034362895579
     w[8] = first
     w[12] = max((rough - first) // NUM_SAMPLES, 1000)
     w[15], w[16] = (first // LOOK_MS * LOOK_MS if cells else k.NEVER_MS), first
+    w[17] = given_up_after_ms(truth, fleet)
     promises = (PROMISES_A_JOB + num_forecasts) * len(jobs) + 1024
     heap = 4 * fleet.num_gpus + 8 * len(fleet.nodes) + 2 * len(jobs) + 1024
     return World(
@@ -180,6 +181,12 @@ def make_world(
         cell_lent_milli=np.array([c.lent_milli for _, c in cells], np.int64).reshape(-1, WEEK_HOURS),
         cell_sum=np.zeros((24, 2), np.int64), withheld=np.zeros(len(fleet.nodes), np.uint8),
     )  # fmt: skip
+
+
+def given_up_after_ms(truth_ms: NDArray[Any], fleet: Fleet) -> int:
+    """How long no job may end until a run with cell sites is given up: twice what the longest takes where it is slowest, a week at least."""
+    slowest = min((t.speed_milli for t in fleet.gpu_types), default=1000)
+    return max(168 * HOUR_MS, 2000 * int(truth_ms.max(initial=0)) // max(slowest, 1))
 
 
 def _rough_span_ms(jobs: NDArray[Any], fleet: Fleet, span_ms: int) -> int:
@@ -256,7 +263,7 @@ def _result(
         cpu_s=cpu, peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, digest=sha.hexdigest(),
         horizon_ms=horizon_ms,
         versions={"dure": version("dure"), "python": platform.python_version(), "numba": version("numba")},
-        notes=tuple(built.notes) + _unwritten(int(world.w[14])), promises=promises,
+        notes=tuple(built.notes) + _unwritten(int(world.w[14])) + _given_up(bool(world.w[18])), promises=promises,
         cell_gpu_h=_cell_gpu_h(world),
     )  # fmt: skip
 
@@ -277,6 +284,10 @@ def _cell_gpu_h(world: World) -> NDArray[Any]:
     hours: NDArray[Any] = world.cell_sum[:, [OPEN, USED]] * (LOOK_MS / HOUR_MS)
     hours[:, 1] /= 1000
     return hours
+
+
+def _given_up(is_it: bool) -> tuple[str, ...]:
+    return ("Given up: what still runs or waits needs longer than its cell site's nodes are ever open, and saves nothing.",) if is_it else ()
 
 
 def _unwritten(num: int) -> tuple[str, ...]:

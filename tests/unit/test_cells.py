@@ -1,0 +1,229 @@
+"""Cell sites in the alliance: nodes that come and go by the hour, and only work that leaves in time (rule 10)."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import numpy as np
+import pytest
+from tests.unit.test_live import job, of
+
+from dure.core import cells
+from dure.core.explain import Explainer, Reason
+from dure.core.live import Alliance
+from dure.core.snapshot import pack, unpack
+from dure.model.alliance import load_alliance
+from dure.model.alliance_build import build_fleet
+from dure.model.errors import InputError
+from dure.model.events import Exited, NodeUp, Start, Submit, Tick, Vacate
+from dure.model.jobs import Trace, make_jobs
+from dure.policy.config import named_policy
+from dure.twin.forecast import forecast
+from dure.twin.loop import FAILURE, REPAIR
+from dure.twin.metrics import measure
+from dure.twin.replay import FAULT_DTYPE, replay
+
+HOUR = 3_600_000
+#: Half of the nodes from 1:00 to 5:00, all of them from 5:00 to 7:00, else none.
+WEEKDAYS = [0, 0.5, 0.5, 0.5, 0.5, 1, 1] + 17 * [0]
+YAML = f"""
+name: Masts
+start: 2026-01-05  # a Monday
+gpu_types:
+  - {{name: G, speed_milli: 1000, idle_w: 100, busy_w: 500, sleep_w: 20, mem_gib: 80}}
+members:
+  - {{name: tower, kind: telco}}
+  - {{name: guest, kind: startup}}
+sites:
+  - name: masts
+    kind: cell
+    cells:
+      vacate: 2s
+      weekdays: {WEEKDAYS}
+      weekends: {24 * [1]}
+    clusters:
+      - {{name: masts, owner: tower, gpu_type: G, gpus: 8, gpus_per_node: 2, nodes_per_rack: 1}}
+agreements:
+  - {{name: night, lenders: [tower], borrowers: [guest], kind: LEND, limit_gpus: 8, notice: 1m, start: 2026-01-01}}
+"""
+
+
+def fleet_and_terms(text: str = YAML, **more):
+    spec = load_alliance(text, "masts.yaml")
+    return build_fleet(spec, spec.start, **more)
+
+
+def trace(*rows) -> Trace:
+    """Jobs: (submit, duration, GPUs, other columns by name), of the guest."""
+    jobs = make_jobs(len(rows))
+    for row, (submit, duration, gpus, *more) in zip(jobs, rows, strict=True):
+        row["submit_ms"], row["duration_ms"] = submit, duration
+        row["num_gpus"] = row["min_gpus"] = row["max_gpus"] = gpus
+        row["grace_ms"] = 2000
+        for name, value in (more[0] if more else {}).items():
+            row[name] = value
+    return Trace(jobs, [str(i) for i in range(len(rows))], ["guest"], ["p"], ["u"], [], "test")
+
+
+def run(given: Trace, **more):
+    fleet, terms = fleet_and_terms()
+    return replay(given, fleet, named_policy("dure"), terms, **more)
+
+
+def test_hours_are_those_of_the_sites_week() -> None:
+    (site,) = fleet_and_terms()[0].sites
+    assert site.cells is not None
+    assert [site.cells.lent_milli[site.cells.hour(h * HOUR)] for h in range(8)] == [0, 500, 500, 500, 500, 1000, 1000, 0]
+    assert site.cells.lent_milli[site.cells.hour(5 * 24 * HOUR)] == 1000, "Saturday"
+    # Midnight UTC is 9:00 in Korea.
+    (site,) = fleet_and_terms(is_utc=True)[0].sites
+    assert site.cells is not None
+    assert site.cells.hour(0) == 9
+    assert site.cells.next_hour_ms(HOUR // 2) == HOUR
+
+
+def test_the_first_nodes_are_open_longest() -> None:
+    fleet, _ = fleet_and_terms()
+    assert [sorted(cells.withheld(fleet, h * HOUR)) for h in (0, 1, 5, 7)] == [[0, 1, 2, 3], [2, 3], [], [0, 1, 2, 3]]
+    nodes, gpus = cells.open_most(fleet, 1)
+    assert (nodes.tolist(), gpus.tolist()) == ([4], [8])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "field"),
+    [
+        ("    kind: cell\n", "", 11, "sites[0].cells"),
+        ("      vacate: 2s\n", "", 13, "sites[0].cells.vacate"),
+        (f"{WEEKDAYS}", "[0.5]", 15, "sites[0].cells.weekdays"),
+        (f"{WEEKDAYS}", f"{23 * [0] + [1.5]}", 15, "sites[0].cells.weekdays[23]"),
+    ],
+)
+def test_what_is_wrong_is_named(old: str, new: str, line: int, field: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_alliance(YAML.replace(old, new), "masts.yaml")
+    assert caught.value.field == field
+    assert abs(caught.value.line - line) <= 3
+
+
+def test_work_waits_for_the_hour_leaves_in_time_and_goes_on_the_next_night() -> None:
+    result = run(trace((0, 3 * HOUR, 8, {"checkpoint_ms": 600_000})))
+    (row,) = result.jobs
+    # All eight GPUs: from 5:00 to 7:00, and what is left of it on Tuesday from 5:00.
+    assert row["first_start_ms"] == 5 * HOUR
+    assert row["preemptions"] == 1
+    assert 24 * HOUR + 6 * HOUR - 2000 <= row["end_ms"] <= 24 * HOUR + 6 * HOUR + 2000
+    assert 3 * HOUR <= row["run_ms"] <= 3 * HOUR + 2000
+
+
+def test_without_checkpoints_it_starts_anew() -> None:
+    (row,) = run(trace((0, 3 * HOUR, 8)), horizon_ms=7 * 24 * HOUR).jobs
+    # Five nights of two hours are too short for three; Saturday's are all open.
+    assert row["preemptions"] == 5
+    assert 5 * 24 * HOUR + 3 * HOUR <= row["end_ms"] <= 5 * 24 * HOUR + 3 * HOUR + 10_000
+    assert row["lost_ms"] >= 5 * 2 * HOUR
+
+
+def test_who_leaves_too_slowly_never_starts() -> None:
+    given = trace((0, HOUR, 1, {"grace_ms": 2001}), (0, HOUR, 1, {"grace_ms": -1}), (0, HOUR, 1))
+    with pytest.raises(InputError, match="can never run"):
+        run(given)
+    jobs = run(given, is_rejecting=True).jobs
+    assert (jobs["first_start_ms"] >= 0).tolist() == [False, False, True]
+    assert jobs["first_start_ms"][2] == HOUR
+
+
+def test_more_than_is_ever_open_can_never_run() -> None:
+    text = YAML.replace(f"{WEEKDAYS}", f"{24 * [0.5]}").replace(f"{24 * [1]}", f"{24 * [0.5]}")
+    fleet, terms = fleet_and_terms(text)
+    with pytest.raises(InputError, match="can never run"):
+        replay(trace((0, HOUR, 5)), fleet, named_policy("dure"), terms)
+    assert replay(trace((0, HOUR, 4)), fleet, named_policy("dure"), terms).jobs["first_start_ms"][0] == 0
+
+
+def test_a_node_repaired_in_radio_hours_opens_with_its_hour() -> None:
+    faults = np.array([(1 * HOUR + 1, 0, FAILURE), (9 * HOUR, 0, REPAIR)], FAULT_DTYPE)
+    result = run(trace((8 * HOUR, HOUR, 1), (9 * HOUR + 1, HOUR, 1)), faults=faults)
+    assert (result.jobs["first_start_ms"] == 25 * HOUR).all()
+
+
+def test_what_was_open_and_used_is_counted() -> None:
+    metrics = measure(run(trace((0, HOUR, 2), (5 * HOUR, HOUR, 4)), horizon_ms=24 * HOUR))
+    found = metrics.cell_gpu_h
+    # 4 GPUs for four hours, 8 for two; by night all but the hour from 6:00. It ends with the last job at 6:00.
+    assert found["night_open"] == pytest.approx(4 * 4 + 8, abs=0.7)
+    assert found["night_used"] == pytest.approx(2 + 4, abs=0.4)
+    assert found["open"] == pytest.approx(found["night_open"], abs=0.7)
+    other = measure(replay(trace((0, HOUR, 2)), *_plain())).cell_gpu_h
+    assert other == {}
+
+
+def _plain():
+    start, stop = YAML.index("    kind: cell"), YAML.index("    clusters:")
+    fleet, terms = fleet_and_terms(YAML[:start] + YAML[stop:])
+    return fleet, named_policy("dure"), terms
+
+
+def test_a_run_is_given_up_in_which_a_job_starts_again_and_again() -> None:
+    # Two hours a night are too short, and there is no weekend.
+    text = YAML.replace(f"{24 * [1]}", f"{WEEKDAYS}")
+    fleet, terms = fleet_and_terms(text)
+    result = replay(trace((0, HOUR, 8), (0, 3 * HOUR, 8)), fleet, named_policy("dure"), terms)
+    assert (result.jobs["end_ms"] > 0).tolist() == [True, False]
+    assert 5 <= result.jobs["preemptions"][1] <= 8
+    assert any("Given up" in note for note in result.notes)
+    rows = forecast(trace((0, HOUR, 8)), fleet, named_policy("dure"), 0, terms)
+    assert [row.expected_start_ms for row in rows] == [5 * HOUR]
+    assert rows[0].why.reason is Reason.RADIO
+
+
+def live() -> Alliance:
+    spec = load_alliance(YAML, "masts.yaml")
+    # Midnight UTC of a Monday: 9:00 there.
+    start_ms = int(np.datetime64(date(2026, 1, 5), "ms").astype(np.int64))
+    return Alliance(*build_fleet(spec, spec.start, is_utc=True), named_policy("dure"), start_ms)
+
+
+def offer(a: Alliance) -> list[NodeUp]:
+    """What an agent's picture would say of nodes that are out of service."""
+    return [NodeUp(name) for name in a.nodes_of_site("masts") if not a.is_withheld(name)]
+
+
+def quick(name: str, **more):
+    return job(name, "guest", grace_ms=2000, **more)
+
+
+def test_live_nodes_close_and_open_with_the_hours() -> None:
+    a = live()
+    at = a.start_ms
+    assert not offer(a)
+    effects = a.apply(at, [NodeUp(name) for name in a.nodes_of_site("masts")] + [Submit(quick("j", gpus=4, checkpoint_ms=60_000))])
+    assert not of(effects, Start)
+    found = Explainer(a.policy_core.built, withheld=a.withheld_nodes()).explain(a.jobs["j"].row)
+    assert (found.reason, found.rule) == (Reason.RADIO, 10)
+    assert found.nearest is not None
+    assert (found.nearest.facts["nodes"], found.nearest.facts["free_milli"]) == (4, 8000)
+    one = at + 16 * HOUR  # 1:00
+    assert a.next_due_ms() == at + HOUR
+    a.apply(one, [Tick()])
+    (begun,) = of(a.apply(one + 1, offer(a)), Start)
+    assert {p.node for p in begun.placements} == {a.node_name(0), a.node_name(1)}
+    assert begun.is_borrowed
+    body = pack(a)
+    seven = at + 22 * HOUR
+    for hour in range(17, 22):
+        assert not of(a.apply(at + hour * HOUR, [Tick()]), Vacate)
+    (told,) = of(a.apply(seven, [Tick()]), Vacate)
+    assert (told.job_id, told.deadline_ms) == ("j", seven + 2000)
+    assert not of(a.apply(seven + 1500, [Exited("j", 1, 75)]), Start)
+    again = live()
+    unpack(again, body)
+    assert again.withheld_nodes() == frozenset({2, 3})
+    for hour in range(17, 23):
+        again.apply(at + hour * HOUR, [Tick()])
+    again.apply(seven + 1500, [Exited("j", 1, 75)])
+    assert pack(again) == pack(a)
+
+
+def test_live_jobs_that_leave_too_slowly_are_told_what_would_help() -> None:
+    a = live()
+    assert a.could_run([quick("a"), job("b", "guest"), job("c", "tower", grace_ms=2001)]) == [True, False, False]
