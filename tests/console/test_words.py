@@ -79,6 +79,7 @@ FACTS = {
     Reason.GPUS_BUSY: {"needed_milli": 4000, "free_milli": 1500},
     Reason.FRAGMENTED: {"needed_milli": 4000, "free_milli": 4000, "nodes": 1, "gpus_per_node": 4, "nodes_that_fit": 0},
     Reason.CLOSED: {"needed_milli": 4000, "nodes": 2, "free_milli": 16_000},
+    Reason.RADIO: {"needed_milli": 4000, "nodes": 2, "free_milli": 16_000},
     Reason.POWER_CAP: {"power_w": 900, "needed_w": 200, "reserve_w": 0, "cap_w": 1000},
 }  # fmt: skip
 
