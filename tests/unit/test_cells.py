@@ -213,7 +213,7 @@ def test_live_nodes_close_and_open_with_the_hours() -> None:
     for hour in range(17, 22):
         assert not of(a.apply(at + hour * HOUR, [Tick()]), Vacate)
     (told,) = of(a.apply(seven, [Tick()]), Vacate)
-    assert (told.job_id, told.deadline_ms) == ("j", seven + 2000)
+    assert (told.job_id, told.deadline_ms, told.cause) == ("j", seven + 2000, "radio")
     assert not of(a.apply(seven + 1500, [Exited("j", 1, 75)]), Start)
     again = live()
     unpack(again, body)

@@ -63,6 +63,8 @@ REFUSED_FIRST_MS, REFUSED_LAST_MS = 1_000, 300_000
 NODE_REFUSALS_MAX, NODE_OUT_FIRST_MS, NODE_OUT_LAST_MS = 3, 60_000, 3_600_000
 #: How nodes and sites are closed, and what a drained one is when nothing runs there any more.
 CORDONED, DRAINING, DRAINED = "cordoned", "draining", "drained"
+#: Why what runs on a cell site's node leaves it when no other job wants its place.
+RADIO = "radio"
 #: Timers, in the order in which they are taken at one moment.
 _RANK, _DUE, _TERMS, _RELEASE, _LIMIT, _BEGIN, _CELLS = range(7)
 
@@ -717,7 +719,8 @@ class Alliance:
                 job_id = self._by_row[d.job]
                 job = self.jobs[job_id]
                 self._change(job_id, COMPLETING)
-                cause = self._by_row[d.cause] if d.cause >= 0 else DRAINED
+                is_radio = any(n in self._withheld for n, _, _ in self._core.leases(d.job))
+                cause = self._by_row[d.cause] if d.cause >= 0 else RADIO if is_radio else DRAINED
                 self._effects.append(Vacate(job_id, job.attempt, d.at_ms + self.start_ms, cause))
             case DecisionKind.HOLD:
                 self.jobs[self._by_row[d.job]].promised_ms = d.at_ms + self.start_ms
