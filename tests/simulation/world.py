@@ -12,11 +12,14 @@ from collections import defaultdict
 import numpy as np
 from recount import BESIDE, LEVEL, Ground, Recount
 
+from dure.core.cells import cell_clusters
 from dure.core.step import (
     Decision,
     DecisionKind,
     Ended,
+    NodeClosed,
     NodeDown,
+    NodeDrained,
     NodeUp,
     RankDue,
     ReservationDue,
@@ -25,6 +28,8 @@ from dure.core.step import (
     Vacated,
 )
 from dure.policy.kernels import layout as k
+from dure.twin.loop import LOOK_MS
+from dure.twin.replay import given_up_after_ms
 
 
 class Invariant(AssertionError):
@@ -124,6 +129,13 @@ class World:
         #: What was decided at the last moment, and which nodes failed then.
         self.decided: list[Decision] = []
         self.failed: list[int] = []
+        #: Cell sites (rule 10): nodes that radio work has, the next look at them, when something else last came about.
+        self.withheld: set[int] = set()
+        first = int(self.trace.jobs["submit_ms"].min()) if len(self.trace.jobs) else 0
+        self.look_at = first // LOOK_MS * LOOK_MS if cell_clusters(fleet) else None
+        self.moved_at = first
+        durations = np.delete(self.trace.jobs["duration_ms"], list(core.never))
+        self.patience_ms = given_up_after_ms(durations, fleet)
 
     def end_at(self, j: int) -> int:
         """When a running job ends if nothing changes."""
@@ -159,7 +171,35 @@ class World:
             times.append(int(self.trace.jobs["submit_ms"][self.next_job]))
         if times or self.core.state.g[0]["queue_jobs"] > 0:
             times += [t for t, *_ in self.faults[:1]] + self.wakes[:1]
+            if self.look_at is not None:
+                at = min([*times, self.look_at])
+                return None if at - self.moved_at > self.patience_ms else at
         return min(times) if times else None
+
+    def look(self, t: int) -> None:
+        """Of the nodes of each cluster at a cell site that are delivered, the first so many are open in this hour."""
+        nodes, state = self.ground.fleet.nodes, self.core.state
+        for i, site in enumerate(self.ground.fleet.sites):
+            for cluster in np.unique(nodes["cluster"][nodes["site"] == i]) if site.cells else ():
+                mine = np.flatnonzero((nodes["site"] == i) & (nodes["cluster"] == cluster)).tolist()
+                there = [n for n in mine if state.node[n]["state"] != k.OFFLINE]
+                last = len(there) * site.cells.lent_milli[(t + site.cells.week_ms) // 3_600_000 % 168] // 1000
+                for n in mine:
+                    is_open = sum(before < n for before in there) < last
+                    if not is_open and n not in self.withheld:
+                        self.withheld.add(n)
+                        self._take(t, NodeClosed(n))
+                        self._take(t, NodeDrained(n, site.cells.vacate_ms))
+                    elif is_open and n in self.withheld:
+                        self.withheld.discard(n)
+                        if state.node[n]["state"] == k.UNKNOWN:
+                            self._take(t, NodeUp(n))
+
+    def node_up(self, t: int, n: int, **more) -> None:
+        """A node is back, unless radio work has it."""
+        self._take(t, NodeUp(n, **more))
+        if n in self.withheld:
+            self._take(t, NodeClosed(n))
 
     def advance(self) -> bool:
         """One moment: everything that happens then, then one step. False when nothing is left."""
@@ -168,10 +208,13 @@ class World:
             return False
         state = self.core.state
         self.failed = []
+        if t == self.look_at:
+            self.look(t)
+            self.look_at += LOOK_MS
         while self.heap and self.heap[0][0] == t:
             _, kind, who, version = heapq.heappop(self.heap)
             if kind == 3:
-                self._take(t, NodeUp(who, is_release=True))
+                self.node_up(t, who, is_release=True)
                 continue
             job = state.job[who]
             if job["version"] != version:
@@ -179,6 +222,7 @@ class World:
             if kind == 0 and job["state"] in (k.RUNNING, k.REVOKING):
                 del self.runs[who]
                 self._take(t, Ended(who))
+                self.moved_at = t
             elif kind == 1 and job["state"] == k.REVOKING:
                 self.vacate(t, who)
                 self._take(t, Vacated(who))
@@ -200,7 +244,8 @@ class World:
                     self.claims[int(state.hold[h]["job"])] += 1
                 self._take(t, NodeDown(n))
             elif state.node[n]["state"] == k.DOWN or kind == 2:
-                self._take(t, NodeUp(n))
+                self.node_up(t, n)
+            self.moved_at = t
         while self.wakes and self.wakes[0] == t:
             self.wakes.pop(0)
             self._take(t, TermsDue())
@@ -209,6 +254,7 @@ class World:
                 self._take(t, Submitted(self.next_job))
                 self._push_due(self.next_job)
             self.next_job += 1
+            self.moved_at = t
         self.decided = self.core.step(t, [])
         for d in self.decided:
             self.log.append((t, *(getattr(d, f) for f in ("kind", "job", "pool", "node", "gpus", "at_ms"))))
@@ -224,7 +270,8 @@ class World:
                 if at < k.NEVER_MS:
                     heapq.heappush(self.heap, (at, 2, d.job, version))
             elif d.kind == DecisionKind.VACATE:
-                self.stops[d.job, d.cause, self.claims[d.cause]] += 1
+                if d.cause >= 0:
+                    self.stops[d.job, d.cause, self.claims[d.cause]] += 1
                 heapq.heappush(self.heap, (d.at_ms, 1, d.job, version))
             elif d.kind in (DecisionKind.SHRINK, DecisionKind.GROW):
                 self.bank(t, d.job)
