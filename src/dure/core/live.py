@@ -324,6 +324,10 @@ class Alliance:
         """Whether radio work has a node of a cell site."""
         return self.node_index(node) in self._withheld
 
+    def may_open(self, node: str) -> bool:
+        """Whether a node takes work where it is up: neither has an operator closed it nor has radio work taken it."""
+        return not self.is_closed(node) and not self.is_withheld(node)
+
     def is_closed(self, node: str) -> bool:
         """Whether an operator has closed a node, by itself or with its site."""
         return bool(self._closing_of(self.node_index(node)))
@@ -419,7 +423,7 @@ class Alliance:
                     else:
                         self._over(job_id, "lost")
             case NodeUp(name):
-                if not self.is_left_alone(name, self._now + self.start_ms) and not (self.is_closed(name) or self.is_withheld(name)):
+                if not self.is_left_alone(name, self._now + self.start_ms) and self.may_open(name):
                     self._tell(core.NodeUp(self._node[name]))
             case NodeDown(name, is_failure):
                 self._node_down(self._node[name], is_failure)
@@ -686,7 +690,7 @@ class Alliance:
                 self._tell(core.TermsDue())
             elif kind == _RELEASE:
                 self._tell(core.NodeUp(who, is_release=True))
-                if self._closing_of(who) or who in self._withheld:
+                if not self.may_open(self._names[who]):
                     self._tell(core.NodeClosed(who))
             elif kind == _CELLS:
                 self._turn_cells()

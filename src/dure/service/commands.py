@@ -496,7 +496,7 @@ def take_sync(site: str, sync: Sync) -> Command:
             offered.add(node.name)
             at = int(state.node[n]["state"])
             if node.is_open and at in (k.DOWN, k.OFFLINE, k.UNKNOWN):
-                if not alliance.is_left_alone(node.name, now) and not alliance.is_closed(node.name) and not alliance.is_withheld(node.name):
+                if not alliance.is_left_alone(node.name, now) and alliance.may_open(node.name):
                     stimuli.append(NodeUp(node.name))
             elif not node.is_open and at == k.UP:
                 # Its jobs go on: what is silent takes no new work.
