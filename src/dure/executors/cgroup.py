@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Collection
@@ -36,6 +37,33 @@ class Cgroup:
             (self.path / "cgroup.kill").write_text("1")
         except FileNotFoundError:
             return
+
+    def freeze(self, is_frozen: bool) -> None:
+        """Stop every process in it, and each that joins it, where it is; or let them go on. Nothing where it is gone."""
+        with contextlib.suppress(FileNotFoundError):
+            (self.path / "cgroup.freeze").write_text("1" if is_frozen else "0")
+
+    def is_standing(self) -> bool:
+        """Whether no process in it runs: all are frozen, or there is none."""
+        try:
+            events = (self.path / "cgroup.events").read_text()
+        except OSError:
+            return True
+        return "frozen 1" in events or "populated 0" in events
+
+    def cpu_us(self) -> int:
+        """CPU time that its processes have used, microseconds; 0 where it is gone."""
+        try:
+            return int((self.path / "cpu.stat").read_text().split()[1])
+        except OSError:
+            return 0
+
+    def threads(self) -> list[int]:
+        """Threads in it."""
+        try:
+            return [int(tid) for tid in (self.path / "cgroup.threads").read_text().split()]
+        except OSError:
+            return []
 
     def remove(self) -> bool:
         """Take it away; False: something is still in it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,9 @@ create table if not exists floor (fence integer not null);
 """
 
 
+_LIVE = "select lease_id, intent, stop from lease where intent is not null order by fence"
+
+
 class BookUnwritableError(DureError):
     """Nothing could be written: the disk is full, or gone."""
 
@@ -33,6 +37,15 @@ class _Write:
     sql: str
     values: tuple[Any, ...]
     done: asyncio.Future[bool]
+
+
+def read_live(path: Path) -> list[tuple[str, str, str | None]]:
+    """`LeaseBook.live` for a process that has not got the book: nothing is written. Empty where there is none yet."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+            return list(db.execute(_LIVE))
+    except sqlite3.OperationalError:
+        return []
 
 
 class LeaseBook:
@@ -61,7 +74,7 @@ class LeaseBook:
 
     def live(self) -> Iterator[tuple[str, str, str | None]]:
         """(lease id, intent, stop order) of each lease not forgotten."""
-        yield from self._db.execute("select lease_id, intent, stop from lease where intent is not null order by fence")
+        yield from self._db.execute(_LIVE)
 
     async def intend(self, lease_id: str, fence: int, intent: str) -> bool:
         """Write down that a lease is about to be launched; False: it has been, or is older than all that are remembered.

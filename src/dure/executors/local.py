@@ -66,7 +66,7 @@ class LocalExecutor(BookedExecutor[Attempt]):
         """
         (self._dir / "leases").mkdir(parents=True, exist_ok=True)
         self._lock = await take_lock(self._dir / "lock")
-        self._book = LeaseBook(self._dir / "leases.sqlite")
+        self._book = LeaseBook(book_path(self._dir))
         self._sweeper = Sweeper()
         self._cgroups = cgroup.open_root(cgroup_name(self._dir))
         if self._cgroups is None or not self._cgroups.limits:
@@ -88,7 +88,7 @@ class LocalExecutor(BookedExecutor[Attempt]):
             self._cgroups.remove_all_but(known)
 
     def _folder(self, lease_id: str) -> Path:
-        return self._dir / "leases" / quote(lease_id, safe="").replace(".", "%2E")
+        return lease_folder(self._dir, lease_id)
 
     async def nodes(self) -> list[NodeInfo]:
         """The nodes that it can launch on."""
@@ -351,6 +351,16 @@ class LocalExecutor(BookedExecutor[Attempt]):
         if self._cgroups is not None:
             self._cgroups.close()
         self._lock.close()
+
+
+def lease_folder(state_dir: Path, lease_id: str) -> Path:
+    """Of a lease, in the state of its executor."""
+    return state_dir / "leases" / quote(lease_id, safe="").replace(".", "%2E")
+
+
+def book_path(state_dir: Path) -> Path:
+    """Of the book of the executor with this state."""
+    return state_dir / "leases.sqlite"
 
 
 def cgroup_name(state_dir: Path) -> str:

@@ -101,6 +101,40 @@ def members(marks: Collection[str], sessions: Collection[int] = ()) -> Iterator[
             yield pid
 
 
+def by_mark(marks: Collection[str]) -> dict[str, list[int]]:
+    """Pids of the processes of some attempts, by their marks; one look at /proc."""
+    found: dict[str, list[int]] = {mark: [] for mark in marks}
+    for name in os.listdir("/proc"):  # noqa: PTH208 - as in `members`
+        if name.isdigit():
+            mark = mark_of(int(name))
+            if mark in found:
+                found[mark].append(int(name))
+    return found
+
+
+def threads_of(pid: int) -> list[int]:
+    """Threads of a process; empty: it has ended."""
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208 - as in `members`
+    except OSError:
+        return []
+
+
+def is_standing(pid: int) -> bool:
+    """Whether no thread of a process runs or could: all are stopped by a signal, or have ended."""
+    for tid in threads_of(pid):
+        line = _stat(tid)
+        if line is not None and line.rpartition(")")[2].split()[0] not in "TtZXx":
+            return False
+    return True
+
+
+def cpu_ticks(pid: int) -> int:
+    """CPU time of a process and of its children that it has waited for, clock ticks; 0: it has ended."""
+    line = _stat(pid)
+    return 0 if line is None else sum(int(ticks) for ticks in line.rpartition(")")[2].split()[11:15])
+
+
 def kill_members(marks: Collection[str], sessions: Collection[int] = (), spared: Collection[int] = ()) -> int:
     """SIGKILL to every process of them but the spared; how many there were."""
     num_killed = 0

@@ -1,0 +1,44 @@
+"""What governor, watchdog and radio tell each other: a few numbers in a file in memory that all of them have mapped."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import numpy as np
+
+from dure.executors.local import cgroup_name
+
+#: Length of a slot; the governor's last word, and the watchdog's (CLOCK_MONOTONIC, ns); whether the node is handed back; the slot
+#: that the governor has decided last, and the radio's cores in it; the last slot that was late, and the last that the radio has done.
+SLOT_NS, BEAT_NS, WATCH_NS, IS_HANDED_BACK, SLOT, HAND_CORES, LATE_SLOT, DONE_SLOT = range(8)
+_NUM = 8
+
+
+def beat_path(state_dir: Path) -> Path:
+    """The file for the executor with this state: in memory, so that no disk can hold up who writes to it."""
+    return Path("/dev/shm") / f"{cgroup_name(state_dir)}.beat"
+
+
+class Beat:
+    """The numbers, int64, each written by one side only; absent: all 0."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        os.ftruncate(self._fd, 8 * _NUM)
+        self._values = np.memmap(os.fdopen(os.dup(self._fd), "r+b"), np.int64, "r+", shape=(_NUM,))
+
+    def __getitem__(self, at: int) -> int:
+        return int(self._values[at])
+
+    def __setitem__(self, at: int, value: int) -> None:
+        self._values[at] = value
+
+    def claim(self) -> bool:
+        """Be its watchdog until this process ends; False: there is one."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
