@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -261,3 +262,61 @@ def calibrate_(
     write_coefficients(found, out)
     slowed = slowed_by(SiteModel(**found["coefficients"]), num_cells)
     emit({"file": out, **{key: found[key] for key in ("device", "fit", "vacate_ms", "coefficients")}, "cells": num_cells, "slowed_by": slowed}, is_json)
+
+
+@ran.command(cls=_Files)
+@click.option("--agent", "agent_dir", type=click.Path(file_okay=False, exists=True, path_type=Path), metavar="DIR",
+              help="Govern the leases of the agent with this --data-dir. Default: tenants of its own.")  # fmt: skip
+@click.option("--hand-back", is_flag=True, help="With --agent, and nothing else: all its leases go on, and nobody governs them any more.")
+@click.option("--policy", "policies", type=click.Choice(["none", "guard", "stopped"]), multiple=True,
+              help="Again for more. Default: all three, one after the other; with --agent: guard.")  # fmt: skip
+@click.option("--slots", "num_slots", type=click.IntRange(0), default=3000, show_default=True,
+              help="Under each policy; 0: until it is told to end (SIGTERM, Ctrl-C).")  # fmt: skip
+@click.option("--slot-ms", type=click.FloatRange(0.5, 10_000), help="Length of a slot. Default: what this machine needs to stop tenants.")
+@click.option("--priority", type=click.Choice(["plain", "nice", "fifo"]), default="plain", show_default=True,
+              help="Of the radio, as far as allowed. plain: as on a GPU, where it takes nothing from a running kernel.")  # fmt: skip
+@click.option("--tenants", "num_tenants", type=click.IntRange(1, 64), default=2, show_default=True, help="Of its own, each with a process on every core.")
+@click.option("--cells", "num_cells", type=click.IntRange(1, 400), default=20, show_default=True)
+@click.option("--calibrate", type=click.Path(), multiple=True, metavar="FILE...", help="As of `dure ran guard`. Default: the load is invented.")
+@click.option("--load", type=click.Path(), multiple=True, metavar="FILE...", help="As of `dure ran guard`; goes with --calibrate.")
+@click.option("--calibrate-slots", type=click.IntRange(1000), default=2_000_000, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("--json", "is_json", is_flag=True)
+def govern(
+    agent_dir: Path | None, hand_back: bool, policies: tuple[str, ...], num_slots: int, slot_ms: float | None, priority: str, num_tenants: int,
+    num_cells: int, calibrate: tuple[str, ...], load: tuple[str, ...], calibrate_slots: int, seed: int, is_json: bool,
+) -> None:  # fmt: skip
+    """Run the guard over real tenants on this machine, in real time by a clock that may be slowed."""
+    from dure.ran.govern_run import Asked, hand_back_node, run_govern
+
+    state_dir = None
+    if agent_dir is not None:
+        from dure.agent.folders import Folders
+
+        state_dir = Folders(agent_dir.resolve()).state
+    if hand_back:
+        if state_dir is None:
+            raise InputError("goes with --agent", field="--hand-back")
+        emit({"leases": hand_back_node(state_dir)}, is_json)
+        return
+    if bool(calibrate) != bool(load):
+        raise InputError("go together", field="--calibrate, --load")
+    asked = Asked(
+        policies or (("guard",) if state_dir is not None else ("none", "guard", "stopped")), num_slots, slot_ms, priority, num_tenants, num_cells,
+        calibrate, load, calibrate_slots, seed,
+    )  # fmt: skip
+    with progress("runs") as move:
+        found = run_govern(asked, state_dir, move)
+    if is_json:
+        echo_json(found)
+        return
+    for line in _govern_lines(found):
+        click.echo(line)
+
+
+def _govern_lines(found: dict[str, Any]) -> list[str]:
+    """What holds for all runs, then a column for each policy."""
+    runs = found["runs"]
+    about = [f"{key:<14}{value}" for key, value in found.items() if key != "runs"]
+    rows = [(key, *(f"{run[key]:.6g}" if isinstance(run[key], float) else str(run[key]) for run in runs)) for key in runs[0] if key != "policy"]
+    return [*about, *table(("", *(run["policy"] for run in runs)), rows)]

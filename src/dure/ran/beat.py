@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 from pathlib import Path
 
-import numpy as np
-
 from dure.executors.local import cgroup_name
 
-#: Length of a slot; the governor's last word, and the watchdog's (CLOCK_MONOTONIC, ns); whether the node is handed back; the slot
-#: that the governor has decided last, and the radio's cores in it; the last slot that was late, and the last that the radio has done.
-SLOT_NS, BEAT_NS, WATCH_NS, IS_HANDED_BACK, SLOT, HAND_CORES, LATE_SLOT, DONE_SLOT = range(8)
-_NUM = 8
+#: For how long the tenants may run on the governor's last word, and when that was; the watchdog's last (CLOCK_MONOTONIC, ns); whether the
+#: node is handed back; the slot that the governor has decided last, and the radio's cores in it; the last slot that was late, and the last done.
+LEASE_NS, BEAT_NS, WATCH_NS, IS_HANDED_BACK, SLOT, HAND_CORES, LATE_SLOT, DONE_SLOT = range(8)
+_SIZE = 8 * 8
 
 
 def beat_path(state_dir: Path) -> Path:
@@ -22,15 +21,15 @@ def beat_path(state_dir: Path) -> Path:
 
 
 class Beat:
-    """The numbers, int64, each written by one side only; absent: all 0."""
+    """The numbers, int64, each written by one side only; those of a new file are 0."""
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._fd, 8 * _NUM)
-        self._values = np.memmap(os.fdopen(os.dup(self._fd), "r+b"), np.int64, "r+", shape=(_NUM,))
+        os.ftruncate(self._fd, _SIZE)
+        self._values = memoryview(mmap.mmap(self._fd, _SIZE)).cast("q")
 
     def __getitem__(self, at: int) -> int:
-        return int(self._values[at])
+        return self._values[at]
 
     def __setitem__(self, at: int, value: int) -> None:
         self._values[at] = value

@@ -47,7 +47,7 @@ def deal_cores(weights: Sequence[int], cores: Sequence[int]) -> list[Sequence[in
     dealt: list[Sequence[int]] = []
     above = 0.0
     for weight in weights:
-        end = len(cores) - min(int(above), len(cores) - 1)
+        end = len(cores) - min(round(above), len(cores) - 1)
         above += weight * len(cores) / total
         begin = min(len(cores) - round(above), end - 1)
         dealt.append(cores[max(begin, 0) : end])
@@ -104,9 +104,10 @@ class Governor:
         lendable = self.cores[self.num_floor :]
         if ids != list(self._held):
             self._held = {tenant.lease_id: self._held.get(tenant.lease_id, _Held(tenant)) for tenant in tenants}
-            dealt = deal_cores([tenant.gpu_milli for tenant in tenants], lendable)
-            for held, cores in zip(self._held.values(), dealt, strict=True):
-                held.cores = cores
+            if lendable:
+                dealt = deal_cores([tenant.gpu_milli for tenant in tenants], lendable)
+                for held, cores in zip(self._held.values(), dealt, strict=True):
+                    held.cores = cores
         kept = set(self.cores[:num_kept])
         for held in self._held.values():
             if held.cores and kept.isdisjoint(held.cores):

@@ -9,10 +9,7 @@ RADIO, ABOVE_RADIO = 10, 20
 
 
 def prioritise(wanted: str, level: int = RADIO) -> str:
-    """Put this process before others as far as it is allowed and wanted; what it is then: ``fifo``, ``nice`` or ``plain``.
-
-    What it starts does not inherit it.
-    """
+    """Put this thread before others as far as it is allowed and wanted; what it is then: ``fifo``, ``nice`` or ``plain``."""
     if wanted == "fifo":
         try:
             os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(level))
@@ -27,3 +24,8 @@ def prioritise(wanted: str, level: int = RADIO) -> str:
             return "plain"
         return "nice"
     return "plain"
+
+
+def be_plain() -> None:
+    """Take back a real-time priority."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
