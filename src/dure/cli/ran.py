@@ -301,6 +301,7 @@ def govern(
         return
     if bool(calibrate) != bool(load):
         raise InputError("go together", field="--calibrate, --load")
+    _warn_less()
     asked = Asked(
         policies or (("guard",) if state_dir is not None else ("none", "guard", "stopped")), num_slots, slot_ms, priority, num_tenants, num_cells,
         calibrate, load, calibrate_slots, seed,
@@ -312,6 +313,18 @@ def govern(
         return
     for line in _govern_lines(found):
         click.echo(line)
+
+
+def _warn_less() -> None:
+    """The executor of its own tenants does not say what it does without: they have no limits to be enforced."""
+    import logging
+    import sys
+
+    import structlog
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR), logger_factory=structlog.PrintLoggerFactory(sys.stderr)
+    )
 
 
 def _govern_lines(found: dict[str, Any]) -> list[str]:

@@ -110,6 +110,9 @@ class Plan:
         self._site = site
         self._share = downlink_shares()
         self._next = 0
+        # Compiled, or read from the cache, before the first slot.
+        none = np.zeros(KNOWN_SLOTS + 2)
+        LendingGuard(site.calibration, 1, 1, 1, 1, 0).step(0, none, none, none, 1.0, is_missed=False)
         self._places: list[tuple[LendingGuard, Stretch, int]] = []
         for stretch in site.stretches:
             guard = LendingGuard(
@@ -185,7 +188,7 @@ def _radio(site: Site, state_dir: Path, num_slots: int) -> Iterator[subprocess.P
         }  # fmt: skip
         (folder / "radio.json").write_text(json.dumps(order), encoding="utf-8")
         command = [sys.executable, "-P", "-m", "dure.ran.radio", str(folder), str(state_dir)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
             try:
                 yield process
             finally:
@@ -237,10 +240,11 @@ def govern(
             if policy == "guard":
                 watched.wait()
             before_s = {tenant.lease_id: tenant.cpu_s() for tenant in tenants.look()}
-            begin_ns = time.monotonic_ns() + _LEAD_NS
+            loop = _Loop(policy, site, beat, tenants, governor, watched)
+            gc.collect()
+            begin_ns = loop.begin_ns = time.monotonic_ns() + _LEAD_NS
             radio.stdin.write(f"{begin_ns}\n")
             radio.stdin.flush()
-            loop = _Loop(policy, site, beat, tenants, governor, watched, begin_ns)
             work_before, work_began = work(), time.monotonic()
             loop.run(num_slots, told_to_end, radio)
             tenant_work = (work() - work_before) / (time.monotonic() - work_began)
@@ -274,30 +278,30 @@ class _Loop:
     """The governor's slots. ``lost``: those that began before it came to them; they are not decided."""
 
     def __init__(
-        self, policy: str, site: Site, beat: Beat, tenants: Tenants, governor: Governor, watched: Watched, begin_ns: int
+        self, policy: str, site: Site, beat: Beat, tenants: Tenants, governor: Governor, watched: Watched
     ) -> None:
         self._policy, self._site, self._beat, self._tenants, self._governor = policy, site, beat, tenants, governor
-        self._watched, self._begin_ns, self._plan = watched, begin_ns, Plan(site)
+        self._watched, self._plan = watched, Plan(site)
+        self.begin_ns = 0
         self._late = -1
         self.decided = self.lost = self.kept_all = 0
 
     def run(self, num_slots: int, told_to_end: Sequence[int], radio: subprocess.Popen[str]) -> None:
         """Until the last slot is over."""
         prioritise("fifo", ABOVE_RADIO)
-        gc.collect()
         gc.disable()
         slot, last = 0, -1
         try:
             while not told_to_end and not self._beat[IS_HANDED_BACK] and (num_slots == 0 or slot < num_slots):
-                _sleep_until(self._begin_ns + slot * self._site.slot_ns)
+                _sleep_until(self.begin_ns + slot * self._site.slot_ns)
                 now_ns = time.monotonic_ns()
-                slot = max(slot, (now_ns - self._begin_ns) // self._site.slot_ns)
+                slot = max(slot, (now_ns - self.begin_ns) // self._site.slot_ns)
                 self._check(slot, radio)
                 self._decide(slot, now_ns)
                 self.lost += slot - last - 1
                 last, slot = slot, slot + 1
-                self._settle(self._begin_ns + slot * self._site.slot_ns)
-            _sleep_until(self._begin_ns + slot * self._site.slot_ns)
+                self._settle(self.begin_ns + slot * self._site.slot_ns)
+            _sleep_until(self.begin_ns + slot * self._site.slot_ns)
         finally:
             gc.enable()
             be_plain()

@@ -19,9 +19,9 @@ from dure.ran.calibrate import Move, calibrate_guard
 from dure.ran.govern import Site, govern
 from dure.ran.guard_run import CALIBRATION_SEED
 from dure.ran.loads import WINDOW_S, CellLoads, deal_cells, plan_cells, read_load
+from dure.ran.machine import choose_slot_ms, interference, stop_ms, wake_late_ms
 from dure.ran.own_tenants import OwnTenants
 from dure.ran.site_plan import draw_stretches, invented_loads, site_model
-from dure.ran.slot_clock import choose_slot_ms, stop_ms, wake_late_ms
 
 #: v: slots within which a tenant is to be gone, 2 ms of a real site's clock.
 _VACATE_SLOTS = 4
@@ -61,16 +61,16 @@ def run_govern(asked: Asked, state_dir: Path | None, move: Move) -> dict[str, An
         See docs/ran.md.
     """
     cores = sorted(os.sched_getaffinity(0))
-    model = site_model(len(cores))
     known, loads = _loads(asked)
-    calibration = calibrate_guard(
-        model, known, _VACATE_SLOTS, asked.calibrate_slots, asked.seed ^ CALIBRATION_SEED, lambda done, of: None
-    )
-    stretches = draw_stretches(model, loads, asked.num_slots or _ENDLESS_SLOTS, asked.seed)
     with _told_to_end() as told, _tenants(asked, len(cores), state_dir) as (of, own):
         alone = None if own is None else _rate(own)
         present = Tenants(of).look()
-        wake_ms, stopped_ms = wake_late_ms(), stop_ms(present)
+        wake_ms, stopped_ms, slower = wake_late_ms(), stop_ms(present), interference(present, cores)
+        model = site_model(len(cores), slower)
+        calibration = calibrate_guard(
+            model, known, _VACATE_SLOTS, asked.calibrate_slots, asked.seed ^ CALIBRATION_SEED, lambda done, of: None
+        )
+        stretches = draw_stretches(model, loads, asked.num_slots or _ENDLESS_SLOTS, asked.seed)
         slot_ms = asked.slot_ms or choose_slot_ms(wake_ms, stopped_ms)
         site = Site(model, calibration, stretches, cores, int(slot_ms * 1e6), asked.priority)
         runs = []
@@ -82,7 +82,7 @@ def run_govern(asked: Asked, state_dir: Path | None, move: Move) -> dict[str, An
             move(number + 1, len(asked.policies))
     return {
         "cores": len(cores), "cells": asked.num_cells, "tenants": len(present), "wake_late_p99_ms": wake_ms, "stop_alone_p99_ms": stopped_ms,
-        "synthetic_below_s": WINDOW_S, "runs": runs,
+        "interference": slower, "synthetic_below_s": WINDOW_S, "runs": runs,
     }  # fmt: skip
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+_AUTOGROUP = Path("/proc/self/autogroup")
 #: Real-time priorities: the governor and its watchdog go before the radio, so that they can stop who keeps it waiting.
-RADIO, ABOVE_RADIO = 10, 20
+RADIO, ABOVE_RADIO = 10, 15
 
 
 def prioritise(wanted: str, level: int = RADIO) -> str:
@@ -20,6 +22,9 @@ def prioritise(wanted: str, level: int = RADIO) -> str:
     if wanted == "nice":
         try:
             os.setpriority(os.PRIO_PROCESS, 0, -level)
+            # Between sessions niceness counts only as that of their groups, where the kernel makes such (sched_autogroup_enabled).
+            if _AUTOGROUP.exists():
+                _AUTOGROUP.write_text(str(-level))
         except PermissionError:
             return "plain"
         return "nice"

@@ -52,11 +52,16 @@ class Stretch:
         return int(self.work.shape[1])
 
 
-def site_model(num_cores: int) -> SiteModel:
-    """A site whose GPU is so many cores: each stands for an equal number of SMs, and is given whole."""
+def site_model(num_cores: int, interference: float) -> SiteModel:
+    """A site whose GPU is so many cores: each stands for an equal number of SMs, and is given whole.
+
+    So many peak cells just fill it also where tenants slow its work more than they do a GPU's: its work is the less.
+    """
     default = SiteModel()
     per_core = max(1, default.num_sms // num_cores)
-    return replace(default, num_sms=per_core * num_cores, grain_sms=per_core)
+    less = (1 + default.interference) / (1 + interference)
+    work = {name: getattr(default, name) * less for name in ("d0_us", "d1_us", "u0_us", "u1_us", "u2_us")}
+    return replace(default, num_sms=per_core * num_cores, grain_sms=per_core, interference=interference, **work)
 
 
 def draw_stretches(model: SiteModel, loads: CellLoads, num_slots: int, seed: int) -> list[Stretch]:
