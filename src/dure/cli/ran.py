@@ -330,6 +330,8 @@ def _warn_less() -> None:
 def _govern_lines(found: dict[str, Any]) -> list[str]:
     """What holds for all runs, then a column for each policy."""
     runs = found["runs"]
-    about = [f"{key:<14}{value}" for key, value in found.items() if key != "runs"]
+    about = [f"{key:<18}  {value}" for key, value in found.items() if key != "runs"]
+    if not runs:
+        return about
     rows = [(key, *(f"{run[key]:.6g}" if isinstance(run[key], float) else str(run[key]) for run in runs)) for key in runs[0] if key != "policy"]
     return [*about, *table(("", *(run["policy"] for run in runs)), rows)]

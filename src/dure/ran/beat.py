@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from dure.executors.local import cgroup_name
@@ -34,10 +35,18 @@ class Beat:
     def __setitem__(self, at: int, value: int) -> None:
         self._values[at] = value
 
-    def claim(self) -> bool:
-        """Be its watchdog until this process ends; False: there is one."""
+    def claim_watch(self) -> bool:
+        """Be the watchdog until this process ends; False: there is one."""
+        return self._claims(fcntl.flock)
+
+    def claim_governing(self) -> bool:
+        """Be the governor until this process ends; False: there is another."""
+        # Of another kind than the watchdog's, and so apart from it.
+        return self._claims(fcntl.lockf)
+
+    def _claims(self, lock: Callable[[int, int], None]) -> bool:
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             return False
         return True

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dure.executors.tenants import Tenant, Tenants
-from dure.model.errors import DureError
+from dure.model.errors import DureError, InputError
 from dure.ran.beat import (
     BEAT_NS,
     DONE_SLOT,
@@ -218,8 +218,12 @@ def govern(
     ------
     RadioEndedError
         There is no radio any more.
+    InputError
+        Another process governs these tenants.
     """
     beat = Beat(beat_path(state_dir))
+    if not beat.claim_governing():
+        raise InputError("another process governs it", str(state_dir))
     tenants = Tenants(state_dir)
     watched = Watched(state_dir, beat)
     governor = Governor(site.cores, site.cores_of(site.model.floor_sms(site.num_cells)), site.calibration.vacate_slots)

@@ -21,6 +21,7 @@ from dure.ran.guard_run import CALIBRATION_SEED
 from dure.ran.loads import WINDOW_S, CellLoads, deal_cells, plan_cells, read_load
 from dure.ran.machine import choose_slot_ms, interference, stop_ms, wake_late_ms
 from dure.ran.own_tenants import OwnTenants
+from dure.ran.site import SiteModel
 from dure.ran.site_plan import draw_stretches, invented_loads, site_model
 
 #: v: slots within which a tenant is to be gone, 2 ms of a real site's clock.
@@ -65,7 +66,7 @@ def run_govern(asked: Asked, state_dir: Path | None, move: Move) -> dict[str, An
     with _told_to_end() as told, _tenants(asked, len(cores), state_dir) as (of, own):
         alone = None if own is None else _rate(own)
         present = Tenants(of).look()
-        wake_ms, stopped_ms, slower = wake_late_ms(), stop_ms(present), interference(present, cores)
+        wake_ms, stopped_ms, slower = wake_late_ms(), stop_ms(present), max(SiteModel().interference, interference(present, cores))
         model = site_model(len(cores), slower)
         calibration = calibrate_guard(
             model, known, _VACATE_SLOTS, asked.calibrate_slots, asked.seed ^ CALIBRATION_SEED, lambda done, of: None

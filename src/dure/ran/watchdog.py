@@ -23,7 +23,7 @@ _LOOKS = 8
 def watch(state_dir: Path) -> None:
     """Until the node is handed back; not at all where there is a watchdog."""
     beat = Beat(beat_path(state_dir))
-    if not beat.claim():
+    if not beat.claim_watch():
         return
     prioritise("fifo", ABOVE_RADIO)
     tenants = Tenants(state_dir)
