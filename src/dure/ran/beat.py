@@ -50,3 +50,8 @@ class Beat:
         except (BlockingIOError, PermissionError):
             return False
         return True
+
+    def close(self) -> None:
+        """Give up the claims; nothing may be read or written any more."""
+        self._values.release()
+        os.close(self._fd)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dure.executors.tenants import Tenant, Tenants
-from dure.model.errors import DureError, InputError
+from dure.model.errors import DureError
 from dure.ran.beat import (
     BEAT_NS,
     DONE_SLOT,
@@ -33,7 +33,6 @@ from dure.ran.beat import (
     SLOT,
     WATCH_NS,
     Beat,
-    beat_path,
 )
 from dure.ran.bounds import rate_upper95
 from dure.ran.governor import Governor
@@ -196,7 +195,7 @@ def _radio(site: Site, state_dir: Path, num_slots: int) -> Iterator[subprocess.P
 
 
 def govern(
-    policy: str, site: Site, state_dir: Path, num_slots: int, told_to_end: Sequence[int] = (), work: Callable[[], float] = float
+    policy: str, site: Site, state_dir: Path, beat: Beat, num_slots: int, told_to_end: Sequence[int] = (), work: Callable[[], float] = float
 ) -> dict[str, Any]:
     """Run so many slots under a policy; all tenants go on afterwards.
 
@@ -204,6 +203,8 @@ def govern(
     ----------
     state_dir : Path
         Of the executor whose leases are the tenants.
+    beat : Beat
+        Of the same; this process has claimed to govern.
     num_slots : int
         0: until something is in ``told_to_end``, or the node is handed back.
     work : callable
@@ -218,12 +219,7 @@ def govern(
     ------
     RadioEndedError
         There is no radio any more.
-    InputError
-        Another process governs these tenants.
     """
-    beat = Beat(beat_path(state_dir))
-    if not beat.claim_governing():
-        raise InputError("another process governs it", str(state_dir))
     tenants = Tenants(state_dir)
     watched = Watched(state_dir, beat)
     governor = Governor(site.cores, site.cores_of(site.model.floor_sms(site.num_cells)), site.calibration.vacate_slots)

@@ -19,7 +19,7 @@ from dure.ran.calibrate import Move, calibrate_guard
 from dure.ran.govern import Site, govern
 from dure.ran.guard_run import CALIBRATION_SEED
 from dure.ran.loads import WINDOW_S, CellLoads, deal_cells, plan_cells, read_load
-from dure.ran.machine import choose_slot_ms, interference, stop_ms, wake_late_ms
+from dure.ran.machine import as_governor, choose_slot_ms, interference, stop_ms, wake_late_ms
 from dure.ran.own_tenants import OwnTenants
 from dure.ran.site import SiteModel
 from dure.ran.site_plan import draw_stretches, invented_loads, site_model
@@ -60,13 +60,19 @@ def run_govern(asked: Asked, state_dir: Path | None, move: Move) -> dict[str, An
     -------
     dict
         See docs/ran.md.
+
+    Raises
+    ------
+    InputError
+        A file cannot be used, or another process governs these leases.
     """
     cores = sorted(os.sched_getaffinity(0))
     known, loads = _loads(asked)
-    with _told_to_end() as told, _tenants(asked, len(cores), state_dir) as (of, own):
+    with _told_to_end() as told, _tenants(asked, len(cores), state_dir) as (of, own), _claimed(of) as beat:
         alone = None if own is None else _rate(own)
         present = Tenants(of).look()
-        wake_ms, stopped_ms, slower = wake_late_ms(), stop_ms(present), max(SiteModel().interference, interference(present, cores))
+        wake_ms, stopped_ms = as_governor(wake_late_ms), as_governor(stop_ms, present)
+        slower = max(SiteModel().interference, interference(present, cores))
         model = site_model(len(cores), slower)
         calibration = calibrate_guard(
             model, known, _VACATE_SLOTS, asked.calibrate_slots, asked.seed ^ CALIBRATION_SEED, lambda done, of: None
@@ -78,7 +84,7 @@ def run_govern(asked: Asked, state_dir: Path | None, move: Move) -> dict[str, An
         for number, policy in enumerate(asked.policies):
             if told:
                 break
-            run = govern(policy, site, of, asked.num_slots and site.num_slots, told, float if own is None else own.rounds)
+            run = govern(policy, site, of, beat, asked.num_slots and site.num_slots, told, float if own is None else own.rounds)
             runs.append({**run, "tenant_work": None if alone is None else run["tenant_work"] / alone})
             move(number + 1, len(asked.policies))
     return {
@@ -129,6 +135,17 @@ def _tenants(asked: Asked, num_cores: int, state_dir: Path | None) -> Iterator[t
             beat_path(own.state_dir).unlink(missing_ok=True)
 
 
+@contextmanager
+def _claimed(state_dir: Path) -> Iterator[Beat]:
+    beat = Beat(beat_path(state_dir))
+    try:
+        if not beat.claim_governing():
+            raise InputError("another process governs it", str(state_dir))
+        yield beat
+    finally:
+        beat.close()
+
+
 def _rate(own: OwnTenants) -> float:
     """What tenants get done in a second with nobody beside them."""
     began, before = time.monotonic(), own.rounds()
@@ -140,7 +157,9 @@ def hand_back_node(state_dir: Path) -> int:
     """Let all leases go on and end the governor and its watchdog, if there are any; how many leases there are."""
     path = beat_path(state_dir)
     if path.exists():
-        Beat(path)[IS_HANDED_BACK] = 1
+        beat = Beat(path)
+        beat[IS_HANDED_BACK] = 1
+        beat.close()
     tenants = Tenants(state_dir).look()
     for tenant in tenants:
         tenant.pin(range(os.cpu_count() or 1))
