@@ -14,12 +14,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dure.executors.tenants import Tenant, Tenants
 from dure.model.errors import DureError
@@ -31,22 +29,20 @@ from dure.ran.beat import (
     LATE_SLOT,
     LEASE_NS,
     SLOT,
-    WATCH_NS,
     Beat,
 )
 from dure.ran.bounds import rate_upper95
 from dure.ran.governor import Governor
-from dure.ran.guard import LEASE_SLOTS, Calibration, LendingGuard
+from dure.ran.guard import LEASE_SLOTS
+from dure.ran.planned import Planned, Site
 from dure.ran.priority import ABOVE_RADIO, be_plain, prioritise
-from dure.ran.site import KNOWN_SLOTS, PERIOD, SLOT_MS, SiteModel, downlink_shares
-from dure.ran.site_plan import Stretch, radio_plan
+from dure.ran.radio import sleep_until
+from dure.ran.site import SLOT_MS
+from dure.ran.site_plan import radio_plan
+from dure.ran.watchdog import Watched
 
-#: guard; none: tenants always run, wherever they like; stopped: they never do.
-POLICIES = ("none", "guard", "stopped")
 #: Between two looks whether those told to stop stand.
 _LOOK_S = 0.0002
-#: Of slots that were lost the guard is told so many of the last.
-_TOLD_LATER = 50
 #: From the order to begin to slot 0.
 _LEAD_NS = 100_000_000
 #: A radio that has not done a slot for so long is dead.
@@ -55,125 +51,6 @@ _RADIO_SILENT_S = 10.0
 
 class RadioEndedError(DureError):
     """The radio's process has ended, or does not do its slots."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """What is run.
-
-    Attributes
-    ----------
-    model : SiteModel
-        Of `site_model`, for so many cores.
-    calibration : Calibration
-        Of the guard, for this model.
-    stretches : list of Stretch
-        The load, all of it of one model.
-    cores : list of int
-        The machine's, as the operating system numbers them.
-    slot_ns : int
-        Length of a slot.
-    priority : str
-        What the radio is to have: ``plain``, ``nice`` or ``fifo``.
-    """
-
-    model: SiteModel
-    calibration: Calibration
-    stretches: list[Stretch]
-    cores: list[int]
-    slot_ns: int
-    priority: str
-
-    @property
-    def num_cells(self) -> int:
-        """Cells of the site."""
-        return int(self.stretches[0].cell_sms.shape[1])
-
-    @property
-    def num_slots(self) -> int:
-        """Slots of all stretches."""
-        return sum(stretch.num_slots for stretch in self.stretches)
-
-    def cores_of(self, sms: float) -> int:
-        """Whole cores that stand for so many SMs."""
-        return round(sms / self.model.grain_sms)
-
-
-class Plan:
-    """Tells the guard of each slot what is planned; comes round after the last stretch.
-
-    The load jumps from stretch to stretch, which no radio's does: each has a guard that has seen the slots before it and lent nothing yet.
-    """
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._share = downlink_shares()
-        self._next = 0
-        # Compiled, or read from the cache, before the first slot.
-        none = np.zeros(KNOWN_SLOTS + 2)
-        LendingGuard(site.calibration, 1, 1, 1, 1, 0).step(0, none, none, none, 1.0, is_missed=False)
-        self._places: list[tuple[LendingGuard, Stretch, int]] = []
-        for stretch in site.stretches:
-            guard = LendingGuard(
-                site.calibration, site.num_cells, site.model.num_sms, site.model.floor_sms(site.num_cells), site.model.grain_sms,
-                len(self._places),
-            )  # fmt: skip
-            for t in range(-len(stretch.before_sms), KNOWN_SLOTS):
-                self._track(guard, t, stretch.before_sms[t] if t < 0 else stretch.cell_sms[t])
-            self._places += [(guard, stretch, at) for at in range(stretch.num_slots)]
-
-    def keep(self, slot: int, num_in_hand: int, *, is_missed: bool, is_told: bool) -> int:
-        """Cores that the radio keeps from this slot on. Not ``is_told``: as if there were no plan (G4)."""
-        # What the guard was not told of slots that were lost it is told now.
-        for lost in range(max(self._next, slot - _TOLD_LATER), slot):
-            guard, stretch, at = self._place(lost)
-            self._track(guard, at + KNOWN_SLOTS, stretch.cell_sms[at + KNOWN_SLOTS])
-        self._next = slot + 1
-        guard, stretch, at = self._place(slot)
-        self._track(guard, at + KNOWN_SLOTS, stretch.cell_sms[at + KNOWN_SLOTS])
-        plan = slice(at, at + KNOWN_SLOTS + 2) if is_told else slice(0)
-        sms = guard.step(
-            slot, stretch.dl_sms[plan], stretch.ul_sms[plan], stretch.ul_risk_sms[plan],
-            num_in_hand * self._site.model.grain_sms, is_missed=is_missed,
-        )  # fmt: skip
-        return self._site.cores_of(sms)
-
-    def _place(self, slot: int) -> tuple[LendingGuard, Stretch, int]:
-        return self._places[slot % len(self._places)]
-
-    def _track(self, guard: LendingGuard, t: int, sms: NDArray[np.float64]) -> None:
-        if self._share[t % PERIOD] == 1.0:
-            guard.track(sms)
-
-
-class Watched:
-    """The watchdog's process: started where there is none, and again where it falls silent."""
-
-    def __init__(self, state_dir: Path, beat: Beat) -> None:
-        self._dir, self._beat = state_dir, beat
-        self._started: subprocess.Popen[bytes] | None = None
-
-    def is_watched(self) -> bool:
-        """Whether it has looked within the lease; if not, another is on its way."""
-        if time.monotonic_ns() - self._beat[WATCH_NS] <= self._beat[LEASE_NS]:
-            return True
-        if self._started is None or self._started.poll() is not None:
-            # In a session of its own: what ends the governor's group does not end it.
-            self._started = subprocess.Popen(
-                [sys.executable, "-P", "-m", "dure.ran.watchdog", str(self._dir)], start_new_session=True, stdin=subprocess.DEVNULL
-            )
-        return False
-
-    def wait(self) -> None:
-        """Until it is at work."""
-        while not self.is_watched():
-            self._beat[BEAT_NS] = time.monotonic_ns()
-            time.sleep(0.01)
-
-    def end(self) -> None:
-        """Wait until it has let all go on and ended, where it is this process's."""
-        if self._started is not None:
-            self._started.wait()
 
 
 @contextmanager
@@ -201,6 +78,8 @@ def govern(
 
     Parameters
     ----------
+    policy : str
+        ``guard``; ``none``: tenants always run, wherever they like; ``stopped``: they never do.
     state_dir : Path
         Of the executor whose leases are the tenants.
     beat : Beat
@@ -281,7 +160,7 @@ class _Loop:
         self, policy: str, site: Site, beat: Beat, tenants: Tenants, governor: Governor, watched: Watched
     ) -> None:
         self._policy, self._site, self._beat, self._tenants, self._governor = policy, site, beat, tenants, governor
-        self._watched, self._plan = watched, Plan(site)
+        self._watched, self._plan = watched, Planned(site)
         self.begin_ns = 0
         self._late = -1
         self.decided = self.lost = self.kept_all = 0
@@ -293,7 +172,7 @@ class _Loop:
         slot, last = 0, -1
         try:
             while not told_to_end and not self._beat[IS_HANDED_BACK] and (num_slots == 0 or slot < num_slots):
-                _sleep_until(self.begin_ns + slot * self._site.slot_ns)
+                sleep_until(self.begin_ns + slot * self._site.slot_ns)
                 now_ns = time.monotonic_ns()
                 slot = max(slot, (now_ns - self.begin_ns) // self._site.slot_ns)
                 self._check(slot, radio)
@@ -301,7 +180,7 @@ class _Loop:
                 self.lost += slot - last - 1
                 last, slot = slot, slot + 1
                 self._settle(self.begin_ns + slot * self._site.slot_ns)
-            _sleep_until(self.begin_ns + slot * self._site.slot_ns)
+            sleep_until(self.begin_ns + slot * self._site.slot_ns)
         finally:
             gc.enable()
             be_plain()
@@ -336,9 +215,3 @@ class _Loop:
             if left_ns <= 0:
                 return
             time.sleep(min(_LOOK_S, left_ns / 1e9))
-
-
-def _sleep_until(at_ns: int) -> None:
-    left_ns = at_ns - time.monotonic_ns()
-    if left_ns > 0:
-        time.sleep(left_ns / 1e9)

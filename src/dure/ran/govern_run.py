@@ -16,11 +16,12 @@ from dure.executors.tenants import Tenants
 from dure.model.errors import InputError
 from dure.ran.beat import IS_HANDED_BACK, Beat, beat_path
 from dure.ran.calibrate import Move, calibrate_guard
-from dure.ran.govern import Site, govern
+from dure.ran.govern import govern
 from dure.ran.guard_run import CALIBRATION_SEED
 from dure.ran.loads import WINDOW_S, CellLoads, deal_cells, plan_cells, read_load
 from dure.ran.machine import as_governor, choose_slot_ms, interference, stop_ms, wake_late_ms
 from dure.ran.own_tenants import OwnTenants
+from dure.ran.planned import Site
 from dure.ran.site import SiteModel
 from dure.ran.site_plan import draw_stretches, invented_loads, site_model
 

@@ -23,7 +23,7 @@ def prioritise(wanted: str, level: int = RADIO) -> str:
         try:
             os.setpriority(os.PRIO_PROCESS, 0, -level)
             # Between sessions niceness counts only as that of their groups, where the kernel makes such (sched_autogroup_enabled).
-            if _AUTOGROUP.exists():
+            if os.getsid(0) == os.getpid() and _AUTOGROUP.exists():
                 _AUTOGROUP.write_text(str(-level))
         except PermissionError:
             return "plain"

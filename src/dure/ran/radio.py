@@ -105,7 +105,7 @@ def run(plan: NDArray[np.int64], beat: Beat, cores: Cores, begin_ns: int, slot_n
             beat[LATE_SLOT] = beat[DONE_SLOT] = slot
             slot += 1
             continue
-        _sleep_until(start_ns)
+        sleep_until(start_ns)
         while beat[SLOT] < slot and time.monotonic_ns() < start_ns + slot_ns // _WORD_PART:
             time.sleep(_POLL_S)
         hand = max(1, beat[HAND_CORES])
@@ -122,7 +122,8 @@ def run(plan: NDArray[np.int64], beat: Beat, cores: Cores, begin_ns: int, slot_n
     return done
 
 
-def _sleep_until(at_ns: int) -> None:
+def sleep_until(at_ns: int) -> None:
+    """Until a moment of the monotonic clock, ns; not at all where it is past."""
     left_ns = at_ns - time.monotonic_ns()
     if left_ns > 0:
         time.sleep(left_ns / 1e9)

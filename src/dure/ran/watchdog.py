@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -38,6 +39,36 @@ def watch(state_dir: Path) -> None:
     for tenant in tenants.look():
         tenant.pin(range(os.cpu_count() or 1))
         tenant.resume()
+
+
+class Watched:
+    """The watchdog's process: started where there is none, and again where it falls silent."""
+
+    def __init__(self, state_dir: Path, beat: Beat) -> None:
+        self._dir, self._beat = state_dir, beat
+        self._started: subprocess.Popen[bytes] | None = None
+
+    def is_watched(self) -> bool:
+        """Whether it has looked within the lease; if not, another is on its way."""
+        if time.monotonic_ns() - self._beat[WATCH_NS] <= self._beat[LEASE_NS]:
+            return True
+        if self._started is None or self._started.poll() is not None:
+            # In a session of its own: what ends the governor's group does not end it.
+            self._started = subprocess.Popen(
+                [sys.executable, "-P", "-m", "dure.ran.watchdog", str(self._dir)], start_new_session=True, stdin=subprocess.DEVNULL
+            )
+        return False
+
+    def wait(self) -> None:
+        """Until it is at work."""
+        while not self.is_watched():
+            self._beat[BEAT_NS] = time.monotonic_ns()
+            time.sleep(0.01)
+
+    def end(self) -> None:
+        """Wait until it has let all go on and ended, where it is this process's."""
+        if self._started is not None:
+            self._started.wait()
 
 
 if __name__ == "__main__":
