@@ -22,7 +22,7 @@ KEYS = {
     "idle_lent", "radio_share", "kept_all", "tenant_work", "lost_slots", "stops", "stop_ms_p50", "stop_ms_p99", "stop_ms_max",
     "late_tenants", "evicted",
 }  # fmt: skip
-ABOUT = {"cores", "cells", "tenants", "wake_late_p99_ms", "stop_alone_p99_ms", "interference", "synthetic_below_s", "runs"}
+ABOUT = {"cores", "cells", "tenants", "wake_late_p99_ms", "decide_p99_ms", "stop_alone_p99_ms", "interference", "synthetic_below_s", "runs"}
 FEW = ("--calibrate-slots", 100_000)
 
 

@@ -136,10 +136,11 @@ def test_every_tenant_has_cores_in_a_row_and_the_oldest_the_last(weights, num):
 
 
 def test_the_slot_is_the_shortest_step_that_leaves_room():
-    assert choose_slot_ms(0.01, 0.1) == 0.5
-    assert choose_slot_ms(0.1, 0.1) == 1.0
-    assert choose_slot_ms(0.1, 9.0) == 25.0
-    assert choose_slot_ms(1.0, 1.0) == 10.0
+    assert choose_slot_ms(0.01, 0.02, 0.1) == 0.5
+    assert choose_slot_ms(0.1, 0.02, 0.1) == 1.0
+    assert choose_slot_ms(0.1, 0.3, 0.1) == 10.0
+    assert choose_slot_ms(0.1, 0.02, 9.0) == 25.0
+    assert choose_slot_ms(1.0, 0.02, 1.0) == 10.0
 
 
 @pytest.mark.parametrize("num_cores", [1, 2, 16, 200])

@@ -19,7 +19,7 @@ from dure.ran.calibrate import Move, calibrate_guard
 from dure.ran.govern import govern
 from dure.ran.guard_run import CALIBRATION_SEED
 from dure.ran.loads import WINDOW_S, CellLoads, deal_cells, plan_cells, read_load
-from dure.ran.machine import as_governor, choose_slot_ms, interference, stop_ms, wake_late_ms
+from dure.ran.machine import as_governor, choose_slot_ms, decide_ms, interference, stop_ms, wake_late_ms
 from dure.ran.own_tenants import OwnTenants
 from dure.ran.planned import Site
 from dure.ran.site import SiteModel
@@ -72,14 +72,15 @@ def run_govern(asked: Asked, state_dir: Path | None, move: Move) -> dict[str, An
     with _told_to_end() as told, _tenants(asked, len(cores), state_dir) as (of, own), _claimed(of) as beat:
         alone = None if own is None else _rate(own)
         present = Tenants(of).look()
-        wake_ms, stopped_ms = as_governor(wake_late_ms), as_governor(stop_ms, present)
+        wake_ms, decided_ms = as_governor(wake_late_ms), as_governor(decide_ms, Tenants(of), cores)
+        stopped_ms = as_governor(stop_ms, present)
         slower = max(SiteModel().interference, interference(present, cores))
         model = site_model(len(cores), slower)
         calibration = calibrate_guard(
             model, known, _VACATE_SLOTS, asked.calibrate_slots, asked.seed ^ CALIBRATION_SEED, lambda done, of: None
         )
         stretches = draw_stretches(model, loads, asked.num_slots or _ENDLESS_SLOTS, asked.seed)
-        slot_ms = asked.slot_ms or choose_slot_ms(wake_ms, stopped_ms)
+        slot_ms = asked.slot_ms or choose_slot_ms(wake_ms, decided_ms, stopped_ms)
         site = Site(model, calibration, stretches, cores, int(slot_ms * 1e6), asked.priority)
         runs = []
         for number, policy in enumerate(asked.policies):
@@ -89,8 +90,8 @@ def run_govern(asked: Asked, state_dir: Path | None, move: Move) -> dict[str, An
             runs.append({**run, "tenant_work": None if alone is None else run["tenant_work"] / alone})
             move(number + 1, len(asked.policies))
     return {
-        "cores": len(cores), "cells": asked.num_cells, "tenants": len(present), "wake_late_p99_ms": wake_ms, "stop_alone_p99_ms": stopped_ms,
-        "interference": slower, "synthetic_below_s": WINDOW_S, "runs": runs,
+        "cores": len(cores), "cells": asked.num_cells, "tenants": len(present), "wake_late_p99_ms": wake_ms, "decide_p99_ms": decided_ms,
+        "stop_alone_p99_ms": stopped_ms, "interference": slower, "synthetic_below_s": WINDOW_S, "runs": runs,
     }  # fmt: skip
 
 
