@@ -92,6 +92,7 @@ class Link:
         pusch.carrier.n_size_grid = num_prbs
         pusch.dmrs.additional_position = 0
         pusch.dmrs.num_cdm_groups_without_data = 2
+        pusch.n_rnti, pusch.tb.n_id = 1, 1
         pusch.tb.mcs_table = 1
         pusch.tb.mcs_index = mcs
         self.pusch = pusch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from link import Link, Slots
 from sionna.phy.mapping import Demapper
@@ -21,6 +23,11 @@ class Detector:
         self._data_at = link.data_at
         self._demap = Demapper("app", "qam", link.bits_per_symbol)
 
+    def __call__(self, slots: Slots, estimate: Callable[[Slots], Estimate]) -> torch.Tensor:
+        """Logits of the coded bits (slots, bits), above 0: rather 1; by this estimate of the channel."""
+        channel, error = estimate(slots)
+        return self.logits(*self.combine(slots.received, channel, each(slots.noise) + error))
+
     def combine(self, received: torch.Tensor, channel: torch.Tensor, noise: torch.Tensor) -> Estimate:
         """Symbols and the variance of their noise: slots, symbols, subcarriers.
 
@@ -34,7 +41,7 @@ class Detector:
         return symbols / gain, 1 / gain
 
     def logits(self, symbols: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Of the coded bits in their order; above 0: rather 1."""
+        """Of the coded bits in their order, from symbols and the variance of their noise."""
         symbols, noise = (values.flatten(1)[:, self._data_at] for values in (symbols, noise))
         return self._demap(symbols, noise)
 
