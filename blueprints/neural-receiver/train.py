@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import sys
 import time
@@ -22,7 +21,7 @@ from network import LearnedReceiver
 from picture import draw
 from receivers import Detector, LeastSquares, Perfect, Wiener
 from torch import nn
-from trial import LEVEL, Errors, Trial
+from trial import Errors, Trial
 
 from dure.client import job
 from dure.client.saved import Saved

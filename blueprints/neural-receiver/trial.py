@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from link import Channel, Link, Slots, seed_of
 from numpy.typing import NDArray
-from receivers import Detector, Estimate, each
+from receivers import Detector, Estimate
 from scipy.stats import beta
 
 Estimator = Callable[[Slots], Estimate]

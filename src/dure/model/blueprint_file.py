@@ -15,7 +15,7 @@ from dure.model.yaml_file import FileModel, Loc, load_model, nearest
 ParameterValue = str | int | float | bool
 
 FIELDS = Literal[
-    "foundation models", "robotics", "autonomous driving", "smart manufacturing", "mobility", "inference",
+    "foundation models", "robotics", "autonomous driving", "smart manufacturing", "mobility", "inference", "AI-RAN",
 ]  # fmt: skip
 
 
