@@ -1,6 +1,8 @@
-"""The learned receiver: a convolutional network corrects the estimate of the channel by what the data themselves say of it."""
+"""The learned receiver: convolutional networks correct the estimate of the channel by what the data themselves say of it."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from link import Link, Slots
@@ -29,16 +31,34 @@ class Block(nn.Module):
         return grid + self.second(torch.relu(self.first(self.norm(grid))))
 
 
-class LearnedReceiver(nn.Module):
-    """Estimates the channel from pilots as LS-LMMSE does, detects symbols, and corrects the estimate by them.
+class Round(nn.Module):
+    """One correction: what is known of each antenna's resource elements in, the channel's change and a logarithm for its error out."""
 
-    The network sees one antenna at a time, with the same weights for each; what antennas know of each other comes by the symbols, which
-    all of them detect. Untrained it is LS-LMMSE, as its last layer is zero. That an estimate is refined by detected data is old (iterative
-    receivers); that a network on the grid learns a receiver is M. Honkala, D. Korpi, J. Huttunen, DeepRx, IEEE Trans. Wireless
-    Commun. 20(6), 2021, and S. Cammerer et al., arXiv 2312.02601, 2023.
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        # Its change is nothing before it is trained.
+        last = nn.Conv2d(width, 3, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        blocks = [Block(width, reach=1 + place % 2) for place in range(NUM_BLOCKS)]
+        self.layers = nn.Sequential(nn.Conv2d(NUM_FEATURES, width, 1), *blocks, last)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """``features``: slots, antennas, symbols, subcarriers, `NUM_FEATURES`; gives slots, antennas, 3, symbols, subcarriers."""
+        # Antennas become slots of their own; the network's channels come last in memory, as CPUs like them.
+        return self.layers(features.flatten(0, 1).permute(0, 3, 1, 2)).unflatten(0, features.shape[:2])
+
+
+class LearnedReceiver(nn.Module):
+    """Estimates the channel from pilots as LS-LMMSE does, detects symbols, corrects the estimate by them, and again.
+
+    A network sees one antenna at a time, with the same weights for each; what antennas know of each other comes by the symbols, which
+    all of them detect. Untrained it is LS-LMMSE. That an estimate is refined by detected data is old (iterative receivers); that a
+    network on the grid learns a receiver is M. Honkala, D. Korpi, J. Huttunen, DeepRx, IEEE Trans. Wireless Commun. 20(6), 2021, and
+    S. Cammerer et al., arXiv 2312.02601, 2023.
     """
 
-    def __init__(self, link: Link, detector: Detector, width: int) -> None:
+    def __init__(self, link: Link, detector: Detector, width: int, num_rounds: int) -> None:
         super().__init__()
         self._pilots, self._detector = link.pilots, detector
         self._from_pilots = Wiener(link)
@@ -46,28 +66,30 @@ class LearnedReceiver(nn.Module):
         is_data = torch.zeros(link.pilots.numel(), dtype=torch.bool, device=link.device)
         is_data[link.data_at] = True
         self._is_data = is_data.reshape(link.shape)
-        last = nn.Conv2d(width, 3, 1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        blocks = [Block(width, reach=1 + place % 2) for place in range(NUM_BLOCKS)]
-        self.network = nn.Sequential(nn.Conv2d(NUM_FEATURES, width, 1), *blocks, last)
+        self.rounds = nn.ModuleList(Round(width) for _ in range(num_rounds))
         self.to(link.device, memory_format=torch.channels_last)
 
     def forward(self, slots: Slots) -> Estimate:
         """Channel and variance of its error: slots, antennas, symbols, subcarriers."""
+        *_, last = self.estimates(slots)
+        return last
+
+    def estimates(self, slots: Slots) -> Iterator[Estimate]:
+        """After each round."""
         noise = each(slots.noise)
         channel, error = self._from_pilots(slots)
-        symbols, variance = (sent[:, None] for sent in self._symbols(slots, channel, noise + error))
-        # What is left of what was received, turned back by the symbol: how the channel differs, as far as the symbol is right.
-        news = symbols.conj() * (slots.received - channel * symbols)
-        unsure = variance * channel.abs().square() + noise
-        features = (
-            channel.real, channel.imag, news.real, news.imag, symbols.abs().square(), variance, error, noise.log() / 5, unsure.log() / 5,
-        )  # fmt: skip
-        stacked = torch.stack([feature.expand(channel.shape) for feature in features], dim=-1)
-        # Antennas become slots of their own; channels (of the network) come last in memory, as CPUs like them.
-        change = self.network(stacked.flatten(0, 1).permute(0, 3, 1, 2)).unflatten(0, channel.shape[:2])
-        return channel + torch.complex(change[:, :, 0], change[:, :, 1]), (error + 1e-3) * change[:, :, 2].exp()
+        for correct in self.rounds:
+            symbols, variance = (sent[:, None] for sent in self._symbols(slots, channel, noise + error))
+            # What is left of what was received, turned back by the symbol: how the channel differs, as far as the symbol is right.
+            news = symbols.conj() * (slots.received - channel * symbols)
+            unsure = variance * channel.abs().square() + noise
+            features = (
+                channel.real, channel.imag, news.real, news.imag, symbols.abs().square(), variance, error, noise.log() / 5, unsure.log() / 5,
+            )  # fmt: skip
+            change = correct(torch.stack([feature.expand(channel.shape) for feature in features], dim=-1))
+            channel = channel + torch.complex(change[:, :, 0], change[:, :, 1])
+            error = (error + 1e-3) * change[:, :, 2].exp()
+            yield channel, error
 
     def _symbols(self, slots: Slots, channel: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Expected symbols and their variance, after what all antennas received; pilots are known."""

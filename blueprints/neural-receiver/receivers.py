@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from link import Link, Slots
 from sionna.phy.mapping import Demapper
@@ -23,9 +21,9 @@ class Detector:
         self._data_at = link.data_at
         self._demap = Demapper("app", "qam", link.bits_per_symbol)
 
-    def __call__(self, slots: Slots, estimate: Callable[[Slots], Estimate]) -> torch.Tensor:
+    def __call__(self, slots: Slots, estimate: Estimate) -> torch.Tensor:
         """Logits of the coded bits (slots, bits), above 0: rather 1; by this estimate of the channel."""
-        channel, error = estimate(slots)
+        channel, error = estimate
         return self.logits(*self.combine(slots.received, channel, each(slots.noise) + error))
 
     def combine(self, received: torch.Tensor, channel: torch.Tensor, noise: torch.Tensor) -> Estimate:

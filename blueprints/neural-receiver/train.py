@@ -45,7 +45,7 @@ def main() -> None:
     detector = Detector(link)
     width = state["width"] if state else chosen_width(link, detector, options)
     torch.manual_seed(options.seed)
-    learned = LearnedReceiver(link, detector, width)
+    learned = LearnedReceiver(link, detector, width, options.rounds)
     optimiser = torch.optim.AdamW(learned.parameters(), weight_decay=1e-4)
     num_batches = options.steps * BATCHES_A_STEP
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.rate, total_steps=num_batches, pct_start=0.1)
@@ -88,15 +88,15 @@ def main() -> None:
         saved.save_if_due(current())
     saved.save(current())
     link.over(Channel.named(options.channel))
-    slot_s = {name: _slot_s(link, lambda slots, by=by: detector(slots, by)) for name, by in estimators.items() if name != "perfect"}
+    slot_s = {name: _slot_s(link, lambda slots, by=by: detector(slots, by(slots))) for name, by in estimators.items() if name != "perfect"}
     _finish(trial.errors(wrong, tuple(estimators)), learned, slot_s, width, saved.path, options)
 
 
 def chosen_width(link: Link, detector: Detector, options: argparse.Namespace) -> int:
     """The widest network that receives a slot within the budget; the narrowest where none does."""
     for width in sorted(options.widths, reverse=True):
-        learned = LearnedReceiver(link, detector, width)
-        if _slot_s(link, lambda slots, by=learned: detector(slots, by)) * 1e3 <= options.budget_ms:
+        learned = LearnedReceiver(link, detector, width, options.rounds)
+        if _slot_s(link, lambda slots, by=learned: detector(slots, by(slots))) * 1e3 <= options.budget_ms:
             return width
     return min(options.widths)
 
@@ -120,12 +120,14 @@ def _learn(
     snr_db = low_db + (high_db - low_db) * torch.rand(options.batch, generator=torch.Generator().manual_seed(seed))
     slots = link.slots(options.batch, snr_db.to(link.device), seed, is_coded=False)
     # Cross-entropy of coded bits: what is left of it is the rate that the code may have (F. Ait Aoudia, J. Hoydis, arXiv 2009.05261).
-    loss = nn.functional.binary_cross_entropy_with_logits(detector(slots, learned), slots.bits)
+    # Earlier rounds count less.
+    losses = [nn.functional.binary_cross_entropy_with_logits(detector(slots, estimate), slots.bits) for estimate in learned.estimates(slots)]
+    loss = sum(place * of_round for place, of_round in enumerate(losses, 1)) / sum(range(1, len(losses) + 1))
     optimiser.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(learned.parameters(), 1.0)
     optimiser.step()
-    return float(loss.detach())
+    return float(losses[-1].detach())
 
 
 def _finish(
@@ -168,6 +170,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=16, help="Slots of a batch.")
     parser.add_argument("--rate", type=float, default=3e-3, help="Highest learning rate.")
     parser.add_argument("--widths", type=lambda text: [int(word) for word in text.split(",")], default=[16, 24, 32], help="Channels that the network may have; the widest within the budget.")
+    parser.add_argument("--rounds", type=int, default=3, help="Corrections of the estimate, each by a network of its own.")
     parser.add_argument("--budget-ms", type=float, default=25, help="Time to receive a slot, without decoding, on the device.")
     parser.add_argument("--gain-db", type=float, default=1, help="Gain over LS-LMMSE from which on the receiver is kept.")
     parser.add_argument("--channel", default="TDLB100-400", help="Trained and tried on.")
@@ -181,7 +184,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="Of weights, slots and the trial.")
     parser.add_argument("--save-every-s", type=float, default=10, help="Between checkpoints.")
     options = parser.parse_args()
-    if min(options.steps, options.batch, options.prbs, options.slots, options.other_slots) < 1 or options.rate <= 0 or not 0 <= options.mcs <= 28:
+    if min(options.steps, options.batch, options.rounds, *options.widths, options.prbs, options.slots, options.other_slots) < 1 or options.rate <= 0 or not 0 <= options.mcs <= 28:
         parser.error("steps, batch, prbs and slots from 1, rate above 0, mcs from 0 to 28")
     if len(options.snr_db) < 2 or list(options.snr_db) != sorted(set(options.snr_db)):
         parser.error("at least two SNRs, rising")

@@ -114,7 +114,7 @@ class Trial:
         slots = link.slots(num, self.snr_db[part.snr], seed_of(self.seed, f"test {part.channel}", part.first), is_coded=True)
         assert slots.blocks is not None
         with torch.inference_mode():
-            found = [link.is_wrong(detector(slots, estimate), slots.blocks) for estimate in estimators.values()]
+            found = [link.is_wrong(detector(slots, estimate(slots)), slots.blocks) for estimate in estimators.values()]
         return torch.stack(found).cpu().numpy()
 
     def errors(self, wrong: Sequence[NDArray[np.bool_]], receivers: tuple[str, ...]) -> dict[str, Errors]:
