@@ -16,6 +16,8 @@ from sionna.phy.mapping import BinarySource, Mapper
 from sionna.phy.nr import PUSCHConfig, PUSCHTransmitter, TBDecoder, TBEncoder
 from sionna.phy.ofdm import ResourceGridMapper
 
+from dure.model.errors import InputError
+
 CARRIER_HZ = 3.5e9
 SUBCARRIER_KHZ = 30
 NUM_ANTENNAS = 4
@@ -23,17 +25,29 @@ NUM_ANTENNAS = 4
 ITERATIONS = 12
 
 
+#: Delay profiles of TS 38.101-4 B.2.1 without a line of sight.
+PROFILES = ("A10", "A30", "B100", "C60", "C300")
+
+
 @dataclass(frozen=True)
 class Channel:
-    """A delay profile of TS 38.101-4 B.2.1 (as Sionna calls it) and the highest Doppler shift, as in "TDLC300-100"."""
+    """One of `PROFILES` and the highest Doppler shift."""
 
     profile: str
     doppler_hz: float
 
     @classmethod
     def named(cls, name: str) -> Channel:
-        """As the standard writes it: ``TDLC300-100``."""
+        """As the standard writes it: ``TDLC300-100``.
+
+        Raises
+        ------
+        InputError
+            It is none of these.
+        """
         profile, _, doppler_hz = name.removeprefix("TDL").partition("-")
+        if profile not in PROFILES or not doppler_hz.isdecimal():
+            raise InputError(f"{name!r} is no channel such as TDLC300-100 with a profile of {', '.join(PROFILES)}", field="--channel")
         return cls(profile, float(doppler_hz))
 
     @property
@@ -85,8 +99,8 @@ class Link:
     """
 
     def __init__(self, num_prbs: int, mcs: int, channel: Channel, device: str) -> None:
-        sionna_config.device = device
-        self.device = device
+        self.device = "cuda:0" if device == "cuda" else device
+        sionna_config.device = self.device
         pusch = PUSCHConfig()
         pusch.carrier.subcarrier_spacing = SUBCARRIER_KHZ
         pusch.carrier.n_size_grid = num_prbs
@@ -113,7 +127,7 @@ class Link:
         mask = self.grid.pilot_pattern.mask[0, 0].to(torch.bool)
         self.shape = tuple(mask.shape)
         self.data_at = torch.nonzero(~mask.flatten()).flatten()
-        pilots = torch.zeros(mask.numel(), dtype=torch.complex64, device=device)
+        pilots = torch.zeros(mask.numel(), dtype=torch.complex64, device=self.device)
         pilots[mask.flatten()] = self.grid.pilot_pattern.pilots[0, 0].to(pilots)
         self.pilots = pilots.reshape(self.shape)
 

@@ -1,5 +1,6 @@
 """The learned receiver: what it is held against is right, its gain means what it says, training and trial go on exactly."""
 
+import argparse
 import json
 import signal
 from pathlib import Path
@@ -10,6 +11,7 @@ from tests.blueprints.modules import Load, ModulesOf
 
 from dure.client.blueprints import catalogue_folder
 from dure.client.resuming import assert_resumes_exactly
+from dure.model.errors import InputError
 
 for library in ("matplotlib", "scipy", "sionna", "torch"):
     pytest.importorskip(library)
@@ -112,6 +114,22 @@ def test_gain_is_the_distance_of_curves_at_one_in_ten(load: Load) -> None:
     low, high = errors.bounds("better")
     assert (low < errors.rates("better")).all()
     assert (errors.rates("better") < high).all()
+
+
+def test_the_widest_within_the_budget_is_taken(load: Load) -> None:
+    train, receivers = load("train"), load("receivers")
+    link = link_of(load, "TDLB100-400")
+    for budget_ms, width in ((1e6, 6), (0, 2)):
+        options = argparse.Namespace(widths=[2, 6, 4], rounds=1, budget_ms=budget_ms)
+        assert train.chosen_width(link, receivers.Detector(link), options) == width
+
+
+def test_what_is_no_channel_is_refused(load: Load) -> None:
+    link = load("link")
+    assert link.Channel.named("TDLB100-400").speed_m_s == pytest.approx(400 * 299792458 / 3.5e9)
+    for name in ("TDLX30-10", "TDLA30", "TDLD30-5", "TDLA30-x"):
+        with pytest.raises(InputError, match="is no channel"):
+            link.Channel.named(name)
 
 
 @pytest.mark.slow
