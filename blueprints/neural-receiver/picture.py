@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 from trial import LEVEL, Errors
 
 mpl.use("Agg")
@@ -25,7 +26,9 @@ def draw(path: Path, found: Mapping[str, Errors], gain_db: float) -> None:
     for place, (axes, (channel, errors)) in enumerate(zip(panels[0], found.items(), strict=True)):
         for receiver in errors.receivers:
             label, colour, mark = LABELS[receiver]
-            axes.plot(errors.snr_db, errors.rates(receiver), color=colour, marker=mark, markersize=4, label=label)
+            rates = errors.rates(receiver)
+            # Where no block was wrong only the interval says something.
+            axes.plot(errors.snr_db, np.where(rates > 0, rates, np.nan), color=colour, marker=mark, markersize=4, label=label)
             axes.fill_between(errors.snr_db, *errors.bounds(receiver), color=colour, alpha=0.15, linewidth=0)
         axes.axhline(LEVEL, color="#bdbdbd", linewidth=0.8, linestyle="--")
         if place:

@@ -50,7 +50,8 @@ def main() -> None:
     num_batches = options.steps * BATCHES_A_STEP
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.rate, total_steps=num_batches, pct_start=0.1)
     over = {options.channel: options.slots, **dict.fromkeys(options.other_channels, options.other_slots)}
-    trial = Trial(over, options.snr_db, options.seed)
+    num_snrs = 1 + math.floor((options.snr_high_db - options.snr_low_db) / options.snr_step_db + 1e-9)
+    trial = Trial(over, tuple(options.snr_low_db + options.snr_step_db * place for place in range(num_snrs)), options.seed)
     next_step, wrong = 0, []
     if state:
         learned.load_state_dict(state["learned"])
@@ -78,7 +79,7 @@ def main() -> None:
             part = parts[next_step - options.steps]
             wrong.append(trial.run(part, link, detector, estimators))
             counts = dict(zip(estimators, wrong[-1].sum(axis=1).tolist(), strict=True))
-            said = {"channel": part.channel, "snr_db": options.snr_db[part.snr], **counts}
+            said = {"channel": part.channel, "snr_db": trial.snr_db[part.snr], **counts}
         job.report_progress(step=next_step, **said, elapsed_s=time.monotonic() - began)
         next_step += 1
         if job.should_stop():
@@ -115,8 +116,8 @@ def _learn(
     learned: LearnedReceiver, detector: Detector, optimiser: torch.optim.Optimizer, link: Link, batch: int, options: argparse.Namespace
 ) -> float:  # fmt: skip
     seed = seed_of(options.seed, "train", batch)
-    low_db, high_db = options.snr_db[0], options.snr_db[-1]
-    snr_db = low_db + (high_db - low_db) * torch.rand(options.batch, generator=torch.Generator().manual_seed(seed))
+    part = torch.rand(options.batch, generator=torch.Generator().manual_seed(seed))
+    snr_db = options.snr_low_db + (options.snr_high_db - options.snr_low_db) * part
     slots = link.slots(options.batch, snr_db.to(link.device), seed, is_coded=False)
     # Cross-entropy of coded bits: what is left of it is the rate that the code may have (F. Ait Aoudia, J. Hoydis, arXiv 2009.05261).
     # Earlier rounds count less.
@@ -160,10 +161,6 @@ def _finish(
     job.report_metrics(**metrics, **{f"{name}_slot_s": took_s for name, took_s in slot_s.items()})
 
 
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(word) for word in text.split(","))
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=180, help="Steps of training, ten batches each.")
@@ -177,7 +174,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--other-channels", type=lambda text: text.split(","), default=["TDLC300-100", "TDLA30-10"], help="Tried on only.")
     parser.add_argument("--prbs", type=int, default=4, help="Resource blocks of twelve subcarriers.")
     parser.add_argument("--mcs", type=int, default=10, help="Of TS 38.214 table 5.1.3.1-1.")
-    parser.add_argument("--snr-db", type=_numbers, default=_numbers("-1,0,1,2,3,4,5,6,7"), help="At an antenna, rising.")
+    parser.add_argument("--snr-low-db", type=float, default=-1, help="Lowest SNR at an antenna.")
+    parser.add_argument("--snr-high-db", type=float, default=7, help="Highest.")
+    parser.add_argument("--snr-step-db", type=float, default=1, help="Between those that are tried; training draws from all.")
     parser.add_argument("--slots", type=int, default=500, help="At each SNR over the trained channel.")
     parser.add_argument("--other-slots", type=int, default=150, help="Over each other channel.")
     parser.add_argument("--device", default="cpu", help="Where all is computed; cpu or cuda.")
@@ -186,8 +185,8 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if min(options.steps, options.batch, options.rounds, *options.widths, options.prbs, options.slots, options.other_slots) < 1 or options.rate <= 0 or not 0 <= options.mcs <= 28:
         parser.error("steps, batch, prbs and slots from 1, rate above 0, mcs from 0 to 28")
-    if len(options.snr_db) < 2 or list(options.snr_db) != sorted(set(options.snr_db)):
-        parser.error("at least two SNRs, rising")
+    if not 0 < options.snr_step_db <= options.snr_high_db - options.snr_low_db:
+        parser.error("the highest SNR at least a step above the lowest")
     return options
 
 

@@ -48,7 +48,7 @@ class Errors:
         return low, high
 
     def gain_db(self, receiver: str, baseline: str, seed: int) -> tuple[float, float, float]:
-        """By how much less SNR the receiver has the rate `LEVEL`, with a 95% interval; NaN where one does not reach it on the grid.
+        """By how much less SNR the receiver has the rate `LEVEL`, with a 95% interval; infinite where only one has it on the grid.
 
         The interval is of slots drawn again with replacement, the same for both (B. Efron, Annals of Statistics 7, 1979).
         """
@@ -60,16 +60,18 @@ class Errors:
 
         rng = np.random.default_rng(seed)
         draws = [gain(rng.integers(pair.shape[2], size=pair.shape[2])) for _ in range(DRAWS)]
-        low, high = np.quantile(draws, [0.025, 0.975]).tolist()
+        low, high = np.quantile(draws, [0.025, 0.975], method="nearest").tolist()
         return gain(slice(None)), low, high
 
 
 def snr_at(snr_db: tuple[float, ...], rates: NDArray[np.float64]) -> float:
-    """SNR of the rate `LEVEL`, dB, on lines between logarithms of rates; NaN where the grid does not hold it."""
+    """SNR from which on the rate is at most `LEVEL`, dB, on lines between logarithms of rates; infinite where it is beyond the grid."""
     above = np.flatnonzero(rates > LEVEL)
-    if not len(above) or above[-1] == len(rates) - 1:
-        return float("nan")
+    if not len(above):
+        return -np.inf
     at = above[-1]
+    if at == len(rates) - 1:
+        return np.inf
     # A rate of 0 stands for one so small that it was not seen.
     first, second = np.log10(np.maximum(rates[at : at + 2], 1e-4))
     part = (first - np.log10(LEVEL)) / (first - second)
