@@ -55,7 +55,7 @@ class LearnedReceiver(nn.Module):
     A network sees one antenna at a time, with the same weights for each; what antennas know of each other comes by the symbols, which
     all of them detect. Untrained it is LS-LMMSE. That an estimate is refined by detected data is old (iterative receivers); that a
     network on the grid learns a receiver is M. Honkala, D. Korpi, J. Huttunen, DeepRx, IEEE Trans. Wireless Commun. 20(6), 2021, and
-    S. Cammerer et al., arXiv 2312.02601, 2023.
+    S. Cammerer et al., A Neural Receiver for 5G NR Multi-user MIMO, 2023.
     """
 
     def __init__(self, link: Link, detector: Detector, width: int, num_rounds: int) -> None:

@@ -41,7 +41,8 @@ def main() -> None:
     matter = {key: value for key, value in vars(options).items() if key not in ("device", "save_every_s")}
     saved = Saved(job.checkpoint_dir("state/checkpoint") / "receiver.pickle", matter, options.save_every_s)
     state = saved.load()
-    link = Link(options.prbs, options.mcs, Channel.named(options.channel), options.device)
+    channel, *_ = [Channel.named(name) for name in (options.channel, *options.other_channels)]
+    link = Link(options.prbs, options.mcs, channel, options.device)
     detector = Detector(link)
     width = state["width"] if state else chosen_width(link, detector, options)
     torch.manual_seed(options.seed)
@@ -49,7 +50,7 @@ def main() -> None:
     optimiser = torch.optim.AdamW(learned.parameters(), weight_decay=1e-4)
     num_batches = options.steps * BATCHES_A_STEP
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.rate, total_steps=num_batches, pct_start=0.1)
-    over = {options.channel: options.slots, **dict.fromkeys(options.other_channels, options.other_slots)}
+    over = {options.channel: options.slots, **{name: options.other_slots for name in options.other_channels if name != options.channel}}
     num_snrs = 1 + math.floor((options.snr_high_db - options.snr_low_db) / options.snr_step_db + 1e-9)
     trial = Trial(over, tuple(options.snr_low_db + options.snr_step_db * place for place in range(num_snrs)), options.seed)
     next_step, wrong = 0, []
@@ -87,7 +88,7 @@ def main() -> None:
             job.leave()
         saved.save_if_due(current())
     saved.save(current())
-    link.over(Channel.named(options.channel))
+    link.over(channel)
     slot_s = {name: _slot_s(link, lambda slots, by=by: detector(slots, by(slots))) for name, by in estimators.items() if name != "perfect"}
     _finish(trial.errors(wrong, tuple(estimators)), learned, slot_s, width, saved.path, options)
 
@@ -119,7 +120,7 @@ def _learn(
     part = torch.rand(options.batch, generator=torch.Generator().manual_seed(seed))
     snr_db = options.snr_low_db + (options.snr_high_db - options.snr_low_db) * part
     slots = link.slots(options.batch, snr_db.to(link.device), seed, is_coded=False)
-    # Cross-entropy of coded bits: what is left of it is the rate that the code may have (F. Ait Aoudia, J. Hoydis, arXiv 2009.05261).
+    # The less the cross-entropy of coded bits, the higher the rate that a code may have (F. Ait Aoudia, J. Hoydis, End-to-end Learning for OFDM, 2022).
     # Earlier rounds count less.
     losses = [nn.functional.binary_cross_entropy_with_logits(detector(slots, estimate), slots.bits) for estimate in learned.estimates(slots)]
     loss = sum(place * of_round for place, of_round in enumerate(losses, 1)) / sum(range(1, len(losses) + 1))
@@ -134,22 +135,28 @@ def _finish(
     found: dict[str, Errors], learned: LearnedReceiver, slot_s: dict[str, float], width: int, kept: Path, options: argparse.Namespace
 ) -> None:  # fmt: skip
     trained = found[options.channel]
-    gains = {f"{channel} over {baseline}": errors.gain_db("learned", baseline, options.seed) for channel, errors in found.items() for baseline in ("ls", "ls_lmmse")}
+    gains = {
+        f"{channel} over {baseline}": errors.gain_db("learned", baseline, options.seed) for channel, errors in found.items() for baseline in ("ls", "ls_lmmse")
+    }  # fmt: skip
     gain_db, low_db, high_db = gains[f"{options.channel} over ls_lmmse"]
     is_within = slot_s["learned"] * 1e3 <= options.budget_ms
     metrics = {
-        "gain_db_at_10pct": gain_db, "gain_db_low": low_db, "gain_db_high": high_db,
-        "gain_over_ls_db_at_10pct": gains[f"{options.channel} over ls"][0], "loss_to_perfect_db_at_10pct": trained.gain_db("perfect", "learned", options.seed)[0],
-        "width": width, "kept": bool(low_db >= options.gain_db) and is_within,
+        "gain_db_at_10pct": _finite(gain_db), "gain_db_low": _finite(low_db), "gain_db_high": _finite(high_db),
+        "gain_over_ls_db_at_10pct": _finite(gains[f"{options.channel} over ls"][0]),
+        "loss_to_perfect_db_at_10pct": _finite(trained.gain_db("perfect", "learned", options.seed)[0]),
+        "width": width, "kept": low_db >= options.gain_db and is_within,
     }  # fmt: skip
     output = job.output_dir("state/output")
     with whole_file(output / "result.json") as draft:
         result = {
             **metrics, "within_budget": is_within, "slot_s": slot_s, "checkpoint_mib": kept.stat().st_size / MEBIBYTE,
             "weights": sum(values.numel() for values in learned.parameters()),
-            "gains_db": {name: [value if math.isfinite(value) else None for value in gain] for name, gain in gains.items()},
+            "gains_db": {name: [_finite(value) for value in gain] for name, gain in gains.items()},
             "block_error_rates": {
-                channel: {name: {"snr_db": errors.snr_db, "rate": errors.rates(name).tolist(), "bounds": np.stack(errors.bounds(name)).T.tolist()} for name in errors.receivers}
+                channel: {
+                    name: {"snr_db": errors.snr_db, "rate": errors.rates(name).tolist(), "bounds": np.stack(errors.bounds(name)).T.tolist()}
+                    for name in errors.receivers
+                }
                 for channel, errors in found.items()
             },
         }  # fmt: skip
@@ -159,6 +166,10 @@ def _finish(
     with whole_file(output / "result.png") as draft:
         draw(draft, found, gain_db)
     job.report_metrics(**metrics, **{f"{name}_slot_s": took_s for name, took_s in slot_s.items()})
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _options() -> argparse.Namespace:
