@@ -152,10 +152,10 @@ class Foresight:
         jobs["duration_ms"] = 0
         world = make_world(Trace(jobs, [], [], [], [], [], "live"), alliance.fleet, built, at_ms)
         # All jobs have been submitted; nodes come when agents offer them, not on a date; terms begun have begun.
-        world.w[3], world.w[4] = num, len(world.fault_at_ms)
-        world.w[5] = np.searchsorted(world.wake_ms, at_ms, side="right")
+        world.w[0]["next_job"], world.w[0]["next_fault"] = num, len(world.fault_at_ms)
+        world.w[0]["next_wake"] = np.searchsorted(world.wake_ms, at_ms, side="right")
         world.withheld[list(withheld)] = 1
-        world.w[15] = -(-at_ms // LOOK_MS) * LOOK_MS if len(world.cell_end) else world.w[15]
+        world.w[0]["look_at_ms"] = -(-at_ms // LOOK_MS) * LOOK_MS if len(world.cell_end) else world.w[0]["look_at_ms"]
         rows, starts = expected_starts(state, world, at_ms)
         self._starts = {
             alliance.job_at(int(row)): int(at) + alliance.start_ms for row, at in zip(rows, starts, strict=True) if at >= 0
