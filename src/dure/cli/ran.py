@@ -212,6 +212,34 @@ def offload(
         click.echo(line)
 
 
+@ran.command("drive")
+@click.option("--service", required=True, help="Name of the service whose jobs plan (`python -m dure.cli.plan_service`).")
+@click.option("--area", default="", help="Where the device is: only sites that reach it, the nearest first.")
+@click.option("--episodes", type=click.IntRange(1, 1000), default=5, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0.1, 600), default=6.0, show_default=True, help="An episode's length, of the robot's time.")
+@click.option("--deadline-ms", type=click.FloatRange(0, 20, min_open=True), default=20.0, show_default=True, help="After a period's beginning.")
+@click.option("--slowed-by", type=click.FloatRange(1, 1000), default=1.0, show_default=True, help="A period takes so many times 20 ms.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("--json", "is_json", is_flag=True)
+def drive_command(
+    service: str, area: str, episodes: int, seconds: float, deadline_ms: float, slowed_by: float, seed: int, is_json: bool
+) -> None:
+    """Drive a simulated robot in real time, with plans from a service that is found through the API."""
+    from dure.client import Client
+    from dure.ran.drive import Place, run_drive
+
+    with Client(retry_s=0) as dure, progress("episodes") as move:
+        dure.whoami()
+
+        def ask() -> list[Place]:
+            return [Place(end.url, end.trip_ms or 0.0) for end in dure.find_service(service, area=area, within_ms=deadline_ms if area else None)]
+
+        found = run_drive(
+            ask, episodes=episodes, seconds=seconds, deadline_ms=deadline_ms, slowed_by=slowed_by, seed=seed, progress=move
+        )
+    emit({"service": service, "area": area, **found}, is_json)
+
+
 def _fading(text: str) -> Any:
     from dure.ran.offload_run import Fading
 

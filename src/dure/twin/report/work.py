@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from dure.twin.metrics import RunMetrics, WorkRow
-from dure.twin.report.figure import Plot, Table, axis_title, count_cell, plain, rounded, shortened
-from dure.twin.report.words import Text, count, percent, same, word
+from dure.twin.report.figure import Plot, Table, axis_title, count_cell, in_languages, rounded, shortened
+from dure.twin.report.words import Text, count, joined, percent, same, word
 
 #: Parts of the time in the order in which they stand, with their colours.
 PARTS = (("useful", "@c2"), ("idle", "@rest"), ("saving", "@c5"), ("restarting", "@c4"), ("lost", "@c1"))
@@ -40,10 +40,10 @@ def work_plot(metrics: RunMetrics) -> Plot:
         "barmode": "stack",
         "bargap": 0.35,
         "hovermode": "closest",
-        "xaxis": {"title": axis_title("work_axis"), "range": [0, 100], "ticksuffix": "%"},
+        "xaxis": {"title": axis_title("work_axis"), "range": [0, 101], "tickvals": [0, 25, 50, 75, 100], "ticksuffix": "%"},
         "yaxis": {
             "tickvals": y,
-            "ticktext": [plain(shortened(name_of(row), 22).en) for row in shown],
+            "ticktext": in_languages([joined(shortened(name_of(row), 22), word("work_hours", hours=count(row.gpu_h))) for row in shown]),
             "range": [len(shown) - 0.4, -0.6],
             "showgrid": False,
         },
