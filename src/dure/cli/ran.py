@@ -135,11 +135,12 @@ def bs_energy(train: str, test: str, test_share: float, seed: int, is_json: bool
 @click.option("--pace", default=0.25, show_default=True, type=click.FloatRange(0.01, 1), help="Share of the band at which a burst arrives.")
 @click.option("--measured-load", is_flag=True, help="Shares as measured, not of a cell planned for its busiest hours.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1))
+@click.option("--html", type=click.Path(), help="Write a page with plots there.")
 @click.option("--json", "is_json", is_flag=True)
 def sleep(
     paths: tuple[str, ...], bs: str, ssb_ms: int, capacity_carriers: int, bs_budget_ms: float, ue_budget_ms: float, drx: str,
     ue_on_ms: int, bandwidth_mhz: float, num_rx: str, seconds: int, burst_slots: float, pace: float, measured_load: bool,
-    seed: int, is_json: bool,
+    seed: int, html: str | None, is_json: bool,
 ) -> None:  # fmt: skip
     """Base stations, GPUs and devices that sleep, beside fixed timers and the clairvoyant bound.
 
@@ -148,12 +149,17 @@ def sleep(
     from dure.ran.sleep import SleepOptions, run_sleep
     from dure.ran.sleep_load import Bursts
 
+    check_output(html, "--html")
     options = SleepOptions(
         bs, ssb_ms, capacity_carriers, bs_budget_ms, ue_budget_ms, _drx(drx), ue_on_ms, bandwidth_mhz, int(num_rx), seconds,
         not measured_load, Bursts(burst_slots, pace), seed,
     )  # fmt: skip
     with progress("sleep") as move:
         found = run_sleep(paths, options, move)
+    if html is not None:
+        from dure.ran.sleep_page import write_sleep_page
+
+        write_sleep_page(found, html)
     emit(found, is_json)
 
 
