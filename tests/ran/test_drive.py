@@ -86,3 +86,5 @@ def test_a_robot_finds_its_planner_loses_it_to_a_reclaim_and_finds_it_again(tmp_
         assert alliance.guest.job(job_id).attempt >= 2
         assert found["periods"] == round(2 * 1.5 / PERIOD_S)
         alliance.cancel_all()
+        # Its process ends before its agent is killed.
+        until(lambda: alliance.guest.job(job_id).state == "ENDED", 60)
