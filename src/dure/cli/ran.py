@@ -52,7 +52,7 @@ class _Files(click.Command):
               help="Slots to calibrate on; the guard keeps more where they are few.")  # fmt: skip
 @click.option("--vacate-ms", type=click.FloatRange(0, 50), default=2.0, show_default=True,
               help="How long a tenant takes to leave; a multiple of 0.5.")  # fmt: skip
-@click.option("--policy", type=click.Choice(["dure", "static", "mig", "per-slot"]), default="dure", show_default=True)
+@click.option("--policy", type=click.Choice(["dure", "static", "mig", "per-slot", "fence"]), default="dure", show_default=True)
 @click.option("--fault", type=click.Choice(["surge", "predictor", "tenant", "heartbeat", "clock"]),
               help="In every stretch that is replayed, after a third of it.")  # fmt: skip
 @click.option("--coefficients", type=click.Path(), help="What slots cost, of `dure ran calibrate`; default: made from NVIDIA's stated budgets.")
