@@ -86,9 +86,9 @@ def measure(benchmark, once, num_waiting, num_nodes, num_projects, settle_ms, sp
         return time.process_time() - cpu
 
     run(settle_ms)
-    jobs, events, preemptions, waiting = int(world.w[10]), int(world.w[6]), int(g["preemptions"]), int(g["queue_jobs"])
+    jobs, events, preemptions, waiting = int(world.w[0]["num_ended"]), int(world.w[0]["num_events"]), int(g["preemptions"]), int(g["queue_jobs"])
     cpu_s = once(lambda: run(span_ms))
-    jobs, events = int(world.w[10]) - jobs, int(world.w[6]) - events
+    jobs, events = int(world.w[0]["num_ended"]) - jobs, int(world.w[0]["num_events"]) - events
     num_shapes = int((built.state.cls["count"] > 0).sum())
     benchmark.extra_info.update(
         jobs=jobs, gpus=fleet.num_gpus, nodes=num_nodes, queue_jobs_max=max(waiting, int(g["queue_jobs"])),

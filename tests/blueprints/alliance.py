@@ -52,8 +52,8 @@ def small_words(entry: Entry) -> list[str]:
 class Alliance:
     """``with Alliance(folder) as alliance``."""
 
-    def __init__(self, folder: Path) -> None:
-        self._running = Running(folder)
+    def __init__(self, folder: Path, document: dict[str, Any] | None = None) -> None:
+        self._running = Running(folder, document=document)
         self._agent = AgentProcess(folder, self._running.url, self._running.tokens["agent"])
         self.operator = self._client("operator")
         self.guest = self._client("user")

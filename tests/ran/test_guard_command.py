@@ -71,6 +71,7 @@ def test_every_policy_answers_with_the_contract_s_keys_and_the_guard_lends_most(
         assert late <= 4  # 1 in 50,000: five times the bar, for so few slots
     lent = {policy: found[policy]["idle_lent"] for policy in POLICIES}
     assert lent["per-slot"] > lent["dure"] > max(lent["static"], lent["mig"]) + 0.15
+    assert lent["dure"] > lent["fence"] > 0
 
 
 def test_the_same_seed_gives_the_same_digest_and_another_another(files, dure):

@@ -18,7 +18,7 @@ from dure.twin.data import data_dir
 SITE_KEYS = {
     "clairvoyant_saving", "fixed_timer_saving", "fixed_timer_share_of_clairvoyant", "fixed_timer_added_p95_ms",
     "fixed_timer_missed_ssb", "fixed_timer_unserved", "saving", "share_of_clairvoyant", "added_p95_ms", "missed_ssb", "unserved",
-    "energy_by_state", "carriers_off_share",
+    "energy_by_state", "fixed_timer_energy_by_state", "carriers_off_share",
 }  # fmt: skip
 DEVICE_KEYS = {
     "bursts", "clairvoyant_saving", "saving", "share_of_clairvoyant", "added_p95_ms", "added_mean_ms", "late_share",
@@ -51,6 +51,19 @@ def test_keys_without_any_file_and_the_same_again() -> None:
     assert (first["synthetic_below_s"], first["load"], first["bs_missed_ssb"]) == (120, "invented", 0)
     assert found("--seed", "4") == first
     assert found("--seed", "5")["digest"] != first["digest"]
+
+
+@pytest.mark.usefixtures("_small")
+def test_the_page_opens_offline_and_shows_every_state(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    out = found("--html", str(path))
+    page = path.read_text("utf-8")
+    assert "default-src 'none'" in page
+    specs = [json.loads(part.split("</script>")[0].split(">", 1)[1]) for part in page.split('type="application/json"')[1:]]
+    assert len(specs) == 4
+    drawn = {trace["name"]: trace["y"][1] for trace in specs[0]["data"]}
+    assert drawn == out["bs_energy_by_state"]
+    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
 
 
 @pytest.mark.slow

@@ -69,7 +69,10 @@ class Ground:
             speed = self.trace.profiles[profile].speed_milli.get(kind.name, speed)
         elif not self.is_shares and len(self.fleet.gpu_types) == 1 and not self.trace.profiles:
             speed = 1000
-        return speed * gpus // asked["num_gpus"]
+        scaling = self.trace.profiles[profile].scaling if profile >= 0 else 1.0
+        if gpus == asked["num_gpus"] or scaling == 1.0:
+            return speed * gpus // asked["num_gpus"]
+        return max(int(speed * (gpus / asked["num_gpus"]) ** scaling), 1)
 
     def sizes(self, j: int) -> list[int]:
         """GPUs with which a job may start: its own number and its least."""

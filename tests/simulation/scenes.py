@@ -3,7 +3,7 @@
 import numpy as np
 
 from dure.model.fleet import NODE_DTYPE, Fleet, GpuType, Site
-from dure.model.jobs import SpeedProfile, Trace, make_jobs
+from dure.model.jobs import Trace, WorkProfile, make_jobs
 from dure.model.terms import AgreementTerms, Member, Pool, Terms
 from dure.twin.replay import FAULT_DTYPE
 
@@ -125,7 +125,7 @@ def _jobs(r, num_members):
     jobs["gpus_per_node"] = np.where(even, 2, 0)
     names = [f"m{m}" for m in range(num_members)]
     return Trace(jobs, [str(i) for i in range(num)], names, ["pa", "pb"], ["u"], [], "scene", {},
-                 (SpeedProfile("even", {"b": 1000}), SpeedProfile("slow on b", {"a": 1000, "b": 500})))  # fmt: skip
+                 (WorkProfile("even", {"b": 1000}), WorkProfile("slow on b", {"a": 1000, "b": 500}, scaling=0.7)))  # fmt: skip
 
 
 def _faults(r, num_nodes):

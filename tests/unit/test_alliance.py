@@ -274,7 +274,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_examples_by_name() -> None:
-    assert example_names() == ["alliance", "scenario-day", "scenario-night", "scenario-village", "village"]
+    assert example_names() == ["alliance", "scenario-day", "scenario-night", "scenario-village", "scenario-year", "village"]
     assert example_path("alliance.yaml") == example_path("alliance")
     with pytest.raises(InputError, match="did you mean 'village'"):
         example_path("vilage")

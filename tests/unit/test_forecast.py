@@ -250,4 +250,4 @@ def test_a_promise_without_room_is_counted_and_said():
     room = len(world.promise)
     for i in range(room + 3):
         note_promise(world, i % 2, PROMISE_FORECAST, 0, i)
-    assert (world.w[13], world.w[14]) == (room, 3)
+    assert (world.w[0]["num_promises"], world.w[0]["num_unwritten"]) == (room, 3)

@@ -62,6 +62,7 @@ def small_result(num_jobs=5) -> RunResult:
     jobs["wait_ms"] = [0, 100_000, 20_000, 980_000, 0]
     jobs["run_ms"] = [1_000, 300_000, 30_000, 0, 970_000]
     jobs["lost_ms"] = [0, 100_000, 0, 0, 0]
+    jobs["useful_ms"] = [1_000, 200_000, 30_000, 0, 970_000]
     promises = np.zeros(7, PROMISE_DTYPE)
     promises["job"] = [0, 1, 2, 3, 4, 1, 3]
     promises["kind"] = [PROMISE_FORECAST] * 5 + [PROMISE_RECLAIM, PROMISE_RESERVED]
@@ -124,7 +125,8 @@ def test_all_numbers_of_the_small_run():
     assert [row.num_jobs for row in of.by_size] == [1] * 5
     x = np.array([31 / 51, 1_270 / 2_350])  # run ÷ (run + wait) of a and of b
     assert of.jain == pytest.approx(x.sum() ** 2 / (2 * (x * x).sum()))
-    assert of.goodput == pytest.approx(0.45)
+    # 1 s, two thirds of 8 × 300 s and half of 30 s, of 10,000 GPU-seconds.
+    assert of.goodput == pytest.approx(0.1616)
     assert of.energy_kwh == {"site": 1.5}
     assert (of.reclaim_s.n, of.reclaim_s.p50, of.reclaim_s.max) == (4, 2.5, 4.0)
     assert of.lent_gpu_h == pytest.approx(0.6)

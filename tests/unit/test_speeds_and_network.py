@@ -5,7 +5,7 @@ import pytest
 
 from dure.core.build import build_state
 from dure.model.fleet import NODE_DTYPE, Fleet, GpuType, Site, uniform_fleet
-from dure.model.jobs import SpeedProfile, Trace, make_jobs
+from dure.model.jobs import Trace, WorkProfile, make_jobs
 from dure.model.terms import Member, Pool, Terms
 from dure.policy.config import named_policy
 from dure.twin.replay import replay
@@ -30,7 +30,7 @@ def test_work_goes_where_it_runs_fastest(profile, pool, ran_ms):
     fleet, terms = two_types()
     jobs = make_jobs(1)
     jobs["duration_ms"] = 100_000
-    profiles = () if profile is None else (SpeedProfile("kind", profile),)
+    profiles = () if profile is None else (WorkProfile("kind", profile),)
     jobs["profile"] = -1 if profile is None else 0
     trace = Trace(jobs, ["0"], ["m"], ["p"], ["u"], [], "speed", profiles=profiles)
     done = replay(trace, fleet, named_policy("dure"), terms).jobs[0]

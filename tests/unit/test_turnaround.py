@@ -38,10 +38,10 @@ def test_with_room_it_takes_its_run_time(members):
 
 
 def test_on_a_full_fleet_it_waits(members):
-    narrow, wide = took([[stage("only", 600)], [stage("only", 600, num_gpus=8)]], 3.0, members[-1])
+    narrow, wide = took([[stage("only", 600)], [stage("only", 600, num_gpus=8)]], 1.5, members[-1])
     assert (narrow >= 600).all()
-    assert np.quantile(wide, 0.5, method="higher") > 600
-    again, _ = took([[stage("only", 600)], [stage("only", 600, num_gpus=8)]], 3.0, members[-1])
+    assert np.quantile(wide, 0.9, method="higher") > 600
+    again, _ = took([[stage("only", 600)], [stage("only", 600, num_gpus=8)]], 1.5, members[-1])
     assert (again == narrow).all()
 
 

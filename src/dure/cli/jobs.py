@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from dure.cli.main import echo_json
+from dure.cli.shared import listed
 from dure.cli.table import said, shown, table
 from dure.model.errors import DureError, InputError
 
@@ -31,6 +32,9 @@ POOLS_SHOWN = 8
 JOB_KEYS = (
     "job_id", "name", "project", "member", "state", "reason", "expected_start", "attempt", "gpus", "site",
 )  # fmt: skip
+
+
+SERVICE_COLUMNS = {"URL": "url", "JOB": "job_id", "ATTEMPT": "attempt", "SITE": "site", "TRIP MS": "trip_ms"}
 
 
 @click.command()
@@ -370,3 +374,16 @@ def show(pipeline_id: str, is_json: bool) -> None:
         return
     for line in job_lines(listed):
         click.echo(line)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--area", default="", help="Only at sites that reach devices there, the nearest first.")
+@click.option("--within-ms", type=click.FloatRange(0, 10_000, min_open=True), help="With --area: the round trip at most.")
+@click.option("--json", "is_json", is_flag=True)
+def service(name: str, area: str, within_ms: float | None, is_json: bool) -> None:
+    """Where a service is running: addresses of the jobs that bear its name."""
+    from dure.client import Client
+
+    with Client() as dure:
+        listed(dure.find_service(name, area=area, within_ms=within_ms), SERVICE_COLUMNS, is_json)

@@ -44,6 +44,7 @@ _COMMANDS = {
     "sbatch": ("dure.cli.slurm.commands", "sbatch", "Slurm's sbatch: hand in a batch script."),
     "scancel": ("dure.cli.slurm.commands", "scancel", "Slurm's scancel: cancel jobs."),
     "serve": ("dure.cli.serve", "serve", "Run the service alone."),
+    "service": ("dure.cli.jobs", "service", "Where a service is running."),
     "sinfo": ("dure.cli.slurm.commands", "sinfo", "Slurm's sinfo: sites and nodes."),
     "site": ("dure.cli.sites", "site", "Add sites, list them; close, empty and open them."),
     "squeue": ("dure.cli.slurm.commands", "squeue", "Slurm's squeue: jobs not ended."),

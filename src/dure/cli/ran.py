@@ -53,7 +53,7 @@ class _Files(click.Command):
               help="Slots to calibrate on; the guard keeps more where they are few.")  # fmt: skip
 @click.option("--vacate-ms", type=click.FloatRange(0, 50), default=2.0, show_default=True,
               help="How long a tenant takes to leave; a multiple of 0.5.")  # fmt: skip
-@click.option("--policy", type=click.Choice(["dure", "static", "mig", "per-slot"]), default="dure", show_default=True)
+@click.option("--policy", type=click.Choice(["dure", "static", "mig", "per-slot", "fence"]), default="dure", show_default=True)
 @click.option("--fault", type=click.Choice(["surge", "predictor", "tenant", "heartbeat", "clock"]),
               help="In every stretch that is replayed, after a third of it.")  # fmt: skip
 @click.option("--coefficients", type=click.Path(), help="What slots cost, of `dure ran calibrate`; default: made from NVIDIA's stated budgets.")
@@ -136,11 +136,12 @@ def bs_energy(train: str, test: str, test_share: float, seed: int, is_json: bool
 @click.option("--pace", default=0.25, show_default=True, type=click.FloatRange(0.01, 1), help="Share of the band at which a burst arrives.")
 @click.option("--measured-load", is_flag=True, help="Shares as measured, not of a cell planned for its busiest hours.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0, 2**31 - 1))
+@click.option("--html", type=click.Path(), help="Write a page with plots there.")
 @click.option("--json", "is_json", is_flag=True)
 def sleep(
     paths: tuple[str, ...], bs: str, ssb_ms: int, capacity_carriers: int, bs_budget_ms: float, ue_budget_ms: float, drx: str,
     ue_on_ms: int, bandwidth_mhz: float, num_rx: str, seconds: int, burst_slots: float, pace: float, measured_load: bool,
-    seed: int, is_json: bool,
+    seed: int, html: str | None, is_json: bool,
 ) -> None:  # fmt: skip
     """Base stations, GPUs and devices that sleep, beside fixed timers and the clairvoyant bound.
 
@@ -149,12 +150,17 @@ def sleep(
     from dure.ran.sleep import SleepOptions, run_sleep
     from dure.ran.sleep_load import Bursts
 
+    check_output(html, "--html")
     options = SleepOptions(
         bs, ssb_ms, capacity_carriers, bs_budget_ms, ue_budget_ms, _drx(drx), ue_on_ms, bandwidth_mhz, int(num_rx), seconds,
         not measured_load, Bursts(burst_slots, pace), seed,
     )  # fmt: skip
     with progress("sleep") as move:
         found = run_sleep(paths, options, move)
+    if html is not None:
+        from dure.ran.sleep_page import write_sleep_page
+
+        write_sleep_page(found, html)
     emit(found, is_json)
 
 
@@ -211,6 +217,34 @@ def offload(
         return
     for line in _offload_lines(found):
         click.echo(line)
+
+
+@ran.command("drive")
+@click.option("--service", required=True, help="Name of the service whose jobs plan (`python -m dure.cli.plan_service`).")
+@click.option("--area", default="", help="Where the device is: only sites that reach it, the nearest first.")
+@click.option("--episodes", type=click.IntRange(1, 1000), default=5, show_default=True)
+@click.option("--seconds", type=click.FloatRange(0.1, 600), default=6.0, show_default=True, help="An episode's length, of the robot's time.")
+@click.option("--deadline-ms", type=click.FloatRange(0, 20, min_open=True), default=20.0, show_default=True, help="After a period's beginning.")
+@click.option("--slowed-by", type=click.FloatRange(1, 1000), default=1.0, show_default=True, help="A period takes so many times 20 ms.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("--json", "is_json", is_flag=True)
+def drive_command(
+    service: str, area: str, episodes: int, seconds: float, deadline_ms: float, slowed_by: float, seed: int, is_json: bool
+) -> None:
+    """Drive a simulated robot in real time, with plans from a service that is found through the API."""
+    from dure.client import Client
+    from dure.ran.drive import Place, run_drive
+
+    with Client(retry_s=0) as dure, progress("episodes") as move:
+        dure.whoami()
+
+        def ask() -> list[Place]:
+            return [Place(end.url, end.trip_ms or 0.0) for end in dure.find_service(service, area=area, within_ms=deadline_ms if area else None)]
+
+        found = run_drive(
+            ask, episodes=episodes, seconds=seconds, deadline_ms=deadline_ms, slowed_by=slowed_by, seed=seed, progress=move
+        )
+    emit({"service": service, "area": area, **found}, is_json)
 
 
 def _fading(text: str) -> Any:

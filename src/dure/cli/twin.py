@@ -82,7 +82,7 @@ def replay(
     horizon_ms = 2 * int(trace.jobs["submit_ms"].max(initial=0)) + 1
     with progress("replay") as move:
         result = run(
-            trace, found, chosen, terms, faults=generate_faults(found, faults, horizon_ms, seed), seed=seed,
+            trace, found, chosen, terms, faults=None if faults == "off" else generate_faults(found, faults, horizon_ms, seed), seed=seed,
             forecast_at_ms=even_moments(trace, num_forecasts), progress=move,
         )  # fmt: skip
     if records:
@@ -115,7 +115,8 @@ def compare(scenario: str, num_processes: int | None, html: str | None, is_json:
 
         write_report(outcome.results, html, Path(scenario).stem, outcome.trials)
     if is_json:
-        emit(asdict(outcome.comparison), True)
+        kinds = [{"variant": of.name, "seed": of.seed} | asdict(row) for of in outcome.trials for row in of.by_work]
+        emit(asdict(outcome.comparison) | {"kinds": kinds}, True)
         return
     for metric in outcome.comparison.metrics:
         click.echo(metric.key)

@@ -89,6 +89,7 @@ _READ_DETAIL = _reader(views.JobDetail)
 _READ_EXPLANATION = _reader(views.Explanation)
 _READ_USAGE = _reader(views.Usage)
 _READ_MEMBERS = _reader(tuple[views.Member, ...])
+_READ_ENDPOINTS = _reader(tuple[views.Endpoint, ...])
 _READ_SITES = _reader(tuple[views.Site, ...])
 _READ_NODES = _reader(tuple[views.Node, ...])
 _READ_JOINED = _reader(views.SiteJoined)
@@ -186,6 +187,12 @@ def usage(by: str = "member", month: str = "") -> Call[views.Usage]:
 def members() -> Call[tuple[views.Member, ...]]:
     """The members: shares, use, loans."""
     return Call("GET", "/members", _READ_MEMBERS)
+
+
+def find_service(name: str, *, area: str = "", within_ms: float | None = None) -> Call[tuple[views.Endpoint, ...]]:
+    """Where a service is running: with ``area`` those that reach devices there, the nearest first."""
+    within = None if within_ms is None else str(within_ms)
+    return Call("GET", _path("services", name), _READ_ENDPOINTS, _params(area=area, within_ms=within))
 
 
 def sites() -> Call[tuple[views.Site, ...]]:

@@ -91,6 +91,7 @@ class _Calls:
     report_progress = _Method(calls.report_progress)
     usage = _Method(calls.usage)
     members = _Method(calls.members)
+    find_service = _Method(calls.find_service)
     sites = _Method(calls.sites)
     nodes = _Method(calls.nodes)
     add_site = _Method(calls.add_site)

@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,11 +32,14 @@ class Story:
         Step and fields of each progress line in order, times (names that end in ``_s``) left out.
     metrics : dict or None
         Of its end, times left out.
+    heard_s : list of list of float
+        Of each attempt, seconds from its start to each progress line.
     """
 
     attempts: int = 0
     said: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     metrics: dict[str, Any] | None = None
+    heard_s: list[list[float]] = field(default_factory=list)
 
     @property
     def series(self) -> dict[int, dict[str, Any]]:
@@ -71,6 +75,8 @@ def play(
         left = stop_after[story.attempts] if story.attempts < len(stop_after) else 0
         story.attempts += 1
         lines: list[str] = []
+        story.heard_s.append([])
+        began = time.monotonic()
         with subprocess.Popen(
             [sys.executable, *command], cwd=place, env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {}), **dirs},
             stdout=subprocess.PIPE, text=True, start_new_session=True,
@@ -80,6 +86,7 @@ def play(
             for line in process.stdout:
                 lines.append(line)
                 if line.startswith(PROGRESS):
+                    story.heard_s[-1].append(time.monotonic() - began)
                     fields = _untimed(line.removeprefix(PROGRESS))
                     story.said.append((fields["step"], fields))
                     told += 1
@@ -138,8 +145,8 @@ def assert_work_resumes_exactly(folder: Path, scratch: Path, signal_name: str = 
         job = jobs[name]
         states = [scratch / way / name for way in ("whole", "parts")]
         for state in states:
-            _hand_on(job, state)
-        command = _script_of(job)
+            hand_on(job, state)
+        command = script_of(job)
         number = signal.Signals[f"SIG{signal_name}"]
         whole = play(folder, command, states[0], number=number, env=job.env)
         half = len(whole.said) // 2
@@ -147,7 +154,7 @@ def assert_work_resumes_exactly(folder: Path, scratch: Path, signal_name: str = 
         _assert_same(whole, parts)
 
 
-def _hand_on(job: JobSpec, state: Path) -> None:
+def hand_on(job: JobSpec, state: Path) -> None:
     """Links to its inputs, as an agent makes them."""
     for given in job.inputs:
         name, _, path = given.partition("/")
@@ -156,7 +163,8 @@ def _hand_on(job: JobSpec, state: Path) -> None:
         target.symlink_to(state.parent / name / "output" / path)
 
 
-def _script_of(job: JobSpec) -> Sequence[str]:
+def script_of(job: JobSpec) -> Sequence[str]:
+    """A job's program and its arguments, without the interpreter."""
     interpreter, *command = job.command
     assert Path(interpreter).name in ("python", "python3"), f"it is not run by Python: {shlex.join(job.command)}"
     return command

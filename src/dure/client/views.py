@@ -230,6 +230,16 @@ class Member(View):
     credits: float | None = None
 
 
+class Endpoint(View):
+    """Where a service runs: ``trip_ms``, of the area asked for, is the round trip between its radio and the site."""
+
+    url: str
+    job_id: str
+    attempt: int = 0
+    site: str = ""
+    trip_ms: float | None = None
+
+
 class Site(View):
     """A site of the fleet. ``state``: open, cordoned, draining or drained."""
 

@@ -196,6 +196,10 @@ class SiteSpec(FileModel):
     cells: CellSpec | None = Field(
         default=None, description="When a cell site's GPUs are released, and how soon they are wanted back; none: all are, always."
     )
+    reaches: dict[Name, Annotated[float, Field(gt=0, le=10_000)]] = Field(
+        default={}, max_length=10_000,
+        description="Areas whose devices it serves, and the round trip there in ms: from the area's radio to the site and back, without the radio's own time.",
+    )
     power_cap_mw: float = Field(default=0.0, ge=0, le=100_000, description="Power of the feed; 0: no cap.")
     power_steps: tuple[PowerStep, ...] = Field(
         default=(),

@@ -81,7 +81,7 @@ def build_fleet(alliance: Alliance, at: date, until: date | None = None, *, is_u
         _nodes(alliance, plans, arrivals, terms),
         [_gpu_type(gpu_type) for gpu_type in alliance.gpu_types],
         [
-            Site(site.name, site.country, _power_cap_w(site, at), site.operator, _cell_hours(site, at, is_utc))
+            Site(site.name, site.country, _power_cap_w(site, at), site.operator, _cell_hours(site, at, is_utc), tuple(sorted(site.reaches.items())))
             for site in alliance.sites
         ],
         [cluster.name for _, cluster in alliance.clusters],

@@ -15,7 +15,7 @@ from dure.model.yaml_file import FileModel, Loc, load_model, nearest
 ParameterValue = str | int | float | bool
 
 FIELDS = Literal[
-    "foundation models", "robotics", "autonomous driving", "smart manufacturing", "mobility", "inference",
+    "foundation models", "robotics", "autonomous driving", "smart manufacturing", "mobility", "inference", "AI-RAN",
 ]  # fmt: skip
 
 
@@ -65,6 +65,12 @@ class Blueprint(FileModel):
         default={}, max_length=100, description="Of a pipeline: CPU-seconds of each job at the reference size, measured."
     )
     checkpoint_mib: float = Field(ge=0, description="Size of its checkpoint at the reference size, measured.")
+    leaves_in_s: float = Field(
+        default=0, ge=0, description="From being told to leave to its GPUs being free, 99th percentile at the small size, measured."
+    )
+    restart_s: float = Field(
+        default=0, ge=0, description="From the start of a further attempt to its first new step, at the small size, measured."
+    )
     gpu_scaling: str = Field(default="", max_length=1000, description="How the same code runs on many GPUs.")
     parameters: dict[str, Parameter] = Field(default={}, max_length=100, description="What may be set.")
 

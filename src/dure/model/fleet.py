@@ -90,7 +90,8 @@ class CellHours:
 class Site:
     """A place with one power feed. ``power_cap_w`` 0: none; ``operator``: the member that runs it, empty: those who own what stands there.
 
-    ``cells``: of a cell site, when its GPUs are released; None: always.
+    ``cells``: of a cell site, when its GPUs are released; None: always. ``reaches``: areas whose devices it serves, and the
+    network's round trip between their radio and the site in ms.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Site:
     power_cap_w: int = 0
     operator: str = ""
     cells: CellHours | None = None
+    reaches: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,14 @@ class Resources(FileModel):
     countries: tuple[Country, ...] = Field(
         default=(), max_length=64, description="Where its data may lie: only sites of these countries, ISO 3166; none: any."
     )
+    reach: Reach | None = Field(default=None, description="Only sites that reach the devices of an area in time; none: any.")
+
+
+class Reach(FileModel):
+    """From where a job's answers have to come in time."""
+
+    area: Name = Field(description="Where its devices are; sites say which areas they reach.")
+    within: DurationMs = Field(gt=0, description="The network's round trip between the area's radio and the site, at most.")
 
 
 class Checkpoint(FileModel):
@@ -110,6 +118,10 @@ class JobSpec(FileModel):
         default=(), max_length=100, description="Unlike processes, such as simulators beside a learner: the last ranks; those before them run `command`."
     )
     time_limit: DurationMs | None = Field(default=None, description="An attempt that runs longer is ended.")
+    service: str = Field(
+        default="", max_length=64, pattern=r"^[A-Za-z0-9._-]*$",
+        description="Name under which clients find its address, which it reports as `url` of its progress; none: it is no service.",
+    )
     priority: Literal["best-effort", "normal", "high"] = Field(default="normal", description="Class inside the member.")
     checkpoint: Checkpoint = Field(default=Checkpoint(), description="How it saves its work and leaves.")
     retries: int = Field(default=0, ge=0, le=100, description="How often a failed attempt is tried again.")

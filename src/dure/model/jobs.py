@@ -35,7 +35,7 @@ JOB_DTYPE = np.dtype(
         ("member", np.int32),  # index into Trace.members
         ("project", np.int32),  # index into Trace.projects
         ("user", np.int32),  # index into Trace.users
-        ("profile", np.int32),  # index into Trace.profiles; UNKNOWN: the GPU types' own speeds
+        ("profile", np.int32),  # index into Trace.profiles; UNKNOWN: the GPU types' own speeds, and nothing else known
         ("num_gpus", np.int32),  # whole gang; 0: CPU only
         ("gpu_milli", np.int32),  # of each GPU, 1..1000; below 1000 only with num_gpus == 1
         ("gpus_per_node", np.int32),  # wanted on each node; 0: as placement likes
@@ -60,18 +60,33 @@ def make_jobs(num_jobs: int) -> NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class SpeedProfile:
-    """How fast one kind of work runs on each GPU type.
+class WorkProfile:
+    """How one kind of work behaves. What is left out behaves as work of which nothing is known.
 
     Attributes
     ----------
     speed_milli : dict of str to int
         By name of the GPU type, in 1/1000 of the speed for which run times are given; types that are not named run
         at their own speed.
+    scaling : float
+        On g of the num_gpus GPUs for which run times are given work goes (g / num_gpus) ** scaling as fast; 1: linear.
+    save_ms : int
+        Work stands so long for each checkpoint; it is part of the run time.
+    restart_ms : int
+        From each start after the first to the first new work: finding each other, loading the checkpoint.
+    failures_per_day : float
+        Failures of the job itself, whatever its nodes do, in a day of running; it goes on from its last checkpoint.
+    busy : float
+        Part of its useful time in which its GPUs have work: a service holds them for its busiest minute.
     """
 
     name: str
-    speed_milli: dict[str, int]
+    speed_milli: dict[str, int] = field(default_factory=dict)
+    scaling: float = 1.0
+    save_ms: int = 0
+    restart_ms: int = 0
+    failures_per_day: float = 0.0
+    busy: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -91,8 +106,8 @@ class Trace:
         Format and file it came from.
     extra : dict of str to ndarray, each of length num_jobs
         Columns of the source that have no place in JOB_DTYPE (model name, iterations, status…).
-    profiles : tuple of SpeedProfile
-        Kinds of work whose speed on the GPU types is known.
+    profiles : tuple of WorkProfile
+        Kinds of work of which more is known.
     """
 
     jobs: NDArray[Any]
@@ -103,7 +118,7 @@ class Trace:
     gpu_types: list[str]
     source: str
     extra: dict[str, NDArray[Any]] = field(default_factory=dict)
-    profiles: tuple[SpeedProfile, ...] = ()
+    profiles: tuple[WorkProfile, ...] = ()
 
     def rows(self, keep: NDArray[Any]) -> Trace:
         """The jobs at some places, in that order; all names stay."""
@@ -121,5 +136,9 @@ class Trace:
             sha.update(self.jobs[name].tobytes())
         sha.update("\n".join(self.job_ids).encode())
         for profile in self.profiles:
-            sha.update(repr((profile.name, sorted(profile.speed_milli.items()))).encode())
+            said: list[Any] = [profile.name, sorted(profile.speed_milli.items())]
+            # The second part only where there is one, so that traces keep the digests that they had before it.
+            if profile != WorkProfile(profile.name, profile.speed_milli):
+                said += [profile.scaling, profile.save_ms, profile.restart_ms, profile.failures_per_day, profile.busy]
+            sha.update(repr(tuple(said)).encode())
         return sha.hexdigest()

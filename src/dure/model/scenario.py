@@ -66,6 +66,9 @@ class Generator(FileModel):
     start: date | None = Field(
         default=None, description="First day, for the rhythm of the week; none: that of the fleet."
     )
+    mix: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default={}, description="Parts of the GPU time by class that replace the usual ones of load.md; all are scaled to sum to 1, 0 leaves a class out."
+    )
     seed: Seed | None = Field(
         default=None, description="One load for all of `seeds`; none: each of them makes its own."
     )

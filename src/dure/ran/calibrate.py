@@ -90,7 +90,7 @@ def calibrate_guard(
         Slots to score; a quarter as many more fit the prediction.
     """
     drawn = Drawn(model, loads, vacate_slots, seed)
-    fit, score = _halves(loads, num_slots)
+    fit, score = halves(loads, num_slots)
     total = len(fit) + len(score)
     seen, excess = [], []
     for part, needs in drawn.over(fit, lambda done, _: move(done, total)):
@@ -105,7 +105,7 @@ def calibrate_guard(
         found = np.empty(part.num_slots)
         k.score_slots(rules, table.weights, table.edges, table.spread, needs, k.WARM_SLOTS, part.num_slots, found)
         scores.append(found)
-    return replace(table, quantile=_quantile(scores), num_scores=sum(len(s) for s in scores))
+    return replace(table, quantile=conformal(scores), num_scores=sum(len(s) for s in scores))
 
 
 def _seen(needs: NDArray[np.float64], horizon: int, num: int) -> NDArray[np.float64]:
@@ -146,7 +146,7 @@ def _fitted(horizon: int, seen: NDArray[np.float64], uplink_spread: float) -> Ca
 
 def calibrate_static(model: SiteModel, loads: CellLoads, num_slots: int, seed: int, move: Move) -> float:
     """The least constant reserve, SMs, that is late as rarely as is asked of the guard, by the same bound."""
-    quantile = _quantile([need for _, need in _needs(model, loads, num_slots, seed, move)])
+    quantile = conformal([need for _, need in _needs(model, loads, num_slots, seed, move)])
     return float(model.rounded_sms(max(quantile, model.floor_sms(loads.down.shape[1]))))
 
 
@@ -178,14 +178,15 @@ def calibrate_mig(
     for spread in spreads:
         later = zip(parts[middle:], hours[middle:], strict=True)
         scores = [(need - mean[at]) / spread[at] for (_, need), at in later if not np.isnan(mean[at])]
-        wanted = np.maximum(mean + _quantile(scores) * spread, floor)
+        wanted = np.maximum(mean + conformal(scores) * spread, floor)
         tried.append(np.minimum(np.ceil(wanted / seventh) * seventh, model.num_sms))
     best = min(tried, key=lambda reserves: float(np.nan_to_num(reserves, nan=model.num_sms)[hours].sum()))
     # An hour that was never seen keeps everything.
     return np.where(np.isnan(best), model.num_sms, best)
 
 
-def _halves(loads: CellLoads, num_slots: int) -> tuple[list[Segment], list[Segment]]:
+def halves(loads: CellLoads, num_slots: int) -> tuple[list[Segment], list[Segment]]:
+    """Stretches of the windows' first half, and of the later one, with four times as many slots."""
     num = len(loads.hour)
     return segments(range(num // 2), num_slots // 4), segments(range(num // 2, num), num_slots)
 
@@ -199,7 +200,8 @@ def _needs(
         yield part, np.minimum(needs[k.DL, span] + needs[k.UL_REAL, span], model.num_sms)
 
 
-def _quantile(scores: list[NDArray[np.float64]]) -> float:
+def conformal(scores: list[NDArray[np.float64]]) -> float:
+    """`conformal_quantile` at the rate aimed at, of scores that come together in clusters."""
     joined = np.concatenate(scores)
     num = len(joined)
     top = min(num, max(20, num // 50))

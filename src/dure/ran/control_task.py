@@ -8,7 +8,7 @@ from the next one on, wherever it was made; the regulator acts at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -161,10 +161,19 @@ class Robot:
         return moved
 
 
-def run_episode(robot: Robot, course: Course, is_planned: Sequence[bool] | NDArray[np.bool_]) -> float:
-    """The mean cost of a period when the plan asked for in period k is at hand for period k+1 where `is_planned[k]`.
+#: Asks for a plan: period, state in it, force that acts in it (N), places from it on (m), the plan so far (N); None: it came too late.
+Ask = Callable[[int, NDArray[np.float64], float, NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64] | None]
 
-    Where it is not, the last plan's next force acts, in at most BRIDGED periods in a row; then the regulator does.
+
+def run_episode(robot: Robot, course: Course, is_planned: Sequence[bool] | NDArray[np.bool_]) -> float:
+    """The mean cost of a period when the plan asked for in period k is at hand for period k+1 where `is_planned[k]`."""
+    return drive(robot, course, lambda k, state, force, place, knots: robot.plan(state, force, place, knots) if is_planned[k] else None)
+
+
+def drive(robot: Robot, course: Course, ask: Ask) -> float:
+    """The mean cost of a period of an episode in which plans come from `ask`, each for the period after the one that it is asked in.
+
+    Where none comes, the last plan's next force acts, in at most BRIDGED periods in a row; then the regulator does.
     """
     robot.reset()
     num = len(course.push_n)
@@ -176,12 +185,9 @@ def run_episode(robot: Robot, course: Course, is_planned: Sequence[bool] | NDArr
             return (total + COST_MAX * (num - k)) / num
         force = robot.regulate(state, course.place_m[k]) if missed > BRIDGED else float(robot.forces_of(knots)[0])
         total += period_cost(state, course.place_m[k], force)
-        if is_planned[k]:
-            missed = 0
-            knots = robot.plan(state, force, course.place_m[k : k + HORIZON + 1], robot.shifted(knots))
-        else:
-            missed += 1
-            knots = robot.shifted(knots)
+        found = ask(k, state, force, course.place_m[k : k + HORIZON + 1], robot.shifted(knots))
+        missed = missed + 1 if found is None else 0
+        knots = robot.shifted(knots) if found is None else found
         robot.move(force, course.push_n[k])
     return total / num
 

@@ -21,11 +21,12 @@ from dure.ran.calibrate import (
     calibrate_static,
     segments,
 )
+from dure.ran.forecast import FenceForecast, calibrate_fence
 from dure.ran.guard import CLASSES, Calibration, new_memory
 from dure.ran.loads import WINDOW_S, CellLoads, deal_cells, plan_cells, read_load
 from dure.ran.site import PERIOD, SLOT_MS, SiteModel
 
-POLICIES = ("dure", "static", "mig", "per-slot")
+POLICIES = ("dure", "static", "mig", "per-slot", "fence")
 FAULTS = {
     "surge": k.SURGE, "predictor": k.PREDICTOR, "tenant": k.TENANT, "heartbeat": k.HEARTBEAT, "clock": k.CLOCK,
 }  # fmt: skip
@@ -134,7 +135,7 @@ def run_guard(
     slots = vacate_ms / SLOT_MS
     if slots != int(slots):
         raise InputError(f"{vacate_ms} is no multiple of a slot's {SLOT_MS} ms", field="--vacate-ms")
-    if fault not in (None, "surge") and policy in ("static", "mig"):
+    if fault not in (None, "surge") and policy in ("static", "mig", "fence"):
         raise InputError(f"{policy} has nothing that a {fault} fault could hit; it knows surge", field="--fault")
     vacate_slots = 0 if policy == "per-slot" else int(slots)
     seen = [read_load(path) for path in calibrate]
@@ -160,8 +161,8 @@ def _part_of(move: Move, part: int, parts: int) -> Move:
     return lambda done, of: move(part * of + done, parts * of)
 
 
-#: What a policy has learnt: the guard's calibration, or reserves by the hour of the day.
-Rule = Calibration | NDArray[np.float64]
+#: What a policy has learnt: the guard's calibration, a fence's forecast, or reserves by the hour of the day.
+Rule = Calibration | FenceForecast | NDArray[np.float64]
 
 
 def _calibrated(
@@ -172,6 +173,8 @@ def _calibrated(
             return np.full(24, calibrate_static(model, known, num_slots, seed, move))
         case "mig":
             return calibrate_mig(model, known, num_slots, seed, move)
+        case "fence":
+            return calibrate_fence(model, known, num_slots, seed, move)
         case "dure" | "per-slot":
             return calibrate_guard(model, known, vacate_slots, num_slots, seed, move)
     raise InputError(f"no such policy: {policy!r}; there are {', '.join(POLICIES)}", field="--policy")
@@ -184,20 +187,29 @@ def _replay(
     parts = segments(range(len(loads.hour)), num_slots)
     floor = model.floor_sms(loads.down.shape[1])
     is_guard = isinstance(rule, Calibration)
+    reserves = _reserves(rule, loads, model)
     table = rule if isinstance(rule, Calibration) else _no_table(vacate_slots)
     rules = table.rules(model.num_sms, floor, model.grain_sms)
     counts = np.zeros((len(parts), k.COUNTS), np.int64)
     sums = np.zeros((len(parts), k.SUMS))
     for i, part in enumerate(parts):
         surge_at = k.WARM_SLOTS + part.num_slots // 3 if fault == k.SURGE else None
-        fixed = 0.0 if isinstance(rule, Calibration) else fenced(rule, loads.hour, part.window)
         k.play(
             drawn.constants, drawn.dl_share, drawn.draw(part, surge_at), rules, table.weights, table.edges,
-            table.spread, new_memory(vacate_slots, model.num_sms, 0), fixed, part.num_slots, fault if is_guard else k.NONE,
+            table.spread, new_memory(vacate_slots, model.num_sms, 0), reserves[part.window], part.num_slots, fault if is_guard else k.NONE,
             drawn.stream, counts[i], sums[i],
         )  # fmt: skip
         move(i + 1, len(parts))
     return counts, sums, np.array([part.window for part in parts], np.int64)
+
+
+def _reserves(rule: Rule, loads: CellLoads, model: SiteModel) -> NDArray[np.float64]:
+    """SMs that a fixed reserve keeps in each window; 0 under the guard."""
+    if isinstance(rule, Calibration):
+        return np.zeros(len(loads.hour))
+    if isinstance(rule, FenceForecast):
+        return rule.fences(loads, model)
+    return np.array([fenced(rule, loads.hour, window) for window in range(len(loads.hour))])
 
 
 def fenced(reserves: NDArray[np.float64], hours: NDArray[np.int64], window: int) -> float:

@@ -1,4 +1,4 @@
-"""What this machine is like for a site in real time: how late a sleeper wakes, how soon a tenant stands, how much tenants slow the radio."""
+"""What this machine is like for a site in real time: how late a sleeper wakes, how long a look at tenants takes, how soon one stands, how much they slow the radio."""
 
 from __future__ import annotations
 

@@ -3,55 +3,30 @@
 from __future__ import annotations
 
 import html
-import json
 from typing import Any
 
-import plotly.offline
-
 from dure.ran.offload_run import ANSWERED_BY_MS
-from dure.whole_file import whole_file
+from dure.ran.page import PagePlot, write_plots
 
+#: Twelve lines' names do not fit above a plot.
+_LEGEND_BELOW = {"height": 480, "legend": {"orientation": "h", "y": -0.12}}
 _COLOURS = {"site": "#b4562b", "dure": "#1f6f5c", "clairvoyant": "#8a8f98"}
-_LAYOUT = {
-    "template": "none", "height": 380, "margin": {"l": 60, "r": 20, "t": 20, "b": 110}, "barmode": "group",
-    "legend": {"orientation": "h", "y": 1.12}, "font": {"family": "system-ui, sans-serif", "size": 13},
-}  # fmt: skip
-_STYLE = "body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#1c2126}h2{margin-top:2.5rem}"
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
 def write_page(found: dict[str, Any], path: str) -> None:
     """Write what `run_offload` found; the file appears whole or not at all."""
-    with whole_file(path) as draft:
-        draft.write_text(_page(found), encoding="utf-8")
-
-
-def _page(found: dict[str, Any]) -> str:
     assumed = ", ".join(f"{key} {value:g}" for key, value in found["assumed"].items())
     late = f"at most {found['epsilon']:g} of the answers asked for may come later than {found['deadline_ms']:g} ms"
-    parts = [
-        "<h1>A control loop on the device, at the cell site, or where Dure chooses</h1>",
+    before = (
         f"<p>{found['episodes']} episodes of {found['periods_per_episode']} periods of {found['period_ms']:g} ms in each cell; {late}. "
-        "Bars carry 95% intervals over the episodes. Link and power are models.</p>",
-    ]
-    plots = [("Energy saved against the device alone", _energy(found["cells"]), "share saved")]
+        "Bars carry 95% intervals over the episodes. Link and power are models.</p>"
+    )
+    plots = [PagePlot("Energy saved against the device alone", _energy(found["cells"]), "share saved")]
     if found["task"] != "none":
-        plots.append(("Control cost against the device alone", _control(found["cells"]), "relative change"))
-    plots.append(("Requests answered in time, each sent whole (dots: split)", _latency(found["cells"]), "share answered"))
-    for i, (title, traces, axis) in enumerate(plots):
-        layout = {**_LAYOUT, "yaxis": {"title": {"text": axis}}}
-        spec = json.dumps({"data": traces, "layout": layout}, allow_nan=False).replace("<", "\\u003c")
-        parts.append(f'<h2>{html.escape(title)}</h2><div id="plot{i}"></div><script type="application/json" id="spec{i}">{spec}</script>')
-    parts.append(f"<h2>Assumed</h2><p>{html.escape(assumed)}</p>")
-    draw = (
-        'document.querySelectorAll("script[id^=spec]").forEach(s=>{const p=JSON.parse(s.textContent);'
-        'Plotly.newPlot(s.id.replace("spec","plot"),p.data,p.layout,{displayModeBar:false,responsive:true})})'
-    )
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"<title>Dure: offload</title><style>{_STYLE}</style></head><body>{''.join(parts)}"
-        f"<script>{plotly.offline.get_plotlyjs()}</script><script>{draw}</script></body></html>\n"
-    )
+        plots.append(PagePlot("Control cost against the device alone", _control(found["cells"]), "relative change"))
+    plots.append(PagePlot("Requests answered in time, each sent whole (dots: split)", _latency(found["cells"]), "share answered", _LEGEND_BELOW))
+    heading = "A control loop on the device, at the cell site, or where Dure chooses"
+    write_plots(path, "Dure: offload", heading, before, plots, f"<h2>Assumed</h2><p>{html.escape(assumed)}</p>")
 
 
 def _name(cell: dict[str, Any]) -> str:

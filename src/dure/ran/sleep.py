@@ -118,8 +118,8 @@ def _site(
             f"{prefix}saving": saving, f"{prefix}share_of_clairvoyant": saving / bound,
             f"{prefix}added_p95_ms": run.added_p95_ms, f"{prefix}missed_ssb": run.missed_ssb, f"{prefix}unserved": run.unserved,
         }  # fmt: skip
+        out[f"{prefix}energy_by_state"] = {state: energy / reference.energy for state, energy in run.by_state.items()}
         if name == "dure":
-            out["energy_by_state"] = {state: energy / reference.energy for state, energy in run.by_state.items()}
             out["carriers_off_share"] = run.off_share
     return out
 

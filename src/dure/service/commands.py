@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -72,14 +73,21 @@ def _project(writer: Writer, who: Principal, named: str) -> tuple[str, str]:
 
 
 def _sites_of(spec: JobSpec, sites: Sequence[Site]) -> tuple[str, ...]:
-    """Where it may run; none: anywhere. That its data stay in some countries holds for what they have of sites now."""
+    """Where it may run; none: anywhere. Countries and areas are those that sites have now."""
     r = spec.resources
-    if not r.countries:
-        return r.sites
-    found = tuple(site.name for site in sites if site.country in r.countries and (not r.sites or site.name in r.sites))
-    if not found:
-        raise invalid(f"no site {'that it names ' if r.sites else ''}lies in {' or '.join(r.countries)}", "resources.countries")
-    return found
+    named = [site for site in sites if not r.sites or site.name in r.sites]
+    found = [site for site in named if site.country in r.countries] if r.countries else named
+    whose = "that it names " if r.sites else ""
+    if not found and r.countries:
+        raise invalid(f"no site {whose}lies in {' or '.join(r.countries)}", "resources.countries")
+    if r.reach:
+        trips = [ms for site in found for area, ms in site.reaches if area == r.reach.area]
+        if not trips:
+            raise invalid(f"no site {whose}reaches {r.reach.area!r}", "resources.reach.area")
+        if min(trips) > r.reach.within:
+            raise invalid(f"{r.reach.area!r} is {min(trips):g} ms away from the nearest site {whose}".rstrip(), "resources.reach.within")
+        found = [site for site in found if dict(site.reaches).get(r.reach.area, math.inf) <= r.reach.within]
+    return tuple(site.name for site in found) if r.countries or r.reach else r.sites
 
 
 def request_of(spec: JobSpec, sites: Sequence[Site], job_id: str, member: str, project: str, user: str, *, array_id: str = "",

@@ -108,7 +108,7 @@ def new_job_row(job_id: str, spec: JobSpec, text: str, member: str, project: str
         "submitted_ms": at_ms, "started_ms": None, "ended_ms": None, "promised_ms": None, "array_id": array_id,
         "array_index": array_index, "pipeline_id": pipeline_id, "pipeline_job": pipeline_job, "progress": "", "nodes": "[]",
         "limit_s": None if spec.time_limit is None else spec.time_limit / 1000,
-        "spec": text,
+        "spec": text, "service": spec.service,
     }  # fmt: skip
 
 

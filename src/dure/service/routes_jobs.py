@@ -20,6 +20,7 @@ from dure.service.projection import lease_id_of
 from dure.service.schemas import (
     Batch,
     BatchSubmitted,
+    Endpoint,
     ExplanationForm,
     JobBody,
     JobDetail,
@@ -169,6 +170,19 @@ def _is_whole(service: Any, attempt: dict[str, Any], rank: int, offset: int) -> 
     sizes = json.loads(attempt["log_bytes"] or "[]")
     is_short = rank < len(sizes) and offset < min(sizes[rank], LOG_MAX)
     return not is_short or service.writer.now_ms() - attempt["ended_ms"] > LOG_LATE_MS
+
+
+@router.get("/services/{name}", responses=described(401, 404, 422, 503))
+def find_service(
+    service: Running, who: Caller, name: Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$", examples=["planner"])],
+    area: Annotated[str | None, Query(max_length=64, pattern=_TEXT, description="Only sites that reach devices there, the nearest first.")] = None,
+    within_ms: Annotated[float | None, Query(gt=0, le=10_000, allow_inf_nan=False, description="With `area`: the round trip at most.")] = None,
+) -> list[Endpoint]:  # fmt: skip
+    """Where a service is running now, of those that the caller may see; empty: nowhere."""
+    need_state(service)
+    if within_ms is not None and area is None:
+        raise invalid("goes with `area`", "within_ms")
+    return service.views.endpoints(who, name, area, within_ms)
 
 
 @router.post("/pipelines", status_code=201, responses=described(401, 403, 413, 422, 503))

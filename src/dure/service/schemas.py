@@ -247,6 +247,16 @@ class MemberView(Answer):
     credits: float
 
 
+class Endpoint(Answer):
+    """Where a service is running: its address, its job, and how far it is from the area that was asked for."""
+
+    url: str
+    job_id: str
+    attempt: int
+    site: str
+    trip_ms: float | None
+
+
 class SiteView(Answer):
     """A site: its GPUs, those that an agent offers, those in use; its agent; whether its operators have closed it."""
 

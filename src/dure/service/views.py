@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 from collections import defaultdict
@@ -21,6 +22,7 @@ from dure.service.identity import Principal
 from dure.service.schemas import (
     AgentView,
     AttemptView,
+    Endpoint,
     ExplanationForm,
     JobDetail,
     JobList,
@@ -152,10 +154,10 @@ class Foresight:
         jobs["duration_ms"] = 0
         world = make_world(Trace(jobs, [], [], [], [], [], "live"), alliance.fleet, built, at_ms)
         # All jobs have been submitted; nodes come when agents offer them, not on a date; terms begun have begun.
-        world.w[3], world.w[4] = num, len(world.fault_at_ms)
-        world.w[5] = np.searchsorted(world.wake_ms, at_ms, side="right")
+        world.w[0]["next_job"], world.w[0]["next_fault"] = num, len(world.fault_at_ms)
+        world.w[0]["next_wake"] = np.searchsorted(world.wake_ms, at_ms, side="right")
         world.withheld[list(withheld)] = 1
-        world.w[15] = -(-at_ms // LOOK_MS) * LOOK_MS if len(world.cell_end) else world.w[15]
+        world.w[0]["look_at_ms"] = -(-at_ms // LOOK_MS) * LOOK_MS if len(world.cell_end) else world.w[0]["look_at_ms"]
         rows, starts = expected_starts(state, world, at_ms)
         self._starts = {
             alliance.job_at(int(row)): int(at) + alliance.start_ms for row, at in zip(rows, starts, strict=True) if at >= 0
@@ -249,6 +251,20 @@ class Views:
             rows = [found[job_id] for job_id in sorted(found, reverse=True)[:limit]]
         following = rows[-1]["job_id"] if len(rows) == limit else None
         return JobList(jobs=self.job_views(rows), next=following)
+
+    def endpoints(self, who: Principal, service: str, area: str | None, within_ms: float | None) -> list[Endpoint]:
+        """Addresses of a service's running jobs that the caller may see: of an area, those that reach it, nearest first."""
+        trips = {site.name: dict(site.reaches) for site in self.writer.alliance.fleet.sites}
+        found = []
+        for row in self.store.rows("job", where={"service": service, "state": "RUNNING"}):
+            said = json.loads(row["progress"]) if row["progress"] else {}
+            # What an earlier attempt said of itself may still be there.
+            if not isinstance(said.get("url"), str) or said.get("attempt", row["attempt"]) != row["attempt"]:
+                continue
+            trip_ms = trips.get(row["site"], {}).get(area) if area else None
+            if who.may_see(row["project"], row["member"]) and (area is None or (trip_ms is not None and trip_ms <= (within_ms or math.inf))):
+                found.append(Endpoint(url=said["url"], job_id=row["job_id"], attempt=row["attempt"], site=row["site"], trip_ms=trip_ms))
+        return sorted(found, key=lambda end: (end.trip_ms or 0.0, end.job_id))
 
     def _names(self, who: Principal, job_id: str) -> str | None:
         """What the caller may know of whose job that is: nothing where it may see the job itself, else its member."""

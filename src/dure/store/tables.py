@@ -58,6 +58,8 @@ job = Table(
     Column("nodes", Text, nullable=False),
     Column("limit_s", Float),
     Column("spec", Text, nullable=False),
+    Column("service", String(64), nullable=False, server_default=""),
+    Index("job_service", "service", "job_id"),
     Index("job_state", "state", "job_id"),
     Index("job_project", "project", "job_id"),
     Index("job_member", "member", "job_id"),

@@ -126,7 +126,8 @@ def _run(
     policy = overridden(named_policy(variant.policy), variant.overrides, path, f"compare[{variant_idx}].overrides")
     horizon_ms = NEVER if scenario.horizon is None else scenario.horizon
     last = int(trace.jobs["submit_ms"].max(initial=0))
-    faults = generate_faults(
+    is_off = scenario.faults.preset == "off" and not scenario.faults.constants
+    faults = None if is_off else generate_faults(
         fleet, scenario.faults.preset, horizon_ms if horizon_ms != NEVER else 2 * last + 1, seed,
         scenario.faults.constants,
     )  # fmt: skip
@@ -152,11 +153,14 @@ def _load(path: str, scenario: Scenario, variant: Variant, fleet: Fleet, terms: 
     spec = scenario.load.generator
     if spec is not None:
         start = spec.start or _first_day(path, scenario, variant)
-        made = LoadSpec(spec.days, spec.offered_load)
+        made = LoadSpec(spec.days, spec.offered_load, mix=spec.mix)
         if start is not None:
             made = replace(made, start=start)
         chosen = seed if spec.seed is None else spec.seed
-        return generate(made, fleet, terms or single_member_terms(fleet.num_gpus), chosen)
+        try:
+            return generate(made, fleet, terms or single_member_terms(fleet.num_gpus), chosen)
+        except InputError as error:
+            raise InputError(error.message, path, 0, f"load.generator.{error.field}") from None
     return merged([_read(path, idx, source) for idx, source in enumerate(scenario.load.traces)])
 
 

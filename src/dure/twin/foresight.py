@@ -32,7 +32,7 @@ def expected_starts(
     """The jobs that wait at a moment, and the next start that is expected of each.
 
     Each running or waiting job is given the run time that the policy predicts from the jobs that have ended; nodes
-    that are to be delivered come, failures and repairs do not.
+    that are to be delivered come, failures, also of jobs, and repairs do not.
 
     Parameters
     ----------
@@ -50,8 +50,8 @@ def expected_starts(
     """
     known = _without_news(world)
     state.g[0]["now_ms"] = at_ms
-    state.g[0]["num_jobs"] = known.w[3]
-    known.w[16] = at_ms
+    state.g[0]["num_jobs"] = known.w[0]["next_job"]
+    known.w[0]["moved_ms"] = at_ms
     job = state.job
     waiting = np.flatnonzero((job["state"] == k.PENDING) | (job["state"] == k.RESERVED))
     # What is asked for is the next start, also of a job that has run before.
@@ -59,7 +59,7 @@ def expected_starts(
     if not is_told:
         expect(state, known)
         # With half a speed to spare: the slowest type is not known here.
-        known.w[17] = max(known.w[17], 4 * known.truth_ms.max(initial=0))
+        known.w[0]["give_up_ms"] = max(known.w[0]["give_up_ms"], 4 * known.truth_ms.max(initial=0))
     while run_until(state, known, k.NEVER_MS - 1, k.NEVER_MS, CHUNK):
         pass
     return waiting, job["first_start_ms"][waiting].copy()
@@ -68,11 +68,13 @@ def expected_starts(
 def _without_news(world: World) -> World:
     """The twin's world without what nobody can know yet, and without its recorder."""
     is_known = world.fault_kind == DELIVERY
-    is_known[: world.w[4]] = False
-    w = world.w.copy()
-    w[4] = w[1] = w[2] = w[13] = 0
+    is_known[: world.w[0]["next_fault"]] = False
+    w, kind = world.w.copy(), world.kind.copy()
+    for name in ("next_fault", "num_samples", "num_latencies", "num_promises"):
+        w[name] = 0
+    kind["mean_to_failure_ms"] = 0
     return world.copy(
         fault_at_ms=world.fault_at_ms[is_known], fault_node=world.fault_node[is_known],
         fault_kind=world.fault_kind[is_known], samples=world.samples[:0], latency_ms=world.latency_ms[:0],
-        promise=np.zeros(0, PROMISE_DTYPE), last_promise=np.full_like(world.last_promise, -1), w=w,
+        promise=np.zeros(0, PROMISE_DTYPE), last_promise=np.full_like(world.last_promise, -1), kind=kind, w=w,
     )  # fmt: skip

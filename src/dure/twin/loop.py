@@ -30,6 +30,7 @@ from dure.policy.kernels.layout import (
     State,
 )
 from dure.policy.kernels.leases import (
+    fail_job,
     on_cancel,
     on_end,
     on_node_closed,
@@ -44,7 +45,7 @@ from dure.policy.kernels.reserve import next_due_ms, on_reservation_due, on_subm
 from dure.twin.result import PROMISE_DTYPE
 
 # Kinds of timed events; at one moment they are taken in this order.
-END, VACATED, RERANK, RELEASE, DUE = 0, 1, 2, 3, 4
+END, VACATED, RERANK, RELEASE, DUE, FAIL = 0, 1, 2, 3, 4, 5
 # Kinds of events of nodes.
 FAILURE, REPAIR, DELIVERY = 0, 1, 2
 
@@ -56,6 +57,53 @@ OPEN, USED = 0, 1
 #: Columns of a row of `samples`: time, then fleet totals; power of each site and members' columns follow.
 NUM_TOTALS = 7
 
+#: Where a run is, and what it has counted.
+COUNTERS = np.dtype(
+    [
+        ("num_heap", np.int64),
+        ("num_samples", np.int64),
+        ("num_latencies", np.int64),
+        ("next_job", np.int64),
+        ("next_fault", np.int64),
+        ("next_wake", np.int64),
+        ("num_events", np.int64),
+        ("num_decisions", np.int64),
+        ("num_ended", np.int64),
+        ("num_promises", np.int64),
+        ("num_unwritten", np.int64),  # promises that found no room
+        ("num_own_failures", np.int64),  # of jobs, by themselves
+        ("seed", np.int64),  # of failures of jobs
+        ("digest", np.int64),  # of decisions
+        ("status", np.int64),  # 1: the heap was full
+        ("sample_at_ms", np.int64),  # the next sample
+        ("sample_step_ms", np.int64),
+        ("look_at_ms", np.int64),  # the next look at cell sites
+        ("moved_ms", np.int64),  # when a job last came or ended, or a node failed or came
+        ("give_up_ms", np.int64),  # how long after that a run with cell sites is given up
+        ("is_given_up", np.int64),
+    ],
+    align=True,
+)
+
+#: What the twin alone knows of a kind of work (`WorkProfile`).
+KIND_DTYPE = np.dtype(
+    [
+        ("restart_ms", np.int64),
+        ("mean_to_failure_ms", np.float64),  # of the job itself; 0: never
+    ],
+    align=True,
+)
+
+#: What a job's restarts have cost, as work at the reference speed.
+AGAIN_DTYPE = np.dtype(
+    [
+        ("begun_ms", np.int64),  # what it had done when its present run began
+        ("cost_ms", np.int64),  # of the present run's restart
+        ("kept_ms", np.int64),  # of earlier ones; what was lost with other work is not in it
+    ],
+    align=True,
+)
+
 
 class World(ArrayBundle):
     """What only the twin knows: truth, timers and the recorder.
@@ -66,9 +114,9 @@ class World(ArrayBundle):
     at_ms, what, version : the event heap (4-ary): time, kind × 2^32 + id, version of the job when it was set.
     fault_at_ms, fault_node, fault_kind : sorted events of nodes: FAILURE, REPAIR, DELIVERY.
     wake_ms : sorted moments at which terms change and every pool must be looked at again.
-    samples : int64, shape (T, NUM_TOTALS + sites + 5 × members), filled up to `w[1]`.
-    latency_ms : int64, demand to GPUs in hand of each completed reclaim, filled up to `w[2]`.
-    promise : PROMISE_DTYPE, starts that were promised or foretold, filled up to `w[13]`.
+    samples : int64, shape (T, NUM_TOTALS + sites + 5 × members), filled up to `num_samples`.
+    latency_ms : int64, demand to GPUs in hand of each completed reclaim, filled up to `num_latencies`.
+    promise : PROMISE_DTYPE, starts that were promised or foretold, filled up to `num_promises`.
     last_promise : int64, shape (J,): place in `promise` of the job's latest that has not come to pass; -1: none.
     cell_node : int64, shape (M,): nodes of cell sites, cluster after cluster.
     cell_end : int64, shape (C,): where each such cluster's nodes end.
@@ -76,10 +124,10 @@ class World(ArrayBundle):
     cell_lent_milli : int64, shape (C, WEEK_HOURS): as of `CellHours`.
     cell_sum : int64, shape (24, 2): GPUs that were OPEN and USED at cell sites, summed over looks, by hour of the day.
     withheld : uint8, shape (N,): 1 where radio work has the node.
-    w : int64 counters: 0 heap size, 1 samples, 2 latencies, 3 next job, 4 next fault, 5 next wake, 6 events,
-        7 digest, 8 next sample, 9 decisions, 10 jobs ended, 11 status, 12 step of the samples, 13 promises,
-        14 promises that found no room, 15 next look at cell sites, 16 when a job last came or ended, or a node failed or
-        came, 17 how long after that a run with cell sites is given up, 18 whether it was.
+    kind : KIND_DTYPE, shape (P + 1,): as the trace's profiles; the last is of jobs without one.
+    kind_of : int32, shape (J,): place in `kind`; empty where no kind starts late or fails by itself.
+    again : AGAIN_DTYPE, shape of `kind_of`.
+    w : COUNTERS, shape (1,).
     """
 
     truth_ms: NDArray[Any]
@@ -101,6 +149,9 @@ class World(ArrayBundle):
     cell_lent_milli: NDArray[Any]
     cell_sum: NDArray[Any]
     withheld: NDArray[Any]
+    kind: NDArray[Any]
+    kind_of: NDArray[Any]
+    again: NDArray[Any]
     w: NDArray[Any]
 
     FIELDS = {
@@ -123,7 +174,10 @@ class World(ArrayBundle):
         "cell_lent_milli": (np.int64, 2),
         "cell_sum": (np.int64, 2),
         "withheld": (np.uint8, 1),
-        "w": (np.int64, 1),
+        "kind": (KIND_DTYPE, 1),
+        "kind_of": (np.int32, 1),
+        "again": (AGAIN_DTYPE, 1),
+        "w": (COUNTERS, 1),
     }
 
 
@@ -143,12 +197,12 @@ def swap(W: World, a: int, b: int) -> None:
 
 @kernel
 def schedule(W: World, at: int, kind: int, who: int, version: int) -> None:
-    """Put an event on the heap; `w[11]` 1 says that it was full."""
-    i = W.w[0]
+    """Put an event on the heap; `status` 1 says that it was full."""
+    i = W.w[0].num_heap
     if i >= W.at_ms.shape[0]:
-        W.w[11] = 1
+        W.w[0].status = 1
         return
-    W.w[0] += 1
+    W.w[0].num_heap += 1
     W.at_ms[i], W.what[i], W.version[i] = at, (kind << 32) + who, version
     while i > 0:
         up = (i - 1) >> 2
@@ -161,8 +215,8 @@ def schedule(W: World, at: int, kind: int, who: int, version: int) -> None:
 @kernel
 def drop_first(W: World) -> None:
     """Take the first event off the heap."""
-    W.w[0] -= 1
-    last = W.w[0]
+    W.w[0].num_heap -= 1
+    last = W.w[0].num_heap
     if last == 0:
         return
     swap(W, 0, last)
@@ -184,8 +238,8 @@ def drop_first(W: World) -> None:
 @kernel
 def drop_stale(S: State, W: World) -> None:
     """Take out of the heap what preemptions have made void, so that its size is bounded by what runs."""
-    num = W.w[0]
-    W.w[0] = 0
+    num = W.w[0].num_heap
+    W.w[0].num_heap = 0
     for i in range(num):
         at, what, version = W.at_ms[i], W.what[i], W.version[i]
         kind, who = what >> 32, what & 0xFFFFFFFF
@@ -197,24 +251,74 @@ def drop_stale(S: State, W: World) -> None:
 def end_at_ms(S: State, W: World, j: int) -> int:
     """When a running job will end at its present speed."""
     job = S.job[j]
-    left = max(W.truth_ms[j] - job.done_ms, 0)
+    left = max(W.truth_ms[j] + restarts_ms(W, j) - job.done_ms, 0)
     return job.since_ms + (left * 1000 + job.rate_milli - 1) // job.rate_milli
+
+
+@kernel
+def restarts_ms(W: World, j: int) -> int:
+    """What a running job's restarts cost it beside its own work, the present one with them, at the reference speed."""
+    if W.again.shape[0] == 0:
+        return 0
+    return W.again[j].kept_ms + W.again[j].cost_ms
+
+
+@kernel
+def begin_again(S: State, W: World, j: int) -> None:
+    """A job starts: of its last restart it keeps what was saved, and this one costs it time if it is not the first."""
+    if W.again.shape[0] == 0:
+        return
+    job, of = S.job[j], W.again[j]
+    of.kept_ms += min(of.cost_ms, max(job.done_ms - of.begun_ms, 0))
+    of.begun_ms = job.done_ms
+    of.cost_ms = W.kind[W.kind_of[j]].restart_ms * job.rate_milli // 1000 if job.attempt > 0 else 0
+
+
+@kernel
+def chance(seed: int, j: int, version: int) -> float:
+    """A number above 0, at most 1, that looks drawn by lot: SplitMix64's finaliser (Steele, Lea, Flood, OOPSLA 2014)."""
+    x = np.uint64(seed) + np.uint64(j) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(version) * np.uint64(0xD1B54A32D192ED03)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    x = x ^ (x >> np.uint64(31))
+    return ((x >> np.uint64(11)) + np.uint64(1)) * (1.0 / 9007199254740992.0)
+
+
+@kernel
+def schedule_failure(S: State, W: World, j: int, end_ms: int) -> None:
+    """Set when a running job will fail by itself, if that is before its end: at a constant rate, so anew with each change."""
+    if W.kind_of.shape[0] == 0:
+        return
+    mean_ms = W.kind[W.kind_of[j]].mean_to_failure_ms
+    if mean_ms <= 0.0:
+        return
+    wait_ms = -np.log(chance(W.w[0].seed, j, S.job[j].version)) * mean_ms
+    if wait_ms < end_ms - S.g[0].now_ms:
+        schedule(W, S.g[0].now_ms + np.int64(wait_ms) + 1, FAIL, j, S.job[j].version)
+
+
+@kernel
+def schedule_end(S: State, W: World, j: int) -> None:
+    """Set when a job that has just started, or changed its speed, will end or fail."""
+    at = end_at_ms(S, W, j)
+    schedule(W, at, END, j, S.job[j].version)
+    schedule_failure(S, W, j, at)
 
 
 @kernel
 def mix(W: World, x: int) -> None:
     """Add a number to the digest of decisions (FNV-1a over 64-bit words)."""
-    W.w[7] = (W.w[7] ^ x) * 1099511628211
+    W.w[0].digest = (W.w[0].digest ^ x) * 1099511628211
 
 
 @kernel
 def note_promise(W: World, j: int, kind: int, made_ms: int, promised_ms: int) -> None:
-    """Write down that a start was promised to job j, or foretold; `w[14]` counts those for which there is no room."""
-    i = W.w[13]
+    """Write down that a start was promised to job j, or foretold; `num_unwritten` counts those for which there is no room."""
+    i = W.w[0].num_promises
     if i >= W.promise.shape[0]:
-        W.w[14] += 1
+        W.w[0].num_unwritten += 1
         return
-    W.w[13] += 1
+    W.w[0].num_promises += 1
     row = W.promise[i]
     row.job, row.kind, row.made_ms, row.promised_ms, row.start_ms = j, kind, made_ms, promised_ms, -1
     row.before = W.last_promise[j]
@@ -245,12 +349,13 @@ def carry_out(S: State, W: World) -> None:
         if d.kind == START:
             job = S.job[j]
             if job.claim_from_ms >= 0:
-                if W.w[2] < W.latency_ms.shape[0]:
-                    W.latency_ms[W.w[2]] = g.now_ms - job.claim_from_ms
-                    W.w[2] += 1
+                if W.w[0].num_latencies < W.latency_ms.shape[0]:
+                    W.latency_ms[W.w[0].num_latencies] = g.now_ms - job.claim_from_ms
+                    W.w[0].num_latencies += 1
                 job.claim_from_ms = -1
             keep_promises(W, j, g.now_ms)
-            schedule(W, end_at_ms(S, W, j), END, j, job.version)
+            begin_again(S, W, j)
+            schedule_end(S, W, j)
             at = next_rerank_ms(S, j)
             if at < NEVER_MS:
                 schedule(W, at, RERANK, j, job.version)
@@ -260,21 +365,21 @@ def carry_out(S: State, W: World) -> None:
         elif d.kind == VACATE:
             schedule(W, d.at_ms, VACATED, j, S.job[j].version)
         elif d.kind == SHRINK or d.kind == GROW:
-            schedule(W, end_at_ms(S, W, j), END, j, S.job[j].version)
+            schedule_end(S, W, j)
         elif d.kind == QUARANTINE:
             schedule(W, d.at_ms, RELEASE, d.node, 0)
-    W.w[9] += g.num_dec
+    W.w[0].num_decisions += g.num_dec
     g.num_dec = 0
 
 
 @kernel
 def sample(S: State, W: World) -> None:
     """Record the state in one row of the series."""
-    if W.w[1] >= W.samples.shape[0]:
+    if W.w[0].num_samples >= W.samples.shape[0]:
         return
     g = S.g[0]
-    row = W.samples[W.w[1]]
-    W.w[1] += 1
+    row = W.samples[W.w[0].num_samples]
+    W.w[0].num_samples += 1
     row[0], row[1], row[2], row[3] = g.now_ms, g.online_milli, g.used_milli, g.queue_jobs
     row[4], row[5], row[6] = g.queue_milli, g.frag_gpus, g.whole_free
     k = NUM_TOTALS
@@ -295,9 +400,9 @@ def sample(S: State, W: World) -> None:
 def next_time_ms(S: State, W: World) -> int:
     """The next moment at which something happens by itself; NEVER_MS: nothing will."""
     t = NEVER_MS
-    if W.w[3] < S.g[0].num_jobs:
-        t = S.job[W.w[3]].submit_ms
-    if W.w[0] > 0 and W.at_ms[0] < t:
+    if W.w[0].next_job < S.g[0].num_jobs:
+        t = S.job[W.w[0].next_job].submit_ms
+    if W.w[0].num_heap > 0 and W.at_ms[0] < t:
         t = W.at_ms[0]
     return t
 
@@ -331,7 +436,7 @@ def look_at_cells(S: State, W: World) -> None:
         for i in range(first, W.cell_end[c]):
             n = W.cell_node[i]
             online += S.node[n].state != OFFLINE
-            if S.node[n].state == UP and not W.withheld[n] and W.w[6] > 0:
+            if S.node[n].state == UP and not W.withheld[n] and W.w[0].num_events > 0:
                 before = (now - 1 + W.cell_week_ms[c]) // 3600000 % 24
                 W.cell_sum[before, OPEN] += S.node[n].num
                 W.cell_sum[before, USED] += S.node[n].used_milli
@@ -355,10 +460,10 @@ def look_at_cells(S: State, W: World) -> None:
 @kernel
 def happen(S: State, W: World, t: int) -> None:
     """Let everything that happens at moment t happen, before the policy decides."""
-    while W.w[0] > 0 and W.at_ms[0] == t:
+    while W.w[0].num_heap > 0 and W.at_ms[0] == t:
         what, version = W.what[0], W.version[0]
         drop_first(W)
-        W.w[6] += 1
+        W.w[0].num_events += 1
         kind, who = what >> 32, what & 0xFFFFFFFF
         if kind == RELEASE:
             node_up(S, W, who, 1)
@@ -368,10 +473,13 @@ def happen(S: State, W: World, t: int) -> None:
             continue
         if kind == END and (job.state == RUNNING or job.state == REVOKING):
             on_end(S, who)
-            W.w[10] += 1
-            W.w[16] = t
+            W.w[0].num_ended += 1
+            W.w[0].moved_ms = t
         elif kind == VACATED and job.state == REVOKING:
             on_vacated(S, who)
+        elif kind == FAIL and (job.state == RUNNING or job.state == REVOKING):
+            W.w[0].num_own_failures += 1
+            fail_job(S, who)
         elif kind == RERANK and job.state == RUNNING:
             on_rerank(S, who)
             at = next_rerank_ms(S, who)
@@ -380,27 +488,27 @@ def happen(S: State, W: World, t: int) -> None:
         elif kind == DUE and job.state == RESERVED:
             on_reservation_due(S, who)
             schedule_due(S, W, who)
-    while W.w[4] < W.fault_at_ms.shape[0] and W.fault_at_ms[W.w[4]] == t:
-        n, kind = W.fault_node[W.w[4]], W.fault_kind[W.w[4]]
-        W.w[4] += 1
-        W.w[6] += 1
-        W.w[16] = t
+    while W.w[0].next_fault < W.fault_at_ms.shape[0] and W.fault_at_ms[W.w[0].next_fault] == t:
+        n, kind = W.fault_node[W.w[0].next_fault], W.fault_kind[W.w[0].next_fault]
+        W.w[0].next_fault += 1
+        W.w[0].num_events += 1
+        W.w[0].moved_ms = t
         if kind == FAILURE:
             on_node_down(S, n, 1)
         elif S.node[n].state == DOWN or kind == DELIVERY:
             node_up(S, W, n, 0)
-    while W.w[5] < W.wake_ms.shape[0] and W.wake_ms[W.w[5]] == t:
-        W.w[5] += 1
+    while W.w[0].next_wake < W.wake_ms.shape[0] and W.wake_ms[W.w[0].next_wake] == t:
+        W.w[0].next_wake += 1
         look_again(S)
-    while W.w[3] < S.g[0].num_jobs and S.job[W.w[3]].submit_ms == t:
-        if W.truth_ms[W.w[3]] >= 0:
-            on_submit(S, W.w[3])
-            if S.job[W.w[3]].state == RESERVED:
-                note_promise(W, W.w[3], HOLD_RESERVED, t, S.job[W.w[3]].begin_ms)
-            schedule_due(S, W, W.w[3])
-        W.w[3] += 1
-        W.w[6] += 1
-        W.w[16] = t
+    while W.w[0].next_job < S.g[0].num_jobs and S.job[W.w[0].next_job].submit_ms == t:
+        if W.truth_ms[W.w[0].next_job] >= 0:
+            on_submit(S, W.w[0].next_job)
+            if S.job[W.w[0].next_job].state == RESERVED:
+                note_promise(W, W.w[0].next_job, HOLD_RESERVED, t, S.job[W.w[0].next_job].begin_ms)
+            schedule_due(S, W, W.w[0].next_job)
+        W.w[0].next_job += 1
+        W.w[0].num_events += 1
+        W.w[0].moved_ms = t
 
 
 @kernel
@@ -410,40 +518,40 @@ def run_until(S: State, W: World, stop_ms: int, sample_ms: int, events_max: int)
     Returns 0 when done, 1 when there is more to do. Faults and terms alone do not keep a run going.
     """
     g = S.g[0]
-    goal = W.w[6] + events_max
-    while W.w[6] < goal:
+    goal = W.w[0].num_events + events_max
+    while W.w[0].num_events < goal:
         t = next_time_ms(S, W)
         if t >= NEVER_MS and g.queue_jobs == 0:
             return 0
-        if W.w[4] < W.fault_at_ms.shape[0] and W.fault_at_ms[W.w[4]] < t:
-            t = W.fault_at_ms[W.w[4]]
-        if W.w[5] < W.wake_ms.shape[0] and W.wake_ms[W.w[5]] < t:
-            t = W.wake_ms[W.w[5]]
-        t = min(t, W.w[15])
-        if W.w[15] < NEVER_MS and t - W.w[16] > W.w[17]:
+        if W.w[0].next_fault < W.fault_at_ms.shape[0] and W.fault_at_ms[W.w[0].next_fault] < t:
+            t = W.fault_at_ms[W.w[0].next_fault]
+        if W.w[0].next_wake < W.wake_ms.shape[0] and W.wake_ms[W.w[0].next_wake] < t:
+            t = W.wake_ms[W.w[0].next_wake]
+        t = min(t, W.w[0].look_at_ms)
+        if W.w[0].look_at_ms < NEVER_MS and t - W.w[0].moved_ms > W.w[0].give_up_ms:
             # What needs longer than its nodes are ever open would start again and again.
-            W.w[18] = 1
+            W.w[0].is_given_up = 1
             return 0
         if t >= NEVER_MS:
             return 0
-        while W.w[8] <= t and W.w[8] <= stop_ms:
-            g.now_ms = W.w[8]
+        while W.w[0].sample_at_ms <= t and W.w[0].sample_at_ms <= stop_ms:
+            g.now_ms = W.w[0].sample_at_ms
             sample(S, W)
-            W.w[8] += sample_ms
+            W.w[0].sample_at_ms += sample_ms
         if t > stop_ms:
             g.now_ms = stop_ms
             return 0
-        if W.w[0] * 4 > W.at_ms.shape[0] * 3:
+        if W.w[0].num_heap * 4 > W.at_ms.shape[0] * 3:
             drop_stale(S, W)
         g.now_ms = t
-        if t == W.w[15]:
+        if t == W.w[0].look_at_ms:
             look_at_cells(S, W)
-            W.w[15] += LOOK_MS
-            W.w[6] += 1
+            W.w[0].look_at_ms += LOOK_MS
+            W.w[0].num_events += 1
         happen(S, W, t)
         cycle(S)
         carry_out(S, W)
-        if g.status != 0 or W.w[11] != 0:
+        if g.status != 0 or W.w[0].status != 0:
             return 0
     return 1
 
@@ -460,7 +568,7 @@ def expect(S: State, W: World) -> None:
         banked = job.done_ms
         if is_running:
             job.done_ms += progress_ms(S, j)
-        W.truth_ms[j] = job.done_ms + predict_rest_ms(S, j)
+        W.truth_ms[j] = job.done_ms + predict_rest_ms(S, j) - restarts_ms(W, j)
         job.done_ms = banked
         if is_running:
             retime(S, W, j)

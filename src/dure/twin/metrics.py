@@ -7,7 +7,8 @@ Definitions, the same in ``dure replay --json``, the report and the tables of th
 - bounded slowdown: ``max(1, JCT / max(useful run time, 10 s))`` (Feitelson and Rudolph, JSSPP 1998), where
   the useful run time is the time on GPUs less the work lost. Over finished jobs.
 - utilisation: GPU-time held by jobs ÷ GPU-time online, from the first submission to the end of the run.
-- goodput: the same, less the GPU-time whose work was lost to preemption and failure.
+- goodput: the same, less the GPU-time whose work was lost to preemption and failure, that was spent on starting
+  again, and in which jobs stood for a checkpoint.
 - Jain's index (Jain, Chiu and Hawe, DEC-TR-301, 1984): ``(Σx)² / (n Σx²)`` over members, where x is the share
   of the member's jobs' time in the system that they ran, not waited.
 - error of a start: actual less promised or foretold start; positive: later (`dure.twin.start_errors`).
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dure.model.jobs import WorkProfile
 from dure.twin.result import NEVER, OUTCOME_FINISHED, OUTCOMES, Counters, RunResult
 from dure.twin.start_errors import (
     ERROR_QUANTILES,
@@ -106,6 +108,32 @@ class LendingRow:
 
 
 @dataclass(frozen=True)
+class WorkRow:
+    """Where the GPU-time of one kind of work went.
+
+    Attributes
+    ----------
+    name : str
+        Of the profile; empty: jobs of which no kind is known.
+    num_jobs, num_failures : int
+    gpu_h : float
+    useful, idle, lost, restarting, saving : float
+        Shares of ``gpu_h``, which add up to one; nan where it is 0. Idle is useful but for having nothing to do
+        (`WorkProfile.busy`).
+    """
+
+    name: str
+    num_jobs: int
+    num_failures: int
+    gpu_h: float
+    useful: float
+    idle: float
+    lost: float
+    restarting: float
+    saving: float
+
+
+@dataclass(frozen=True)
 class RunMetrics:
     """All numbers of one run; small, and cheap to send between processes.
 
@@ -125,6 +153,8 @@ class RunMetrics:
         Every member, in the order of the terms.
     by_size : tuple of GroupRow
         Size classes that occur, ascending.
+    by_work : tuple of WorkRow
+        Kinds of work that occur, in the trace's order; empty where the trace says none.
     jain : float
         1/M..1; nan if no job started.
     lending : tuple of LendingRow
@@ -164,6 +194,7 @@ class RunMetrics:
     instant_share: float
     by_member: tuple[GroupRow, ...]
     by_size: tuple[GroupRow, ...]
+    by_work: tuple[WorkRow, ...]
     jain: float
     lending: tuple[LendingRow, ...]
     lent_gpu_h: float
@@ -213,7 +244,7 @@ def summary(result: RunResult) -> dict[str, Any]:
 def measure(result: RunResult) -> RunMetrics:
     """Every number of a run; see the module for definitions. O(J log J)."""
     jobs = result.jobs
-    used_ms, lost_ms = int(result.used_gpu_ms.sum()), int(result.lost_gpu_ms.sum())
+    gpu_ms = work_gpu_ms(result)
     counts = np.bincount(jobs["outcome"], minlength=len(OUTCOMES))
     waits = np.sort(started_wait_s(result))
     sizes = size_class(result.trace.jobs)
@@ -231,6 +262,7 @@ def measure(result: RunResult) -> RunMetrics:
         instant_share=float(np.searchsorted(waits, 1.0)) / len(waits) if len(waits) else math.nan,
         by_member=group_rows(result, result.trace.jobs["member"], result.member_names),
         by_size=tuple(row for row in by_size if row.num_jobs),
+        by_work=_work_rows(result, gpu_ms),
         jain=jain_index(_running_share(result)),
         lending=_lending_rows(result),
         lent_gpu_h=float(result.lent_gpu_ms.sum()) / MS_PER_HOUR,
@@ -239,7 +271,7 @@ def measure(result: RunResult) -> RunMetrics:
         promised_by_kind=by_kind(result.promises),
         foretold=start_errors(forecasts(result.promises)),
         foretold_by_horizon=by_horizon(result.promises),
-        goodput=_ratio(used_ms - lost_ms, result.online_gpu_ms),
+        goodput=_ratio(int(gpu_ms[:, 0].sum()), result.online_gpu_ms),
         energy_kwh={
             site.name: float(wh) / 1000 for site, wh in zip(result.fleet.sites, result.energy_wh, strict=True)
         },
@@ -247,6 +279,38 @@ def measure(result: RunResult) -> RunMetrics:
         counters=result.counters,
         peak_rss_mb=result.peak_rss_mb,
     )
+
+
+def work_gpu_ms(result: RunResult) -> NDArray[Any]:
+    """GPU-time of each job, shape (J, 4): useful, lost, restarting, saving; parted as its work is."""
+    jobs, asked = result.jobs, result.trace.jobs
+    parts = np.stack([jobs[name] for name in ("useful_ms", "lost_ms", "restart_ms", "saving_ms")], axis=1).astype(np.float64)
+    total = parts.sum(axis=1)
+    # Who has just started has run for nothing yet that could be parted.
+    parts[total == 0, 0] = 1.0
+    held_ms = jobs["run_ms"] * (asked["num_gpus"] * (asked["gpu_milli"] / 1000))
+    gpu_ms: NDArray[Any] = parts * (held_ms / np.maximum(total, 1.0))[:, None]
+    return gpu_ms
+
+
+def _work_rows(result: RunResult, gpu_ms: NDArray[Any]) -> tuple[WorkRow, ...]:
+    profiles = result.trace.profiles
+    if not profiles:
+        return ()
+    # Jobs without a kind stand at the end.
+    kind = result.trace.jobs["profile"] % (len(profiles) + 1)
+    num = np.bincount(kind, minlength=len(profiles) + 1)
+    failures = np.bincount(kind, result.jobs["failures"], len(profiles) + 1)
+    rows = []
+    for idx in np.flatnonzero(num):
+        profile = profiles[idx] if idx < len(profiles) else WorkProfile("")
+        parts = gpu_ms[kind == idx].sum(axis=0)
+        useful, lost, restarting, saving = (float(part) for part in parts / max(parts.sum(), 1.0)) if parts.sum() else (math.nan,) * 4
+        rows.append(WorkRow(
+            profile.name, int(num[idx]), int(failures[idx]), float(parts.sum()) / MS_PER_HOUR,
+            useful * profile.busy, useful * (1 - profile.busy), lost, restarting, saving,
+        ))  # fmt: skip
+    return tuple(rows)
 
 
 def spread(ascending: NDArray[Any]) -> Spread:

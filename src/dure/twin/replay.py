@@ -23,7 +23,20 @@ from dure.model.terms import Terms
 from dure.policy.config import Policy
 from dure.policy.kernels import layout as k
 from dure.twin.foresight import CHUNK, expected_starts
-from dure.twin.loop import DELIVERY, FAILURE, LOOK_MS, NUM_TOTALS, OPEN, USED, World, note_promise, run_until
+from dure.twin.loop import (
+    AGAIN_DTYPE,
+    COUNTERS,
+    DELIVERY,
+    FAILURE,
+    KIND_DTYPE,
+    LOOK_MS,
+    NUM_TOTALS,
+    OPEN,
+    USED,
+    World,
+    note_promise,
+    run_until,
+)
 from dure.twin.result import (
     NEVER,
     OUTCOME_CANCELLED,
@@ -71,8 +84,9 @@ def replay(
     Parameters
     ----------
     faults : ndarray with fields at_ms, node, kind (FAILURE, REPAIR), sorted by at_ms, optional
+        None: nothing fails, no job by itself either.
     seed : int
-        Recorded in the result; the replay itself draws nothing.
+        Of the failures of jobs themselves, where the trace's profiles have some; nothing else is drawn.
     is_rejecting : bool
         Reject jobs that fit nowhere instead of refusing the whole trace.
     forecast_at_ms : sequence of int
@@ -99,20 +113,20 @@ def replay(
             trace.source, field="num_gpus",
         )  # fmt: skip
     check_run_times(trace)
-    world = make_world(trace, fleet, built, horizon_ms, faults, large, len(forecast_at_ms))
+    world = make_world(trace, fleet, built, horizon_ms, faults, large, len(forecast_at_ms), seed)
     stop_ms = horizon_ms if horizon_ms != NEVER else k.NEVER_MS - 1
     wall, cpu = 0.0, 0.0
     for at_ms in (*sorted(at for at in forecast_at_ms if at < stop_ms), stop_ms):
         wall, cpu = wall - time.perf_counter(), cpu - time.process_time()
-        while run_until(built.state, world, at_ms, int(world.w[12]), CHUNK):
+        while run_until(built.state, world, at_ms, int(world.w[0]["sample_step_ms"]), CHUNK):
             if progress:
-                progress(int(world.w[10]), len(trace.jobs))
+                progress(int(world.w[0]["num_ended"]), len(trace.jobs))
         wall, cpu = wall + time.perf_counter(), cpu + time.process_time()
         if at_ms < stop_ms:
             for job, start_ms in zip(*expected_starts(built.state.copy(), world, at_ms, is_told=is_told), strict=True):
                 note_promise(world, job, PROMISE_FORECAST, at_ms, start_ms)
-    if built.state.g[0]["status"] or world.w[11]:
-        raise CapacityError(f"state tables too small: {built.state.g[0]['status']}, {world.w[11]}")
+    if built.state.g[0]["status"] or world.w[0]["status"]:
+        raise CapacityError(f"state tables too small: {built.state.g[0]['status']}, {world.w[0]['status']}")
     return _result(trace, fleet, built, policy, world, seed, horizon_ms, large, wall, cpu)
 
 
@@ -134,7 +148,7 @@ def check_run_times(trace: Trace) -> None:
 
 def make_world(
     trace: Trace, fleet: Fleet, built: Built, horizon_ms: int, faults: NDArray[Any] | None = None,
-    large: NDArray[Any] | None = None, num_forecasts: int = 0,
+    large: NDArray[Any] | None = None, num_forecasts: int = 0, seed: int = 0,
 ) -> World:  # fmt: skip
     """The twin's own tables for a run: truth, timers, room for the samples and promises."""
     jobs = trace.jobs
@@ -158,12 +172,15 @@ def make_world(
     rough = horizon_ms if horizon_ms != NEVER else first + _rough_span_ms(jobs, fleet, last - first)
     num_members, num_sites = len(built.state.member), len(fleet.sites)
     cells = cell_clusters(fleet)
-    w = np.zeros(19, np.int64)
-    w[7] = -3750763034362895579
-    w[8] = first
-    w[12] = max((rough - first) // NUM_SAMPLES, 1000)
-    w[15], w[16] = (first // LOOK_MS * LOOK_MS if cells else k.NEVER_MS), first
-    w[17] = given_up_after_ms(truth, fleet)
+    w = np.zeros(1, COUNTERS)
+    w["seed"], w["digest"] = np.uint64(seed).astype(np.int64), -3750763034362895579
+    w["sample_at_ms"], w["sample_step_ms"] = first, max((rough - first) // NUM_SAMPLES, 1000)
+    w["look_at_ms"], w["moved_ms"] = (first // LOOK_MS * LOOK_MS if cells else k.NEVER_MS), first
+    w["give_up_ms"] = given_up_after_ms(truth, fleet)
+    kind = kinds_of(trace)
+    if faults is None:
+        kind["mean_to_failure_ms"] = 0
+    num_kinds = len(jobs) if kind["restart_ms"].any() or kind["mean_to_failure_ms"].any() else 0
     promises = (PROMISES_A_JOB + num_forecasts) * len(jobs) + 1024
     heap = 4 * fleet.num_gpus + 8 * len(fleet.nodes) + 2 * len(jobs) + 1024
     return World(
@@ -173,7 +190,8 @@ def make_world(
         fault_kind=events["kind"].astype(np.int64), wake_ms=wakes.astype(np.int64),
         samples=np.zeros((2 * NUM_SAMPLES, NUM_TOTALS + num_sites + 5 * num_members), np.int64),
         latency_ms=np.zeros(len(jobs) + 1, np.int64), promise=np.zeros(promises, PROMISE_DTYPE),
-        last_promise=np.full(len(jobs), -1, np.int64), w=w,
+        last_promise=np.full(len(jobs), -1, np.int64), w=w, kind=kind,
+        kind_of=jobs["profile"][:num_kinds].astype(np.int32), again=np.zeros(num_kinds, AGAIN_DTYPE),
         cell_node=np.concatenate([np.zeros(0, np.int64), *(at for at, _ in cells)]),
         cell_end=np.cumsum([len(at) for at, _ in cells], dtype=np.int64),
         cell_vacate_ms=np.array([c.vacate_ms for _, c in cells], np.int64),
@@ -181,6 +199,15 @@ def make_world(
         cell_lent_milli=np.array([c.lent_milli for _, c in cells], np.int64).reshape(-1, WEEK_HOURS),
         cell_sum=np.zeros((24, 2), np.int64), withheld=np.zeros(len(fleet.nodes), np.uint8),
     )  # fmt: skip
+
+
+def kinds_of(trace: Trace) -> NDArray[Any]:
+    """The profiles of a trace as the loop has them, one more for jobs without one (KIND_DTYPE)."""
+    kind = np.zeros(len(trace.profiles) + 1, KIND_DTYPE)
+    for row, profile in zip(kind, trace.profiles, strict=False):
+        row["restart_ms"] = profile.restart_ms
+        row["mean_to_failure_ms"] = 24 * HOUR_MS / profile.failures_per_day if profile.failures_per_day else 0
+    return kind
 
 
 def given_up_after_ms(truth_ms: NDArray[Any], fleet: Fleet) -> int:
@@ -208,7 +235,7 @@ def _result(
                  "failures", "pool"):  # fmt: skip
         out[name] = job[name]
     out["attempts"] = np.where(job["first_start_ms"] >= 0, job["attempt"] + (job["state"] != k.PENDING), 0)
-    promises = world.promise[: world.w[13]].copy()
+    promises = world.promise[: world.w[0]["num_promises"]].copy()
     is_forecast = promises["kind"] == PROMISE_FORECAST
     out["predicted_start_ms"] = _first_promised_ms(promises[is_forecast], out["first_start_ms"])
     out["reserved_start_ms"] = _first_promised_ms(promises[~is_forecast], out["first_start_ms"])
@@ -216,13 +243,14 @@ def _result(
     out["wait_ms"][waiting] += now - job["queued_ms"][waiting]
     active = (job["state"] == k.RUNNING) | (job["state"] == k.REVOKING)
     out["run_ms"][active] += now - job["since_ms"][active]
+    _account(out, job, active, now, trace, world)
     out["outcome"] = np.select(
         [job["state"] == k.ENDED, job["state"] == k.CANCELLED, active],
         [OUTCOME_FINISHED, OUTCOME_CANCELLED, OUTCOME_RUNNING], OUTCOME_WAITING,
     )  # fmt: skip
     out["outcome"][large] = OUTCOME_REJECTED
     out["wait_ms"][large] = 0
-    rows = world.samples[: world.w[1]]
+    rows = world.samples[: world.w[0]["num_samples"]]
     num_sites, num_members = len(fleet.sites), len(state.member)
     members = rows[:, NUM_TOTALS + num_sites :].reshape(len(rows), num_members, 5)
     series = Series(
@@ -238,7 +266,10 @@ def _result(
     gpus = trace.jobs["num_gpus"] * (trace.jobs["gpu_milli"] / 1000)
     queue = built.member_of[trace.jobs["member"]] if n else np.zeros(0, np.int64)
     used = np.bincount(queue, weights=out["run_ms"] * gpus, minlength=num_members).astype(np.int64)
-    lost = np.bincount(queue, weights=out["lost_ms"] * gpus, minlength=num_members).astype(np.int64)
+    # Work is counted at the reference speed, time on GPUs as it passes: of the time, the part that the work is.
+    worked = out["useful_ms"] + out["restart_ms"] + out["saving_ms"] + out["lost_ms"]
+    lost_part = out["lost_ms"] / np.maximum(worked, 1)
+    lost = np.bincount(queue, weights=out["run_ms"] * gpus * lost_part, minlength=num_members).astype(np.int64)
     lend = state.lend[:, :, 1] + state.lend[:, :, 0] * (now - state.lend[:, :, 2])
     lend = lend // 1000
     np.fill_diagonal(lend, 0)
@@ -247,25 +278,40 @@ def _result(
     end_ms = int(ended) if (out["outcome"] >= OUTCOME_FINISHED).all() else now
     online = _online_gpu_ms(series, fleet, first, end_ms)
     counters = Counters(
-        num_events=int(world.w[6]), num_decisions=int(world.w[9]), num_preemptions=int(g["preemptions"]),
+        num_events=int(world.w[0]["num_events"]), num_decisions=int(world.w[0]["num_decisions"]), num_preemptions=int(g["preemptions"]),
         num_reclaims=int(g["reclaims"]), num_guarantee_breaches=int(g["breaches"]),
-        num_backfilled=int(g["backfilled"]), num_node_failures=int((world.fault_kind[: world.w[4]] == FAILURE).sum()),
-        num_job_failures=int(g["failures"]), num_quarantined=int(g["quarantined"]),
+        num_backfilled=int(g["backfilled"]), num_node_failures=int((world.fault_kind[: world.w[0]["next_fault"]] == FAILURE).sum()),
+        num_job_failures=int(g["failures"]),
+        num_own_failures=int(world.w[0]["num_own_failures"]), num_quarantined=int(g["quarantined"]),
         num_resizes=int(g["shrinks"] + g["grows"]),
     )  # fmt: skip
-    sha = hashlib.sha256(int(world.w[7]).to_bytes(8, "little", signed=True))
+    sha = hashlib.sha256(int(world.w[0]["digest"]).to_bytes(8, "little", signed=True))
     for name in ("first_start_ms", "end_ms", "run_ms", "wait_ms", "pool"):
         sha.update(np.ascontiguousarray(out[name]).tobytes())
     return RunResult(
         trace=_with_queues(trace, built), fleet=fleet, terms=built.terms, policy=policy.name, seed=seed, jobs=out,
         series=series, end_ms=end_ms, online_gpu_ms=online, used_gpu_ms=used, lost_gpu_ms=lost, lent_gpu_ms=lend,
-        energy_wh=energy, reclaim_latency_ms=world.latency_ms[: world.w[2]].copy(), counters=counters, wall_s=wall,
+        energy_wh=energy, reclaim_latency_ms=world.latency_ms[: world.w[0]["num_latencies"]].copy(), counters=counters, wall_s=wall,
         cpu_s=cpu, peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, digest=sha.hexdigest(),
         horizon_ms=horizon_ms,
         versions={"dure": version("dure"), "python": platform.python_version(), "numba": version("numba")},
-        notes=tuple(built.notes) + _unwritten(int(world.w[14])) + _given_up(bool(world.w[18])), promises=promises,
+        notes=tuple(built.notes) + _unwritten(int(world.w[0]["num_unwritten"])) + _given_up(bool(world.w[0]["is_given_up"])), promises=promises,
         cell_gpu_h=_cell_gpu_h(world),
     )  # fmt: skip
+
+
+def _account(out: NDArray[Any], job: NDArray[Any], active: NDArray[Any], now: int, trace: Trace, world: World) -> None:
+    """Part what jobs have done, as work at the reference speed, into useful work, restarts and stalls for checkpoints."""
+    done = job["done_ms"].copy()
+    done[active] += (now - job["since_ms"][active]) * job["rate_milli"][active] // 1000
+    if len(world.again):
+        again = world.again
+        out["restart_ms"] = again["kept_ms"] + np.clip(done - again["begun_ms"], 0, again["cost_ms"])
+    every_ms = trace.jobs["checkpoint_ms"]
+    stall_ms = np.array([*(profile.save_ms for profile in trace.profiles), 0], np.int64)[trace.jobs["profile"]]
+    part = np.minimum(stall_ms / np.maximum(every_ms, 1), 1.0) * (every_ms > 0)
+    out["saving_ms"] = (done - out["restart_ms"]) * part
+    out["useful_ms"] = done - out["restart_ms"] - out["saving_ms"]
 
 
 def _first_promised_ms(promises: NDArray[Any], first_start_ms: NDArray[Any]) -> NDArray[Any]:

@@ -25,7 +25,10 @@ RESULT_JOB_DTYPE = np.dtype(
         ("end_ms", np.int64),  # finished or cancelled; NEVER while waiting, running or rejected
         ("wait_ms", np.int64),  # all time queued, over all attempts, up to the end of the run
         ("run_ms", np.int64),  # all time on GPUs, over all attempts, lost work included
-        ("lost_ms", np.int64),  # part of run_ms whose work was lost to preemption and failure
+        ("useful_ms", np.int64),  # work that stands, as run time at the reference speed; so are the next three
+        ("lost_ms", np.int64),  # work that was lost to preemption and failure
+        ("restart_ms", np.int64),  # starts after the first that were not lost
+        ("saving_ms", np.int64),  # standing for checkpoints
         ("borrowed_ms", np.int64),  # part of run_ms on GPUs beyond the member's own guarantee
         ("guarantee_wait_ms", np.int64),  # part of wait_ms in which the job was within its member's guarantee
         ("predicted_start_ms", np.int64),  # by the first forecast that found it waiting for its first start; NEVER
@@ -141,7 +144,9 @@ class Counters:
     num_backfilled : int
         Starts past a job that waits with a reservation.
     num_node_failures, num_job_failures : int
-        Nodes lost, and attempts that ended with them.
+        Nodes lost, and attempts that ended with them or by themselves.
+    num_own_failures : int
+        Attempts that ended by themselves (`WorkProfile.failures_per_day`).
     num_quarantined : int
         Nodes taken out because they kept failing.
     num_resizes : int
@@ -156,6 +161,7 @@ class Counters:
     num_backfilled: int = 0
     num_node_failures: int = 0
     num_job_failures: int = 0
+    num_own_failures: int = 0
     num_quarantined: int = 0
     num_resizes: int = 0
 
@@ -189,7 +195,7 @@ class RunResult:
     used_gpu_ms : ndarray of int64, shape (M,)
         GPU-time held by each member's jobs in the same interval, lost work included.
     lost_gpu_ms : ndarray of int64, shape (M,)
-        The part of it whose work was lost to preemption and failure.
+        The part of it whose work was lost to preemption and failure, as its share of each job's work.
     lent_gpu_ms : ndarray of int64, shape (M, M)
         GPU-time that the borrower (column) held of the lender's (row); the diagonal is 0.
     energy_wh : ndarray, shape (S,)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dure.model.errors import InputError
 from dure.model.fleet import Fleet
-from dure.model.jobs import SpeedProfile, make_jobs
+from dure.model.jobs import WorkProfile, make_jobs
 from dure.model.terms import Terms
 from dure.policy.config import Policy
 from dure.twin.faults import generate_faults
@@ -79,7 +79,7 @@ def turnarounds(
     probes["project"] = load.projects.index(next(name for name in load.projects if name.startswith(f"{member}/")))
     probes["user"] = load.users.index(next(name for name in load.users if name.startswith(f"{member}/")))
     probes["profile"] = len(load.profiles)
-    as_measured = SpeedProfile("as measured", {kind.name: 1000 for kind in fleet.gpu_types})
+    as_measured = WorkProfile("as measured", {kind.name: 1000 for kind in fleet.gpu_types})
     jobs = np.concatenate([load.jobs, probes])
     order = np.argsort(jobs["submit_ms"], kind="stable")
     ids = [*load.job_ids, *(f"probe-{number}" for number in range(len(probes)))]

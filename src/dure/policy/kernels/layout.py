@@ -460,6 +460,7 @@ class State(ArrayBundle):
     site: NDArray[Any]
     project: NDArray[Any]
     speed: NDArray[Any]
+    scaling: NDArray[Any]
     pick: NDArray[Any]
     dirty: NDArray[Any]
     ready: NDArray[Any]
@@ -501,6 +502,7 @@ class State(ArrayBundle):
         "site": (SITE, 1),
         "project": (PROJECT, 1),
         "speed": (i8, 2),
+        "scaling": (i8, 1),
         "pick": (i8, 2),
         "dirty": (i8, 1),
         "ready": (i8, 1),

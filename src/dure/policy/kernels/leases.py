@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import (
     BACKFILL_NONE,
@@ -117,6 +119,18 @@ def check_hold(S: State, n: int) -> None:
 
 
 @kernel
+def rate_milli_on(S: State, c: int, p: int, gpus: int) -> int:
+    """How fast a job of class c works on so many GPUs of a pool, in 1/1000 of the speed that its run time is given for."""
+    cls = S.cls[c]
+    if cls.num_gpus == 0:
+        return 1000
+    speed, scaling = S.speed[cls.speed, S.pool[p].gpu_type], S.scaling[cls.speed]
+    if gpus == cls.num_gpus or scaling == 1000:
+        return speed * gpus // cls.num_gpus
+    return max(np.int64(speed * (gpus / cls.num_gpus) ** (scaling / 1000)), 1)
+
+
+@kernel
 def start_job(S: State, j: int, p: int, num: int, gpus: int, is_borrowed: int) -> None:
     """Lease the picked nodes to a pending job that is in no heap."""
     g = S.g[0]
@@ -132,8 +146,7 @@ def start_job(S: State, j: int, p: int, num: int, gpus: int, is_borrowed: int) -
     job.wait_ms += g.now_ms - job.queued_ms
     job.version += 1
     job.run_rank = job.rank
-    speed = S.speed[cls.speed, S.pool[p].gpu_type]
-    job.rate_milli = speed * gpus // cls.num_gpus if cls.num_gpus > 0 else 1000
+    job.rate_milli = rate_milli_on(S, job.cls, p, gpus)
     job.pred_end_ms = g.now_ms + predict_rest_ms(S, j) * 1000 // max(job.rate_milli, 1)
     job.over_prev = job.over_next = -1
     milli = gpu_milli_on(S, job.cls, p)
@@ -617,10 +630,9 @@ def shrink(S: State, j: int, s: int, take: int, cause: int) -> None:
 
 @kernel
 def rerate(S: State, j: int) -> None:
-    """A job's speed and predicted end after its number of GPUs changed (work scales linearly)."""
+    """A job's speed and predicted end after its number of GPUs changed."""
     job = S.job[j]
-    cls = S.cls[job.cls]
-    job.rate_milli = S.speed[cls.speed, S.pool[job.pool].gpu_type] * job.alloc // cls.num_gpus
+    job.rate_milli = rate_milli_on(S, job.cls, job.pool, job.alloc)
     job.pred_end_ms = S.g[0].now_ms + predict_rest_ms(S, j) * 1000 // max(job.rate_milli, 1)
     job.version += 1
 

@@ -30,7 +30,7 @@ class Assumed:
     rhythm : float
         1: follows people's hours and weekends as the traces do; 0: evenly round the clock.
     checkpoint_ms : int
-        0: none.
+        0: none; gangs choose it by their kind. What a service has answered stands: it loses a second.
     grace_ms : int
         In which it leaves when told to, as of JOB_DTYPE: a service between two short kernels, whose requests others take.
     elastic_part : float
@@ -58,10 +58,10 @@ ASSUMED = {
     "debug": Assumed(part=0.0015, priority=2),
     "sweep": Assumed(part=0.04, array_mean=12.0, checkpoint_ms=1_800_000),
     "fine_tuning": Assumed(part=0.25, checkpoint_ms=1_800_000, elastic_part=0.25, node_part=0.5),
-    "pretraining": Assumed(part=0.6545, rhythm=0.5, checkpoint_ms=600_000, run_mean=1.0),
+    "pretraining": Assumed(part=0.6545, rhythm=0.5, run_mean=1.0),
     "simulation": Assumed(part=0.004, array_mean=40.0, rhythm=0.5, priority=0),
-    "service": Assumed(part=0.05, rhythm=0.3, grace_ms=2, priority=2),
-    "campaign": Assumed(part=0.0, rhythm=0.5, checkpoint_ms=600_000, run_mean=1.0),
+    "service": Assumed(part=0.05, rhythm=0.3, checkpoint_ms=1000, grace_ms=2, priority=2),
+    "campaign": Assumed(part=0.0, rhythm=0.5, run_mean=1.0),
 }
 CLASS_NAMES = tuple(ASSUMED)
 #: Classes that train at scale: up to half of a member's largest pool of fast GPUs.

@@ -16,6 +16,7 @@ from dure.model.jobs import TOPOLOGY_ANY, TOPOLOGY_NODE, UNKNOWN, Trace, make_jo
 from dure.model.terms import Terms
 from dure.model.yaml_file import nearest
 from dure.twin.generate.classes import ASSUMED, CLASS_NAMES, GANGS, JobClass, load_classes
+from dure.twin.generate.kinds import Kind, draw_kinds, load_kinds
 from dure.twin.generate.members import Demand, demands, in_order, per_gpu, speed_gpus, stream, zipf_cdf
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -101,6 +102,7 @@ def generate(spec: LoadSpec, fleet: Fleet, terms: Terms, seed: int = 0) -> Trace
     """
     _check(spec)
     classes, rhythm = load_classes()
+    kinds = load_kinds()
     members = demands(fleet, terms)
     hours = _edges_ms(spec)
     online = _online_parts(fleet, terms, hours)
@@ -137,6 +139,7 @@ def generate(spec: LoadSpec, fleet: Fleet, terms: Terms, seed: int = 0) -> Trace
             rng = stream(seed, f"{demand.name}/{plan.job_class.name}")
             jobs, array = _class_jobs(plan, rng)
             _cap_sizes(jobs, plan, own_gpus, hours, fast_pool, demand)
+            _give_kinds(jobs, array, plan.job_class, kinds, rng)
             # Who wants one node has nodes that hold the job: the smallest of the fleet.
             jobs["topology"][jobs["max_gpus"] > node_gpus] = TOPOLOGY_ANY
             jobs["member"] = idx
@@ -148,7 +151,7 @@ def generate(spec: LoadSpec, fleet: Fleet, terms: Terms, seed: int = 0) -> Trace
             num_jobs += len(jobs)
             class_of.append(np.full(len(jobs), CLASS_NAMES.index(plan.job_class.name), np.int8))
             parts.append(jobs)
-    return _sorted_trace(spec, fleet, members, parts, array_of, class_of, seed)
+    return _sorted_trace(spec, fleet, members, parts, array_of, class_of, kinds, seed)
 
 
 def _check(spec: LoadSpec) -> None:
@@ -305,9 +308,24 @@ def _cap_sizes(
     jobs["max_gpus"] = np.maximum(np.minimum(jobs["max_gpus"], demand.gpus_max), jobs["num_gpus"])
 
 
+def _give_kinds(
+    jobs: NDArray[Any], array: NDArray[np.int64], job_class: JobClass, kinds: tuple[Kind, ...], rng: np.random.Generator
+) -> None:
+    """Say of what kind jobs are, alike in an array, and give them what follows from that."""
+    gpus = jobs["num_gpus"].astype(np.int64)
+    gpu_ms = jobs["duration_ms"] * gpus * jobs["gpu_milli"] // 1000
+    jobs["profile"] = draw_kinds(job_class.name, kinds, gpus[array], gpu_ms[array], rng)
+    for idx, kind in enumerate(kinds):
+        mine = jobs["profile"] == idx
+        if kind.grace_ms != UNKNOWN:
+            jobs["grace_ms"][mine] = kind.grace_ms
+        if job_class.name in GANGS and mine.any():
+            jobs["checkpoint_ms"][mine] = kind.checkpoint_ms(gpus[mine])
+
+
 def _sorted_trace(
     spec: LoadSpec, fleet: Fleet, members: list[Demand], parts: list[NDArray[Any]],
-    array_of: list[NDArray[np.int64]], class_of: list[NDArray[np.int8]], seed: int,
+    array_of: list[NDArray[np.int64]], class_of: list[NDArray[np.int8]], kinds: tuple[Kind, ...], seed: int,
 ) -> Trace:  # fmt: skip
     jobs, array, job_class = np.concatenate(parts), np.concatenate(array_of), np.concatenate(class_of)
     beside_milli = jobs["num_gpus"].astype(np.int64) * jobs["gpu_milli"]
@@ -322,5 +340,5 @@ def _sorted_trace(
         users=[f"{demand.name}/u{i}" for demand in members for i in range(NUM_USERS)],
         gpu_types=[kind.name for kind in fleet.gpu_types],
         source=f"generated: {spec.days:g} days from {spec.start}, load {spec.offered_load:g}, seed {seed}",
-        extra={"job_class": job_class[order], "array": row[array[order]]},
+        extra={"job_class": job_class[order], "array": row[array[order]]}, profiles=tuple(kind.profile for kind in kinds),
     )  # fmt: skip

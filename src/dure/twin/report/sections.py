@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dure.twin.metrics import MS_PER_HOUR, RunMetrics
-from dure.twin.report import balances, over_time, starts, waits
+from dure.twin.report import balances, over_time, starts, waits, work
 from dure.twin.report.figure import Plot, Table, count_cell, name_cell, number_cell, seconds_cell
 from dure.twin.report.markup import facts, figure, paragraph, section, table_html
 from dure.twin.report.words import Text, count, duration, joined, number, percent, same, word
@@ -16,7 +16,7 @@ from dure.twin.start_errors import ERROR_QUANTILES
 
 #: Keys of the sections about a run, in order.
 SECTIONS = (
-    "sec_use", "sec_wait", "sec_lending", "sec_frag", "sec_power", "sec_starts", "sec_members",
+    "sec_use", "sec_wait", "sec_work", "sec_lending", "sec_frag", "sec_power", "sec_starts", "sec_members",
     "sec_provenance",
 )  # fmt: skip
 
@@ -61,7 +61,7 @@ class ShownRun:
 
 def run_sections(run: ShownRun) -> str:
     """All sections of SECTIONS."""
-    bodies = (_use, _waiting, _lending, _fragmentation, _power, _starts, _members, _provenance)
+    bodies = (_use, _waiting, _work, _lending, _fragmentation, _power, _starts, _members, _provenance)
     return "".join(section(key, body(run), run.key) for key, body in zip(SECTIONS, bodies, strict=True))
 
 
@@ -85,6 +85,13 @@ def _waiting(run: ShownRun) -> str:
         text = joined(text, word("fairness_text", jain="–" if math.isnan(of.jain) else f"{of.jain:.3f}"))
         plots.append(waits.wait_member_plot(run.result))
     return paragraph(text) + run.pair(*plots)
+
+
+def _work(run: ShownRun) -> str:
+    of = run.metrics
+    if not any(row.gpu_h for row in of.by_work):
+        return paragraph(word("work_none"))
+    return paragraph(work.work_text(of)) + run.figures(work.work_plot(of))
 
 
 def _lending(run: ShownRun) -> str:

@@ -281,6 +281,29 @@ WORDS: dict[str, tuple[str, str]] = {
         "No member used another's GPUs in this run.",
         "이 실행에서는 다른 기관의 GPU를 쓴 곳이 없습니다.",
     ),
+    "sec_work": ("Kinds of work", "작업의 종류"),
+    "work_text": (
+        "Of {hours} GPU-hours {useful} were useful, {idle} held by services for their busiest minute, {saving} spent on checkpoints, "
+        "{restarting} on starting again; the work of {lost} was lost to failures and preemption.",
+        "GPU-시간 {hours} 가운데 {useful}가 유효했고, {idle}는 서비스가 가장 바쁜 1분을 위해 잡아 두었으며, {saving}는 체크포인트, "
+        "{restarting}는 다시 시작하는 데 쓰였고, {lost}는 고장과 선점으로 잃었습니다.",
+    ),
+    "work_none": ("The load does not say of what kind its work is.", "부하에 작업의 종류가 적혀 있지 않습니다."),
+    "work_other": ("no kind known", "종류 모름"),
+    "fig_work": ("Where the GPU-time of each kind went", "종류마다 GPU-시간이 쓰인 곳"),
+    "cap_work": (
+        "Shares of each kind's GPU-time, those with most of it first.",
+        "종류별 GPU-시간의 비율. 많이 쓴 것부터입니다.",
+    ),
+    "work_hours": ("({hours} h)", "({hours}시간)"),
+    "work_axis": ("share of GPU-time (%)", "GPU-시간의 비율(%)"),
+    "work_useful": ("useful", "유효"),
+    "work_idle": ("held, nothing to do", "잡아 둠"),
+    "work_saving": ("checkpoints", "체크포인트"),
+    "work_restarting": ("starting again", "다시 시작"),
+    "work_lost": ("lost", "잃음"),
+    "col_work": ("kind", "종류"),
+    "col_failures": ("failures", "고장"),
     "fig_lending": ("Who lent to whom", "누가 누구에게 빌려주었나"),
     "cap_lending": (
         "GPU-hours that the member below used of the member on the left. The members that lent and "
@@ -470,8 +493,8 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "def_goodput": ("Goodput", "유효 사용률"),
     "def_goodput_text": (
-        "Utilisation without the GPU-time whose work was lost to preemption and failure.",
-        "선점과 고장으로 잃은 작업의 GPU 시간을 뺀 사용률.",
+        "Utilisation without the GPU-time whose work was lost to preemption and failure, of starting again and of checkpoints.",
+        "선점과 고장으로 잃은 작업, 다시 시작하기와 체크포인트의 GPU 시간을 뺀 사용률.",
     ),
     "def_jain": ("Jain's index", "Jain 지수"),
     "def_jain_text": (

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dure.model.errors import InputError
-from dure.model.jobs import UNKNOWN, SpeedProfile, Trace, make_jobs
+from dure.model.jobs import UNKNOWN, Trace, WorkProfile, make_jobs
 from dure.twin.traces.text import finish
 
 #: The type on which run times are given.
@@ -70,7 +70,7 @@ def read_gavel(path: Path, lines: list[str]) -> tuple[Trace, list[str]]:
     return replace(trace, profiles=tuple(_profile(key, speed[key]) for key in place)), notes
 
 
-def _profile(key: str, rates: dict[str, float]) -> SpeedProfile:
+def _profile(key: str, rates: dict[str, float]) -> WorkProfile:
     """Speeds relative to the reference type; a type on which it cannot run is left to its own speed."""
     best = rates[REFERENCE_TYPE]
-    return SpeedProfile(key, {kind: max(round(1000 * r / best), 1) for kind, r in rates.items() if r > 0})
+    return WorkProfile(key, {kind: max(round(1000 * r / best), 1) for kind, r in rates.items() if r > 0})

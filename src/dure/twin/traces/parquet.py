@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dure.model.errors import InputError
-from dure.model.jobs import JOB_DTYPE, TOPOLOGY_ANY, TOPOLOGY_CLUSTER, UNKNOWN, SpeedProfile, Trace
+from dure.model.jobs import JOB_DTYPE, TOPOLOGY_ANY, TOPOLOGY_CLUSTER, UNKNOWN, Trace, WorkProfile
 from dure.twin.traces.text import COUNT_MAX, TIME_S_MAX
 
 VERSION = 1
@@ -22,6 +24,8 @@ _KEY = b"dure.trace"
 _LATER = {"net_mbps": 0, "begin_ms": UNKNOWN, "profile": UNKNOWN, "grace_ms": UNKNOWN}
 #: Most that a speed may be, in 1/1000.
 SPEED_MAX = 1_000_000
+#: Most that the exponent of scaling may be: beyond linear, as caches give it, but not far.
+SCALING_MAX = 2.0
 _EXTRA = "extra."  # before the name of a column that has no place in JOB_DTYPE
 
 
@@ -35,7 +39,7 @@ def write_trace(path: str | Path, trace: Trace) -> Path:
     meta = {
         "version": VERSION, "members": trace.members, "projects": trace.projects, "users": trace.users,
         "gpu_types": trace.gpu_types, "source": trace.source,
-        "profiles": [[profile.name, profile.speed_milli] for profile in trace.profiles],
+        "profiles": [asdict(profile) for profile in trace.profiles],
         "extra": {name: values.dtype.str for name, values in trace.extra.items()},
     }  # fmt: skip
     table = pa.table(columns).replace_schema_metadata({_KEY: json.dumps(meta).encode()})
@@ -93,18 +97,29 @@ def read_trace(path: Path) -> Trace:
     )  # fmt: skip
 
 
-def _profiles(path: Path, meta: dict[str, Any]) -> tuple[SpeedProfile, ...]:
-    """Kinds of work; files of before they were written have none."""
-    out = []
-    for row in meta.get("profiles", []):
-        match row:
-            case [str(name), dict(speeds)] if all(
-                isinstance(milli, int) and 0 < milli <= SPEED_MAX for milli in speeds.values()
-            ):
-                out.append(SpeedProfile(name, speeds))
-            case _:
-                raise InputError("not a list of names and speeds", str(path), field="profiles")
-    return tuple(out)
+def _profiles(path: Path, meta: dict[str, Any]) -> tuple[WorkProfile, ...]:
+    """Kinds of work; files of before they were written have none, older ones only names and speeds."""
+    rows = meta.get("profiles", [])
+    try:
+        made = tuple(WorkProfile(**row) if isinstance(row, dict) else WorkProfile(*row) for row in rows)
+        if not all(map(_is_sound, made)):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise InputError("not a list of kinds of work", str(path), field="profiles") from None
+    return made
+
+
+def _is_sound(profile: WorkProfile) -> bool:
+    """Whether every value is of its type and in range."""
+    speeds, times = profile.speed_milli, (profile.save_ms, profile.restart_ms)
+    return (
+        isinstance(profile.name, str) and isinstance(speeds, dict)
+        and all(isinstance(milli, int) and 0 < milli <= SPEED_MAX for milli in speeds.values())
+        and isinstance(profile.scaling, float) and 0 <= profile.scaling <= SCALING_MAX
+        and all(isinstance(ms, int) and 0 <= ms <= int(TIME_S_MAX * 1000) for ms in times)
+        and isinstance(profile.failures_per_day, float) and 0 <= profile.failures_per_day < math.inf
+        and isinstance(profile.busy, float) and 0 <= profile.busy <= 1
+    )  # fmt: skip
 
 
 def _column(path: Path, table: Any, name: str, kind: Any) -> Any:
