@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.ran.worlds import loads_of
 
+from dure.ran.calibrate import calibrate_guard
 from dure.ran.governor import EVICT_SLOTS, Governor, deal_cores
+from dure.ran.guard import RESUME_SLOTS
 from dure.ran.machine import choose_slot_ms
+from dure.ran.planned import Planned, Site
 from dure.ran.radio import DOWNLINK, IS_COUNTED, UPLINK
 from dure.ran.site import PERIOD, SiteModel
 from dure.ran.site_plan import SETTLING_SLOTS, draw_stretches, invented_loads, radio_plan, site_model
@@ -166,3 +170,21 @@ def test_a_plan_is_whole_frames_with_the_work_of_the_load():
     uplink_only = [t for t in range(PERIOD) if plan[DOWNLINK, t::PERIOD].max() == 0]
     assert uplink_only == [3, 4]
     assert np.array_equal(plan, radio_plan(draw_stretches(model, invented_loads(5), 1999, 0), 2, 1_000_000))
+
+
+def test_where_nobody_watches_everything_is_kept_and_for_twenty_slots_after():
+    model, loads = site_model(2, 0.1), loads_of(0.02, 0.01)
+    learnt = calibrate_guard(model, loads, 4, 100_000, 1, lambda done, of: None)
+    planned = Planned(Site(model, learnt, draw_stretches(model, loads, 400, 0), [0, 1], 10**6, "plain"))
+
+    def keep(slot, *, is_told=True):
+        return planned.keep(slot, 2, is_missed=False, is_told=is_told)
+
+    kept = [keep(slot) for slot in range(200)]
+    assert kept[:RESUME_SLOTS] == [2] * RESUME_SLOTS
+    assert kept[RESUME_SLOTS:].count(1) > 100
+    assert keep(200, is_told=False) == 2
+    assert [keep(slot) for slot in range(201, 200 + RESUME_SLOTS)] == [2] * (RESUME_SLOTS - 1)
+    assert 1 in [keep(slot) for slot in range(200 + RESUME_SLOTS, 240 + RESUME_SLOTS)]
+    # Slots that are lost are silence too.
+    assert keep(300) == 2

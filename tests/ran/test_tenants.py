@@ -16,7 +16,8 @@ from dure.executors.local_nodes import find_nodes
 from dure.executors.tenants import FrozenTenant, Tenants
 from dure.model.events import Placement
 from dure.ports.executor import Launch, RunState
-from dure.ran.beat import BEAT_NS, LEASE_NS, WATCH_NS, Beat, beat_path
+from dure.ran.beat import BEAT_NS, IS_HANDED_BACK, LEASE_NS, WATCH_NS, Beat, beat_path
+from dure.ran.watchdog import Watched
 
 #: Counts in the file named; a child that has left its parent, group and session counts in another.
 COUNTING = """
@@ -240,3 +241,22 @@ def test_the_watchdog_stops_all_in_silence_and_whoever_comes_then_until_the_node
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_watchdog_that_dies_is_followed_by_another(house):
+    counts = house.launch(COUNTING)
+    beat = Beat(beat_path(house.state))
+    beat[LEASE_NS] = 1_000_000_000
+    watched = Watched(house.state, beat)
+    try:
+        watched.wait()
+        first = watched._started
+        first.kill()
+        until(lambda: not watched.is_watched())
+        watched.wait()
+        assert watched._started.pid != first.pid
+        assert is_counting(counts)
+    finally:
+        beat[IS_HANDED_BACK] = 1
+        watched.end()
+    assert watched._started.returncode == 0

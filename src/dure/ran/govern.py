@@ -74,7 +74,7 @@ def _radio(site: Site, state_dir: Path, num_slots: int) -> Iterator[subprocess.P
 def govern(
     policy: str, site: Site, state_dir: Path, beat: Beat, num_slots: int, told_to_end: Sequence[int] = (), work: Callable[[], float] = float
 ) -> dict[str, Any]:
-    """Run so many slots under a policy; all tenants go on afterwards.
+    """Run so many slots under a policy. All tenants go on afterwards; but where the guard ends in disorder, the watchdog holds them (G4).
 
     Parameters
     ----------
@@ -104,6 +104,8 @@ def govern(
     governor = Governor(site.cores, site.cores_of(site.model.floor_sms(site.num_cells)), site.calibration.vacate_slots)
     beat[LEASE_NS], beat[BEAT_NS], beat[IS_HANDED_BACK] = LEASE_SLOTS * site.slot_ns, time.monotonic_ns(), 0
     beat[SLOT], beat[HAND_CORES], beat[LATE_SLOT], beat[DONE_SLOT] = -1, len(site.cores), -1, -1
+    if policy == "guard":
+        watched.wait()
     present = tenants.look()
     # The radio finds out how fast a core is when nobody disturbs it.
     for tenant in present:
@@ -115,12 +117,11 @@ def govern(
             priority = json.loads(radio.stdout.readline() or "{}").get("priority")
             if priority is None:
                 raise RadioEndedError("the radio did not start")
-            governor.release(present)
-            if policy == "guard":
-                watched.wait()
-            before_s = {tenant.lease_id: tenant.cpu_s() for tenant in tenants.look()}
             loop = _Loop(policy, site, beat, tenants, governor, watched)
             gc.collect()
+            beat[BEAT_NS] = time.monotonic_ns()
+            governor.release(present)
+            before_s = {tenant.lease_id: tenant.cpu_s() for tenant in tenants.look()}
             begin_ns = loop.begin_ns = time.monotonic_ns() + _LEAD_NS
             radio.stdin.write(f"{begin_ns}\n")
             radio.stdin.flush()
@@ -134,10 +135,13 @@ def govern(
             done = json.loads(radio.stdout.readline() or "null")
             if done is None:
                 raise RadioEndedError("the radio said nothing at its end")
-    finally:
-        beat[IS_HANDED_BACK] = 1
-        governor.release(tenants.look())
-        watched.end()
+    except BaseException:
+        if policy != "guard":
+            governor.release(tenants.look())
+        raise
+    beat[IS_HANDED_BACK] = 1
+    governor.release(tenants.look())
+    watched.end()
     idle_s = len(site.cores) * (ended_ns - begin_ns) / 1e9 - done["cpu_s"]
     late = done["late_downlink"] + done["late_uplink"] + done["skipped"]
     stops_ms = np.array(governor.stop_ns or [0]) / 1e6

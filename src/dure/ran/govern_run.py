@@ -133,6 +133,7 @@ def _tenants(asked: Asked, num_cores: int, state_dir: Path | None) -> Iterator[t
                 time.sleep(0.05)
             yield own.state_dir, own
         finally:
+            hand_back_node(own.state_dir)
             own.end()
             beat_path(own.state_dir).unlink(missing_ok=True)
 
