@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -32,14 +33,14 @@ def dure(monkeypatch, capfd):
     return caller(monkeypatch, capfd, "ran", "govern")
 
 
-def started_for(folder: Path) -> list[bytes]:
-    """Command lines of what `dure ran govern` starts whose files are below a folder."""
+def started_for(folder: Path, what: str = "") -> list[int]:
+    """Processes that `dure ran govern` has started whose files are below a folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             words = path.read_bytes()
-            if b"\0dure.ran." in words and str(folder).encode() in words:
-                found.append(words)
+            if f"\0dure.ran.{what}".encode() in words and str(folder).encode() in words:
+                found.append(int(path.parent.name))
     return found
 
 
@@ -148,7 +149,7 @@ def governing(*words):
 
 
 @pytest.mark.slow
-def test_jobs_of_a_live_alliance_stand_while_everything_is_reserved_and_when_the_governor_is_killed(alliance, dure):
+def test_jobs_of_a_live_alliance_stand_while_everything_is_reserved_and_when_the_governor_or_the_radio_is_killed(alliance, dure):
     first = alliance.count("first")
     data_dir = alliance.folder / "agent"
     words = ["--agent", str(data_dir), "--slots", "0", "--slot-ms", "20", "--calibrate-slots", "100000", "--json"]
@@ -171,5 +172,15 @@ def test_jobs_of_a_live_alliance_stand_while_everything_is_reserved_and_when_the
     time.sleep(1)
     assert not is_counting(first), "the watchdog holds them"
     assert json.loads(dure("--agent", data_dir, "--hand-back", "--json").stdout) == {"leases": 1}
+    until(lambda: is_counting(first))
+    until(lambda: started_for(data_dir) == [])
+    beat[SLOT] = -1
+    with governing(*words) as governor:
+        until(lambda: beat[SLOT] > 10)
+        (radio,) = started_for(data_dir, "radio")
+        os.kill(radio, signal.SIGKILL)
+        assert governor.wait(60) == 2
+    until(lambda: not is_counting(first))
+    dure("--agent", data_dir, "--hand-back")
     until(lambda: is_counting(first))
     until(lambda: started_for(data_dir) == [])
