@@ -1,5 +1,6 @@
 """The commands over real HTTP: keys of --json, exit codes, what a person reads."""
 
+import contextlib
 import json
 import os
 import pty
@@ -297,12 +298,13 @@ def test_top_draws_again_on_a_terminal_and_leaves_it_as_it_was(service):
         while seen.count(b"\x1b[H") < 2:
             seen += os.read(parent, 65536)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 0
         try:
+            assert process.wait(timeout=20) == 0
+        finally:
+            process.kill()  # or leaving the block would wait for it
+        with contextlib.suppress(OSError):  # the other side is closed
             while part := os.read(parent, 65536):
                 seen += part
-        except OSError:  # the other side is closed
-            pass
     os.close(parent)
     assert seen.startswith(b"\x1b[?1049h")
     assert seen.rstrip().endswith(b"\x1b[?1049l")
