@@ -6,8 +6,10 @@ import pytest
 from tests.service.running import Running
 from tests.service.world import document_of_today
 
+from dure.model.alliance import load_alliance
 from dure.service import commands
 from dure.service.schemas import Sync
+from dure.service.up import MACHINE_SITE, with_machine
 
 #: hall reaches the city at once and the coast late, far the coast only, deaf nobody.
 ALLIANCE = """
@@ -119,3 +121,9 @@ def test_what_leaves_or_has_only_said_something_in_an_earlier_attempt_is_not_fou
     tell(running, hall=[run_of(lease, step=1, url="http://hall:1", attempt=1)])
     assert running.client("operator").post("/api/v1/sites/hall/drain", params={"notice_s": 60}).status_code == 200
     assert find(running) == []
+
+
+def test_the_machine_of_dure_up_reaches_what_it_is_told():
+    text = with_machine(ALLIANCE, 8, "owner", "L40S", {"city": 2.5})
+    (machine,) = [site for site in load_alliance(text).sites if site.name == MACHINE_SITE]
+    assert machine.reaches == {"city": 2.5}

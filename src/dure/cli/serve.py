@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -86,9 +86,10 @@ def serve(**options: Any) -> None:
               help="GPUs of this machine; stand-ins where it has none.")  # fmt: skip
 @click.option("--owner", default="", help="Member that brings this machine in; default: the alliance's first.")
 @click.option("--gpu-type", default="", help="Type of this machine's GPUs, of the alliance's; default: its first.")
+@click.option("--reaches", multiple=True, metavar="AREA=MS", help="An area whose devices this machine serves, and the round trip there; again for more.")
 @click.option("--tour", "is_touring", is_flag=True, help="Play a short tour through the API once it is up.")
 @click.option("--once", "is_once", is_flag=True, help="With --tour: stop after it, with exit code 0, or 1 where it failed.")
-def up(gpus: int, owner: str, gpu_type: str, is_touring: bool, is_once: bool, **options: Any) -> None:
+def up(gpus: int, owner: str, gpu_type: str, reaches: tuple[str, ...], is_touring: bool, is_once: bool, **options: Any) -> None:
     """Start everything on this machine: service, database and an agent, loaded with the reference alliance.
 
     Prints the address and, at the first start, the operator's token. Runs until it is stopped; jobs go on meanwhile and
@@ -96,12 +97,34 @@ def up(gpus: int, owner: str, gpu_type: str, is_touring: bool, is_once: bool, **
     """
     if is_once and not is_touring:
         raise InputError("goes with --tour", field="--once")
-    is_good = _run(_Options(**options), (gpus, owner, gpu_type), is_touring, is_once)
+    is_good = _run(_Options(**options), _Machine(gpus, owner, gpu_type, _trips(reaches)), is_touring, is_once)
     if is_once and not is_good:
         sys.exit(1)
 
 
-def _run(given: _Options, machine: tuple[int, str, str] | None, is_touring: bool = False, is_once: bool = False) -> bool:
+@dataclass(frozen=True)
+class _Machine:
+    """What this machine is as a site: of whom, and with what; ``reaches`` as of a site in an alliance's file."""
+
+    gpus: int
+    owner: str
+    gpu_type: str
+    reaches: dict[str, float]
+
+
+def _trips(reaches: Sequence[str]) -> dict[str, float]:
+    """``city=2.5`` as areas with ms."""
+    found = {}
+    for text in reaches:
+        area, _, trip = text.partition("=")
+        try:
+            found[area] = float(trip)
+        except ValueError:
+            raise InputError(f"{text!r} is not AREA=MS; write city=2.5", field="--reaches") from None
+    return found
+
+
+def _run(given: _Options, machine: _Machine | None, is_touring: bool = False, is_once: bool = False) -> bool:
     """Serve until stopped; whether the tour, if there was one, went well."""
     from dure.examples import example_path
     from dure.policy.config import named_policy
@@ -130,7 +153,7 @@ def _run(given: _Options, machine: tuple[int, str, str] | None, is_touring: bool
     is_new = service.store.document() is None
     if is_new:
         if machine is not None:
-            text = with_machine(text, machine[0], *_owner_and_type(text, source, machine[1], machine[2]))
+            text = with_machine(text, machine.gpus, *_owner_and_type(text, source, machine.owner, machine.gpu_type), machine.reaches)
         begin(service, text, source, given.policy)
     service.open()
     agent_token = _greet(service, folder, url if tls is None else told, is_new)

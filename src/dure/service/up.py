@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,13 +52,14 @@ def data_folder(path: str | None) -> Path:
     return folder
 
 
-def with_machine(text: str, gpus: int, owner: str, gpu_type: str) -> str:
-    """An alliance file's text with this machine as one more site of a member, its GPUs under that member's agreements."""
+def with_machine(text: str, gpus: int, owner: str, gpu_type: str, reaches: Mapping[str, float]) -> str:
+    """An alliance file's text with this machine as one more site of a member, its GPUs under that member's agreements; `reaches`: as of a site."""
     document = yaml.safe_load(text)
     per_node = gpus if gpus < NODE_GPUS else NODE_GPUS
     document["sites"].append(
         {
             "name": MACHINE_SITE,
+            "reaches": dict(reaches),
             "clusters": [
                 {"name": MACHINE_SITE, "owner": owner, "gpu_type": gpu_type, "gpus": -(-gpus // per_node) * per_node,
                  "gpus_per_node": per_node, "nodes_per_rack": 1, "racks_per_block": 1}
