@@ -125,5 +125,5 @@ def test_what_leaves_or_has_only_said_something_in_an_earlier_attempt_is_not_fou
 
 def test_the_machine_of_dure_up_reaches_what_it_is_told():
     text = with_machine(ALLIANCE, 8, "owner", "L40S", {"city": 2.5})
-    (machine,) = [site for site in load_alliance(text).sites if site.name == MACHINE_SITE]
+    (machine,) = [site for site in load_alliance(text, "a.yaml").sites if site.name == MACHINE_SITE]
     assert machine.reaches == {"city": 2.5}
