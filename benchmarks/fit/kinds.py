@@ -6,8 +6,6 @@ docs/load.md. Deterministic: the same data give the same files.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
 import math
 import sys
@@ -18,8 +16,7 @@ import numpy as np
 
 from dure.client.blueprints import catalogue
 from dure.twin.data import data_dir
-
-ROOT = Path(__file__).resolve().parents[2]
+from fit import ROOT, read, write_table
 
 #: MLPerf Training, minutes from the start to the target quality (result logs; v5.0 for Llama-3.1-405B, v4.1 for GPT-3).
 MLPERF = {
@@ -52,11 +49,6 @@ SWEPT = ("language-model", "locomotion", "predictive-maintenance", "process-moni
 SIMULATED = ("driving-safety", "factory", "fleet-rebalancing", "manipulation")
 SERVICES = {"chat-service": "AzureLLMInferenceTrace_conv.csv.gz", "code-service": "AzureLLMInferenceTrace_code.csv.gz"}
 WINDOW_S = 60.0
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
-    return list(csv.DictReader(text.splitlines()))
 
 
 def power_law(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -175,11 +167,7 @@ def main() -> None:
         sys.exit("no recorded data: set DURE_DATA")
     made = kinds(data)
     (ROOT / "src/dure/twin/generate/kinds.json").write_text(json.dumps(made, indent=1) + "\n")
-    path = ROOT / "docs/load.md"
-    text = path.read_text()
-    before, rest = text.split("<!-- kinds -->\n")
-    _, after = rest.split("<!-- /kinds -->")
-    path.write_text(f"{before}<!-- kinds -->\n{table(made)}\n<!-- /kinds -->{after}")
+    write_table("kinds", table(made))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import socket
 import sys
 from collections.abc import Iterator
 
@@ -20,6 +19,7 @@ import uvicorn
 from fastapi import FastAPI, Response
 from pydantic import BaseModel, Field
 
+from dure.cli.serve import listen
 from dure.client import job
 from dure.ran.control_task import HORIZON, KNOTS, Robot
 
@@ -67,10 +67,7 @@ class _Server(uvicorn.Server):
 async def serve(host: str, port: int, advertise: str) -> None:
     """Until told to leave."""
     planner, attempt = Planner(), int(os.environ.get("DURE_ATTEMPT", "1"))
-    # Named as TCP: asyncio sets TCP_NODELAY only then, and without it an answer waits for the device's delayed acknowledgement, 40 ms.
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+    with listen(host, port) as listener:
         url = f"http://{advertise or listener.getsockname()[0]}:{listener.getsockname()[1]}"
         server = _Server(uvicorn.Config(planner.app, log_level="warning", access_log=False, timeout_keep_alive=30))
         serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -138,7 +138,7 @@ def _run(given: _Options, machine: _Machine | None, is_touring: bool = False, is
     folder = data_folder(given.data_dir)
     source = given.alliance or str(example_path("alliance"))
     text = read_text(source)
-    listener = _listen(given.host, given.port)
+    listener = listen(given.host, given.port)
     # What a tour tells is not to be lost between the lines of what went as it should.
     configure_logging(level=logging.WARNING if is_touring else logging.INFO)
     click.echo("Getting ready (the first time this takes half a minute) …", err=True)
@@ -219,7 +219,8 @@ def _owner_and_type(text: str, source: str, owner: str, gpu_type: str) -> tuple[
     return owner or members[0], gpu_type or types[0]
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens for HTTP; raises InputError where it cannot."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named: else answers wait for Nagle
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -196,8 +196,14 @@ def _needs(
 ) -> Iterator[tuple[Segment, NDArray[np.float64]]]:
     drawn = Drawn(model, loads, 0, seed)
     for part, needs in drawn.over(segments(range(len(loads.hour)), num_slots), move):
-        span = slice(k.WARM_SLOTS, k.WARM_SLOTS + part.num_slots)
-        yield part, np.minimum(needs[k.DL, span] + needs[k.UL_REAL, span], model.num_sms)
+        yield part, needs_of(model, part, needs)
+
+
+def needs_of(model: SiteModel, part: Segment, needs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """SMs that each counted slot of a segment needs, of what was drawn for it."""
+    span = slice(k.WARM_SLOTS, k.WARM_SLOTS + part.num_slots)
+    found: NDArray[np.float64] = np.minimum(needs[k.DL, span] + needs[k.UL_REAL, span], model.num_sms)
+    return found
 
 
 def conformal(scores: list[NDArray[np.float64]]) -> float:

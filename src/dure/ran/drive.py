@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dure.model.intervals import mean_interval
 from dure.ran.bounds import rate_upper95
-from dure.ran.control_task import PERIOD_S, Course, Robot, draw_course, drive
+from dure.ran.control_task import PERIOD_S, Course, Robot, draw_course, drive, run_episode
 
 #: Seconds between two questions to the API where a service is.
 FIND_EVERY_S = 1.0
@@ -194,15 +194,11 @@ def run_drive(
         planner.begin()
         costs["service"].append(drive(robot, course, planner))
         planner.close()
-        costs["device"].append(drive(robot, course, _on_device(robot)))
-        costs["fallback"].append(drive(robot, course, lambda *_: None))
+        for name, is_planned in (("device", True), ("fallback", False)):
+            costs[name].append(run_episode(robot, course, np.full(num_periods, is_planned)))
         if progress:
             progress(done + 1, episodes)
     return _told(planner, costs, courses, deadline_ms, slowed_by)
-
-
-def _on_device(robot: Robot) -> Callable[..., NDArray[np.float64]]:
-    return lambda _period, state, force_n, place_m, knots: robot.plan(state, force_n, place_m, knots)
 
 
 def _told(planner: RemotePlanner, costs: dict[str, list[float]], courses: Sequence[Course], deadline_ms: float, slowed_by: float) -> dict[str, Any]:

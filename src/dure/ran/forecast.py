@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dure.ran import kernels as k
-from dure.ran.calibrate import SEVENTHS, Drawn, Move, Segment, conformal, halves
+from dure.ran.calibrate import SEVENTHS, Drawn, Move, conformal, halves, needs_of
 from dure.ran.loads import CellLoads
 from dure.ran.site import SiteModel
 
@@ -85,7 +84,7 @@ def calibrate_fence(model: SiteModel, loads: CellLoads, num_slots: int, seed: in
     season = np.array([load[:middle][loads.hour[:middle] == hour].mean() if (loads.hour[:middle] == hour).any() else np.nan for hour in range(24)])
     kept = _memory(season, load[:middle], loads.hour[:middle])
     drawn = Drawn(model, loads, 0, seed)
-    needs = {part.window: _needs_of(model, part, of) for part, of in drawn.over(fit, lambda done, _: move(done, len(fit) + len(score)))}
+    needs = {part.window: needs_of(model, part, of) for part, of in drawn.over(fit, lambda done, _: move(done, len(fit) + len(score)))}
     at = load[list(needs)]
     mean = _line(at, np.array([need.mean() for need in needs.values()]))
     variance = np.maximum(_line(at, np.array([need.var() for need in needs.values()])), 0.0)
@@ -96,16 +95,10 @@ def calibrate_fence(model: SiteModel, loads: CellLoads, num_slots: int, seed: in
     for part, of in drawn.over(score, lambda done, _: move(len(fit) + done, len(fit) + len(score))):
         x = expected[part.window : part.window + 1]
         if not np.isnan(x[0]):
-            scores.append((_needs_of(model, part, of) - table.centre(x)) / table.spread(x))
+            scores.append((needs_of(model, part, of) - table.centre(x)) / table.spread(x))
     # Where nothing could be forecast for the later half everything is kept.
     quantile = conformal(scores) if scores else np.inf
     return replace(table, quantile=float(quantile))
-
-
-def _needs_of(model: SiteModel, part: Segment, needs: NDArray[np.float64]) -> NDArray[np.float64]:
-    span = slice(k.WARM_SLOTS, k.WARM_SLOTS + part.num_slots)
-    found: NDArray[np.float64] = np.minimum(needs[k.DL, span] + needs[k.UL_REAL, span], model.num_sms)
-    return found
 
 
 def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
