@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dure.model.jobs import WorkProfile
-from dure.twin.result import NEVER, OUTCOME_FINISHED, OUTCOMES, Counters, RunResult
+from dure.twin.result import NEVER, OUTCOME_FINISHED, OUTCOMES, Counters, RunResult, work_gpu_ms
 from dure.twin.start_errors import (
     ERROR_QUANTILES,
     StartErrors,
@@ -244,7 +244,7 @@ def summary(result: RunResult) -> dict[str, Any]:
 def measure(result: RunResult) -> RunMetrics:
     """Every number of a run; see the module for definitions. O(J log J)."""
     jobs = result.jobs
-    gpu_ms = work_gpu_ms(result)
+    gpu_ms = work_gpu_ms(result.jobs, result.trace.jobs)
     counts = np.bincount(jobs["outcome"], minlength=len(OUTCOMES))
     waits = np.sort(started_wait_s(result))
     sizes = size_class(result.trace.jobs)
@@ -279,18 +279,6 @@ def measure(result: RunResult) -> RunMetrics:
         counters=result.counters,
         peak_rss_mb=result.peak_rss_mb,
     )
-
-
-def work_gpu_ms(result: RunResult) -> NDArray[Any]:
-    """GPU-time of each job, shape (J, 4): useful, lost, restarting, saving; parted as its work is."""
-    jobs, asked = result.jobs, result.trace.jobs
-    parts = np.stack([jobs[name] for name in ("useful_ms", "lost_ms", "restart_ms", "saving_ms")], axis=1).astype(np.float64)
-    total = parts.sum(axis=1)
-    # Who has just started has run for nothing yet that could be parted.
-    parts[total == 0, 0] = 1.0
-    held_ms = jobs["run_ms"] * (asked["num_gpus"] * (asked["gpu_milli"] / 1000))
-    gpu_ms: NDArray[Any] = parts * (held_ms / np.maximum(total, 1.0))[:, None]
-    return gpu_ms
 
 
 def _work_rows(result: RunResult, gpu_ms: NDArray[Any]) -> tuple[WorkRow, ...]:

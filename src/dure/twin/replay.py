@@ -50,6 +50,7 @@ from dure.twin.result import (
     RunResult,
     Series,
     make_result_jobs,
+    work_gpu_ms,
 )
 
 #: Samples that a run keeps at most.
@@ -266,10 +267,7 @@ def _result(
     gpus = trace.jobs["num_gpus"] * (trace.jobs["gpu_milli"] / 1000)
     queue = built.member_of[trace.jobs["member"]] if n else np.zeros(0, np.int64)
     used = np.bincount(queue, weights=out["run_ms"] * gpus, minlength=num_members).astype(np.int64)
-    # Work is counted at the reference speed, time on GPUs as it passes: of the time, the part that the work is.
-    worked = out["useful_ms"] + out["restart_ms"] + out["saving_ms"] + out["lost_ms"]
-    lost_part = out["lost_ms"] / np.maximum(worked, 1)
-    lost = np.bincount(queue, weights=out["run_ms"] * gpus * lost_part, minlength=num_members).astype(np.int64)
+    lost = np.bincount(queue, weights=work_gpu_ms(out, trace.jobs)[:, 1], minlength=num_members).astype(np.int64)
     lend = state.lend[:, :, 1] + state.lend[:, :, 0] * (now - state.lend[:, :, 2])
     lend = lend // 1000
     np.fill_diagonal(lend, 0)

@@ -70,6 +70,20 @@ def make_result_jobs(num_jobs: int) -> NDArray[Any]:
     return jobs
 
 
+def work_gpu_ms(jobs: NDArray[Any], asked: NDArray[Any]) -> NDArray[Any]:
+    """GPU-time of each job, shape (J, 4): useful, lost, restarting, saving; parted as its work is.
+
+    Work is counted at the reference speed, time on GPUs as it passes. ``jobs``: RESULT_JOB_DTYPE, ``asked``: JOB_DTYPE.
+    """
+    parts = np.stack([jobs[name] for name in ("useful_ms", "lost_ms", "restart_ms", "saving_ms")], axis=1).astype(np.float64)
+    total = parts.sum(axis=1)
+    # Who has just started has run for nothing yet that could be parted.
+    parts[total == 0, 0] = 1.0
+    held_ms = jobs["run_ms"] * (asked["num_gpus"] * (asked["gpu_milli"] / 1000))
+    gpu_ms: NDArray[Any] = parts * (held_ms / np.maximum(total, 1.0))[:, None]
+    return gpu_ms
+
+
 @dataclass(frozen=True)
 class Series:
     """The fleet's state, sampled. T samples, M members, S sites; any numeric dtype.
