@@ -8,8 +8,6 @@ from tests.service.running import Running
 @pytest.fixture(autouse=True)
 def _quiet():
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

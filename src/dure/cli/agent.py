@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import logging
 import os
 import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,13 +63,14 @@ def agent(
     """
     from dure.agent.agent import KEY_FILE, Agent, AgentConfig
     from dure.agent.folders import Folders
+    from dure.cli.logs import configure_logging
     from dure.client.settings import Settings
     from dure.client.trust import check_encrypted, trust_of
 
     for one in Settings(url).urls or [url]:
         check_encrypted(*_parts_of(one), is_insecure)
     trust = trust_of(ca_file)
-    _log_as_json()
+    configure_logging()
     state_dir, key_file = Folders(data_dir.resolve()).state, data_dir.resolve() / KEY_FILE
     runner: Executor
     slurm = {"--partition": partition, "--account": account, "--slurmrestd": slurmrestd}
@@ -176,17 +175,3 @@ async def _run(agent: Agent) -> None:
         loop.add_signal_handler(number, agent.stop)
     await agent.run()
 
-
-def _log_as_json() -> None:
-    import structlog
-
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

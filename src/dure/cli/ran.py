@@ -321,6 +321,9 @@ def govern(
     num_cells: int, calibrate: tuple[str, ...], load: tuple[str, ...], calibrate_slots: int, seed: int, is_json: bool,
 ) -> None:  # fmt: skip
     """Run the guard over real tenants on this machine, in real time by a clock that may be slowed."""
+    import logging
+
+    from dure.cli.logs import configure_logging
     from dure.ran.govern_run import Asked, hand_back_node, run_govern
 
     state_dir = None
@@ -335,7 +338,8 @@ def govern(
         return
     if bool(calibrate) != bool(load):
         raise InputError("go together", field="--calibrate, --load")
-    _warn_less()
+    # The executor of its own tenants does not say what it does without: they have no limits to be enforced.
+    configure_logging(logging.ERROR)
     asked = Asked(
         policies or (("guard",) if state_dir is not None else ("none", "guard", "stopped")), num_slots, slot_ms, priority, num_tenants, num_cells,
         calibrate, load, calibrate_slots, seed,
@@ -347,18 +351,6 @@ def govern(
         return
     for line in _govern_lines(found):
         click.echo(line)
-
-
-def _warn_less() -> None:
-    """The executor of its own tenants does not say what it does without: they have no limits to be enforced."""
-    import logging
-    import sys
-
-    import structlog
-
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR), logger_factory=structlog.PrintLoggerFactory(sys.stderr)
-    )
 
 
 def _govern_lines(found: dict[str, Any]) -> list[str]:

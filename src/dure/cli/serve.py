@@ -126,9 +126,10 @@ def _trips(reaches: Sequence[str]) -> dict[str, float]:
 
 def _run(given: _Options, machine: _Machine | None, is_touring: bool = False, is_once: bool = False) -> bool:
     """Serve until stopped; whether the tour, if there was one, went well."""
+    from dure.cli.logs import configure_logging
     from dure.examples import example_path
     from dure.policy.config import named_policy
-    from dure.service.app import Service, Settings, configure_logging
+    from dure.service.app import Service, Settings
     from dure.service.up import begin, data_folder, with_machine
     from dure.twin.files import read_text
     from dure.twin.warm import warm
@@ -140,7 +141,7 @@ def _run(given: _Options, machine: _Machine | None, is_touring: bool = False, is
     text = read_text(source)
     listener = listen(given.host, given.port)
     # What a tour tells is not to be lost between the lines of what went as it should.
-    configure_logging(level=logging.WARNING if is_touring else logging.INFO)
+    configure_logging(logging.WARNING if is_touring else logging.INFO)
     click.echo("Getting ready (the first time this takes half a minute) …", err=True)
     warm()
     port, is_everywhere = listener.getsockname()[1], given.host in ("0.0.0.0", "::")

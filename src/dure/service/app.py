@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -164,23 +162,6 @@ class Service:
         else:
             command = expire_silent(settings.silent_ms, settings.ttl_ms, settings.margin_ms)
             writer.do(command, SERVICE).result(timeout=30)
-
-
-def configure_logging(is_json: bool | None = None, level: int = logging.INFO) -> None:
-    """Structured logs on standard error from a level on: JSON, or readable on a terminal."""
-    plain = sys.stderr.isatty() if is_json is None else not is_json
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.dev.ConsoleRenderer() if plain else structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
 
 
 def create_app(service: Service) -> FastAPI:
