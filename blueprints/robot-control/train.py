@@ -58,7 +58,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     policy = ControlPolicy(options.hidden).to(options.device)
     optimiser = torch.optim.AdamW(policy.parameters(), weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.rate, total_steps=options.steps * options.batches, pct_start=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, options.rate, total_steps=options.steps * options.batches, pct_start=0.1)
     next_step, runs = 0, []
     if state:
         policy.load_state_dict(state["policy"])
@@ -200,8 +200,8 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if min(options.steps, options.led, options.batches, options.batch, options.hidden, options.teacher_steps, options.courses) < 1:
         parser.error("steps, led, batches, batch, hidden, teacher-steps and courses from 1")
-    if options.rate <= 0 or options.seconds < PERIOD_S:
-        parser.error("rate above 0, seconds from a period of 0.02")
+    if options.rate <= 0 or options.seconds < PERIOD_S or options.steps * options.batches < 20:
+        parser.error("rate above 0, seconds from a period of 0.02, 20 batches in all")
     return options
 
 

@@ -17,7 +17,7 @@ for library in ("matplotlib", "mujoco", "onnxruntime", "onnxscript", "torch"):
     pytest.importorskip(library)
 
 FOLDER = catalogue_folder() / "robot-control"
-FEW = ["train.py", "--steps", "4", "--batches", "5", "--batch", "64", "--courses", "3", "--seconds", "1", "--hidden", "16", "--most-change", "9", "--save-every-s", "0"]
+FEW = ["train.py", "--steps", "4", "--batches", "6", "--batch", "64", "--courses", "3", "--seconds", "1", "--hidden", "16", "--most-change", "9", "--save-every-s", "0"]
 
 
 @pytest.fixture
@@ -66,9 +66,8 @@ def test_who_falls_is_counted_and_costs_are_held_against_the_planner_s(load: Loa
 
 @pytest.mark.slow
 def test_goes_on_exactly_and_serves_what_it_tried(tmp_path: Path) -> None:
-
     story = assert_resumes_exactly("robot-control", [*FEW, "--publish", str(tmp_path / "left" / "controller.onnx")], tmp_path, [2, 3], number=signal.SIGUSR1)
-    assert [set(fields) for _, fields in story.said] == [{"cost", "pairs", "loss"}] * 4 + [{"network_cost", "planner_cost", "regulator_cost"}] * 3
+    assert [set(fields) - {"step"} for _, fields in story.said] == [{"cost", "pairs", "loss"}] * 4 + [{"network_cost", "planner_cost", "regulator_cost"}] * 3
     output = tmp_path / "parts" / "output"
     assert {path.name for path in output.iterdir()} == {"controller.onnx", "result.json", "result.png"}
     result = json.loads((output / "result.json").read_text())
