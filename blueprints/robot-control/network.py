@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +55,13 @@ def export(policy: ControlPolicy, path: Path) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     clipped = nn.Sequential(policy.cpu(), nn.Hardtanh(-FORCE_MAX_N, FORCE_MAX_N)).eval()
     seen = torch.randn(64, NUM_FEATURES, generator=torch.Generator().manual_seed(0)) * policy.scale
-    program = torch.onnx.export(
-        clipped, (seen[:2],), dynamo=True, input_names=[INPUT], output_names=[OUTPUT],
-        dynamic_shapes=({0: torch.export.Dim("num_requests", min=1)},), verbose=False,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        # PyTorch's exporter warns of what PyTorch itself does.
+        warnings.simplefilter("ignore", FutureWarning)
+        program = torch.onnx.export(
+            clipped, (seen[:2],), dynamo=True, input_names=[INPUT], output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("num_requests", min=1)},), verbose=False,
+        )  # fmt: skip
     program.save(path, external_data=False)
     with torch.inference_mode():
         ours = clipped(seen).numpy()
