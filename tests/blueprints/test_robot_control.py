@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tests.blueprints.modules import Load, ModulesOf
 
-from dure.client.blueprints import catalogue_folder
+from dure.client.blueprints import catalogue_folder, read_entry
 from dure.client.resuming import assert_resumes_exactly
+from dure.model.job_file import load_job
 from dure.ran.control_network import NUM_FEATURES, ControlNetwork
 from dure.ran.control_task import FORCE_MAX_N, HORIZON, KNOTS, Robot
 
@@ -62,6 +63,13 @@ def test_who_falls_is_counted_and_costs_are_held_against_the_planner_s(load: Loa
     assert change.mean == pytest.approx(0.2)
     assert change.low < 0.1
     assert change.high > 0.3
+
+
+def test_the_service_s_file_serves_what_training_leaves() -> None:
+    service = load_job((FOLDER / "service.yaml").read_text(encoding="utf-8"), "service.yaml")
+    parameters = read_entry(FOLDER).about.parameters
+    assert service.command[-2:] == ("--network", parameters["publish"].default)
+    assert service.resources.reach is not None
 
 
 @pytest.mark.slow
