@@ -14,6 +14,7 @@ from tests.blueprints.alliance import Alliance
 from tests.service.processes import until
 from tests.service.world import ALLIANCE, document_of_today
 
+from dure.client.resuming import play
 from dure.model.job_file import Checkpoint, JobSpec, Reach, Resources
 from dure.ran.control_task import PERIOD_S
 from dure.ran.drive import Finder, Place, run_drive
@@ -58,11 +59,23 @@ def test_the_finder_survives_an_api_that_is_away():
     assert finder.num_found == 0
 
 
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A network of the blueprint, after a few courses."""
+    for library in ("matplotlib", "onnxruntime", "onnxscript", "torch"):
+        pytest.importorskip(library)
+    state = tmp_path_factory.mktemp("robot-control")
+    play("robot-control", ["train.py", "--steps", "12", "--courses", "2", "--publish", ""], state)
+    return state / "output" / "controller.onnx"
+
+
 @pytest.mark.slow
-def test_a_robot_finds_its_planner_loses_it_to_a_reclaim_and_finds_it_again(tmp_path):
+@pytest.mark.parametrize("by", ["planner", "network"])
+def test_a_robot_finds_its_planner_loses_it_to_a_reclaim_and_finds_it_again(tmp_path, by, request):
+    words = ("--network", str(request.getfixturevalue("network"))) if by == "network" else ()
     with Alliance(tmp_path, document_of_today() | {"alliance": CELL}) as alliance:
         spec = JobSpec(
-            name="planner", project="guest/main", service="planner", command=(sys.executable, "-m", "dure.cli.plan_service"),
+            name="planner", project="guest/main", service="planner", command=(sys.executable, "-m", "dure.cli.plan_service", *words),
             resources=Resources(gpus=1, reach=Reach(area="city", within="5ms")), checkpoint=Checkpoint(every="1s", grace="10s"), retries=3,
         )  # fmt: skip
         job_id = alliance.guest.submit(spec).job_id

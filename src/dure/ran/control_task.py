@@ -161,6 +161,8 @@ class Robot:
         return moved
 
 
+#: Makes a plan, as `Robot.plan` does, of state, force that acts (N), places (m) and the plan so far (N).
+Plan = Callable[[NDArray[np.float64], float, NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 #: Asks for a plan: period, state in it, force that acts in it (N), places from it on (m), the plan so far (N); None: it came too late.
 Ask = Callable[[int, NDArray[np.float64], float, NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64] | None]
 
