@@ -16,6 +16,7 @@ from dure.model.jobs import Trace
 from dure.model.terms import NO_AGREEMENT, Terms, single_member_terms
 from dure.policy.config import Policy
 from dure.policy.kernels import layout as k
+from dure.policy.kernels.arrays import aligned_zeros
 from dure.policy.kernels.bits import make_bits
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import State
@@ -168,7 +169,7 @@ def build_state(fleet: Fleet, terms: Terms | None, trace: Trace, policy: Policy)
     member["weight_milli"] = [max(m.weight_milli, 1) for m in terms.members]
     member["share_milli"] = guarantee.sum(axis=1)
 
-    node = np.zeros(num_nodes, k.NODE)
+    node = aligned_zeros((num_nodes,), k.NODE)
     for name in ("pool", "rack", "block"):
         node[name] = nodes[name]
     node["num"] = node["free"] = nodes["num_gpus"]

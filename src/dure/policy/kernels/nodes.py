@@ -12,6 +12,8 @@ from dure.policy.kernels.layout import BLOCK_ROWS, GPUS_MAX, NEVER_MS, RACK_ROWS
 #: Slices of a GPU that follows NVIDIA's profiles, and what 1 to 7 of them take: 1g, 2g, 3g, 4g, and the whole.
 MIG_SLICES = 7
 MIG_MILLI = (126, 252, 480, 520, 1000, 1000, 1000)
+#: Bits of a job's GPUs below its priority class in `NODE.least_lent`; its value where no borrower stands.
+ALLOC_BITS, NO_LENT = 24, (1 << 31) - 1
 
 
 @kernel
@@ -232,7 +234,8 @@ def count_tenant(S: State, n: int, j: int) -> None:
     """Count a job in what a node keeps of its jobs.
 
     When the last ends; the first rank and the last, of those that rank may stop: one without checkpoints stands before
-    all others; whose they are, if one member's, and a set of the members, of which two may share a bit.
+    all others; whose they are, if one member's, and a set of the members, of which two may share a bit; the lowest class
+    and, of it, the fewest GPUs in all of one that came as a borrower.
     """
     node = S.node[n]
     job = S.job[j]
@@ -240,6 +243,7 @@ def count_tenant(S: State, n: int, j: int) -> None:
     if node.free_at_ms == 0:
         node.first_rank, node.last_rank = NEVER_MS, -NEVER_MS
         node.owner, node.tenants = m, 0
+        node.least_lent = NO_LENT
     elif node.owner != m:
         node.owner = -1
     rank = job.run_rank if job.ckpt_ms > 0 else -NEVER_MS
@@ -247,6 +251,8 @@ def count_tenant(S: State, n: int, j: int) -> None:
     node.last_rank = max(node.last_rank, rank)
     node.tenants |= np.int64(1) << (m & 63)
     node.free_at_ms = max(node.free_at_ms, job.pred_end_ms, 1)
+    if job.is_borrowed:
+        node.least_lent = min(node.least_lent, (S.cls[job.cls].priority << ALLOC_BITS) + job.alloc)
 
 
 @kernel

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from dure.policy.kernels.bits import next_bit
@@ -22,6 +24,7 @@ from dure.policy.kernels.layout import (
 from dure.policy.kernels.leases import check_hold, count_hold, decide, link_hold, revoke, shrink
 from dure.policy.kernels.nodes import count_clear, fits, fits_with, gpu_milli_on, may_ever_fit, milli_in, unindex
 from dure.policy.kernels.place import shape_on
+from dure.policy.kernels.prefetch import FETCHED, fetch_tenants, prefetch
 from dure.policy.kernels.quota import notice_ms
 from dure.policy.kernels.victims import (
     NO_COST,
@@ -30,6 +33,7 @@ from dure.policy.kernels.victims import (
     has_rank_victim,
     has_rest,
     is_whole_victim,
+    least_cost,
     leaving_on,
     part_cost,
     spare_gpus,
@@ -37,8 +41,8 @@ from dure.policy.kernels.victims import (
     was_sent_away,
 )
 
-#: In place of the cost of a node that is picked already.
-IS_PICKED = np.int64(-2)
+#: In place of the cost of a node: picked already; to be found out; sure to be above the best that was found.
+IS_PICKED, BY_VICTIMS, IS_DEARER = np.int64(-2), np.int64(-3), np.int64(-4)
 
 
 @kernel
@@ -57,11 +61,8 @@ def free_from_ms(S: State, n: int) -> int:
 
 
 @kernel
-def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
-    """Cost of having `need` free GPUs on node n, or NO_COST where victims do not suffice.
-
-    Backfill holds: ms until the node is predicted free; reservations: ms after they begin; else GPU-ms of work lost.
-    """
+def cost_at_sight(S: State, n: int, need: int, kind: int, claimant: int) -> int:
+    """`node_cost` where the node's own record tells it; BY_VICTIMS where it is that of those who stand there."""
     node = S.node[n]
     c = S.job[claimant].cls
     if node.state != UP or node.hold >= 0 or node.num < need or not may_ever_fit(S, n, c, need):
@@ -73,7 +74,7 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     if kind != HOLD_RECLAIM and kind != HOLD_RANK:
         return max(node.free_at_ms - S.g[0].now_ms, 0)
     if S.cls[c].gpu_milli < 1000:
-        return part_cost(S, n, claimant)[0]
+        return BY_VICTIMS
     if kind == HOLD_RANK and S.g[0].is_swapping:
         if node.free > 0 or node.leaving > 0:
             return NO_COST
@@ -85,10 +86,46 @@ def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
         return NO_COST
     if kind == HOLD_RANK and not has_rank_victim(S, n, claimant):
         return NO_COST
+    return BY_VICTIMS
+
+
+@kernel
+def cost_by_victims(S: State, n: int, need: int, kind: int, claimant: int) -> int:
+    """`node_cost` where somebody has to leave for it."""
+    if S.cls[S.job[claimant].cls].gpu_milli < 1000:
+        return part_cost(S, n, claimant)[0]
     cost = NO_COST
-    if kind == HOLD_RECLAIM and S.pool[node.pool].num_elastic > 0:
+    if kind == HOLD_RECLAIM and S.pool[S.node[n].pool].num_elastic > 0:
         cost = victims_cost(S, n, need, kind, claimant, True)
     return cost if cost != NO_COST else victims_cost(S, n, need, kind, claimant, False)
+
+
+@kernel
+def node_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
+    """Cost of having `need` free GPUs on node n, or NO_COST where victims do not suffice.
+
+    Backfill holds: ms until the node is predicted free; reservations: ms after they begin; else GPU-ms of work lost.
+    """
+    cost = cost_at_sight(S, n, need, kind, claimant)
+    return cost if cost != BY_VICTIMS else cost_by_victims(S, n, need, kind, claimant)
+
+
+@kernel
+def find_by_victims(S: State, nodes: Any, num: int, need: int, kind: int, claimant: int) -> None:
+    """Put `node_cost` into `S.cost` of those of nodes[:num], at most FETCHED, that have BY_VICTIMS there."""
+    segments = np.empty(FETCHED, np.int64)
+    left = 0
+    for i in range(num):
+        s = S.node[nodes[i]].seg if S.cost[nodes[i]] == BY_VICTIMS else -1
+        if s >= 0:
+            segments[left] = s
+            prefetch(S.seg[s])
+            left += 1
+    fetch_tenants(S, segments, left)
+    for i in range(num):
+        n = nodes[i]
+        if S.cost[n] == BY_VICTIMS:
+            S.cost[n] = cost_by_victims(S, n, need, kind, claimant)
 
 
 @kernel
@@ -163,7 +200,7 @@ def plan(S: State, c: int, p: int, gpus: int, kind: int, claimant: int) -> int:
         n0 = min(n0 + pool.cursor, n1 - size)
         n1 = n0 + size
         pool.cursor = n1 - pool.node0 if n1 < pool.node1 else 0
-    cost, cut = gang_cost(S, n0, n1, parts, per_node, rest, kind, claimant)
+    cost, cut = gang_cost(S, n0, n1, parts, per_node, rest, kind, claimant, NEVER_MS)
     if cost < 0:
         return 0
     return pick_gang(S, n0, n1, parts, cut, per_node, rest, kind, claimant)
@@ -171,18 +208,54 @@ def plan(S: State, c: int, p: int, gpus: int, kind: int, claimant: int) -> int:
 
 @kernel
 def gang_cost(
-    S: State, n0: int, n1: int, parts: int, per_node: int, rest: int, kind: int, claimant: int
+    S: State, n0: int, n1: int, parts: int, per_node: int, rest: int, kind: int, claimant: int, most: int
 ) -> tuple[int, int]:
-    """`domain_cost` of a gang's full nodes in [n0, n1), whose costs are left in `S.cost`; -1 also if its rest has no room."""
+    """`domain_cost` of a gang's full nodes in [n0, n1), whose costs are left in `S.cost`.
+
+    -1 also if its rest has no room, or where the cost is sure to be above `most`.
+    """
+    is_sum = kind == HOLD_RECLAIM or kind == HOLD_RANK
+    if least_domain_cost(S, n0, n1, parts, per_node, kind, claimant) > (most if is_sum else NEVER_MS):
+        return np.int64(-1), 0
+    near = np.empty(FETCHED, np.int64)
     others = 0
-    for n in range(n0, n1):
-        S.cost[n] = node_cost(S, n, per_node, kind, claimant)
-        if rest > 0 and (S.cost[n] >= 0 or node_cost(S, n, rest, kind, claimant) >= 0):
-            others += 1
-    cost, cut = domain_cost(S, n0, n1, parts, kind == HOLD_RECLAIM or kind == HOLD_RANK)
+    for first in range(n0, n1, FETCHED):
+        num = min(FETCHED, n1 - first)
+        for i in range(num):
+            near[i] = first + i
+        find_by_victims(S, near, num, per_node, kind, claimant)
+        if rest > 0:
+            for n in range(first, first + num):
+                if S.cost[n] >= 0 or node_cost(S, n, rest, kind, claimant) >= 0:
+                    others += 1
+    cost, cut = domain_cost(S, n0, n1, parts, is_sum)
     if rest > 0 and others <= parts:
         return np.int64(-1), 0
     return cost, cut
+
+
+@kernel
+def least_domain_cost(S: State, n0: int, n1: int, parts: int, per_node: int, kind: int, claimant: int) -> int:
+    """Less than which the `parts` cheapest nodes of [n0, n1) do not cost by `domain_cost`; NEVER_MS + 1: there are too few.
+
+    Leaves in `S.cost` what is told at sight.
+    """
+    num = np.int64(0)
+    total, least, most = np.int64(0), NEVER_MS, np.int64(0)
+    for n in range(n0, n1):
+        # A search mostly goes on with the nodes behind.
+        prefetch(S.node[min(n + FETCHED, S.node.shape[0] - 1)])
+        cost = cost_at_sight(S, n, per_node, kind, claimant)
+        S.cost[n] = cost
+        if cost == BY_VICTIMS:
+            cost = least_cost(S, n, per_node, kind, claimant)
+        if cost >= 0:
+            num += 1
+            total += cost >> 4
+            least, most = min(least, cost >> 4), max(most, cost >> 4)
+    if num < parts:
+        return NEVER_MS + 1
+    return max(parts * least, total - (num - parts) * most)
 
 
 @kernel
@@ -245,7 +318,7 @@ def best_domain(
         dom = S.rack[d] if is_rack else S.block[d]
         if dom.node1 - dom.node0 < need or (is_whole and dom.clear < parts):
             continue
-        cost, cut = gang_cost(S, dom.node0, dom.node1, parts, per_node, rest, kind, claimant)
+        cost, cut = gang_cost(S, dom.node0, dom.node1, parts, per_node, rest, kind, claimant, best_cost)
         looked += dom.node1 - dom.node0
         if cost >= 0 and (cost < best_cost or (cost == best_cost and d < best)):
             best, best_cost, best_cut = d, cost, cut
@@ -268,26 +341,46 @@ def plan_one(S: State, p: int, need: int, kind: int, claimant: int) -> int:
     start = pool.cursor if size > S.g[0].scan_max else 0
     # A part of a GPU may be found beside what stays on it.
     row = ROW_OVER + (0 if S.cls[S.job[claimant].cls].gpu_milli < 1000 else need)
-    i = 0
-    while i < size:
-        n = pool.node0 + (start + i) % size
-        if kind == HOLD_RECLAIM:
-            # On to the next node on which enough may be reclaimed, once round the pool.
-            stop = pool.node1 if start + i < size else pool.node0 + start
-            over = next_bit(S.bits, row, n, stop)
-            i += (over if over >= 0 else stop) - n
-            if over < 0:
+    near = np.empty(FETCHED, np.int64)
+    # Once round the pool: from its cursor to its end, then from its beginning to the cursor.
+    n, stop = pool.node0 + start, pool.node1
+    is_over = False
+    while not is_over:
+        num = 0
+        while num < FETCHED:
+            if kind == HOLD_RECLAIM and n < stop:
+                # On to the next node on which enough may be reclaimed.
+                over = next_bit(S.bits, row, n, stop)
+                n = over if over >= 0 else stop
+            if n == stop:
+                if stop < pool.node1 or start == 0:
+                    break
+                n, stop = pool.node0, pool.node0 + start
                 continue
-            n = over
-        i += 1
-        cost = node_cost(S, n, need, kind, claimant)
-        if cost >= 0:
-            looked += 1
-            if cost < best_cost or (cost == best_cost and n < best):
-                best, best_cost = n, cost
-        if looked >= S.g[0].scan_max or (kind == HOLD_RANK and i >= S.g[0].scan_max):
-            pool.cursor = (start + i) % size
+            near[num] = n
+            prefetch(S.node[n])
+            num += 1
+            n += 1
+        if num == 0:
             break
+        for i in range(num):
+            cost = cost_at_sight(S, near[i], need, kind, claimant)
+            if cost == BY_VICTIMS and least_cost(S, near[i], need, kind, claimant) > best_cost:
+                cost = IS_DEARER
+            S.cost[near[i]] = cost
+        find_by_victims(S, near, num, need, kind, claimant)
+        for i in range(num):
+            cost = S.cost[near[i]]
+            if cost >= 0 or cost == IS_DEARER:
+                looked += 1
+            if cost >= 0 and (cost < best_cost or (cost == best_cost and near[i] < best)):
+                best, best_cost = near[i], cost
+            passed = near[i] - pool.node0 - start
+            passed += 1 if passed >= 0 else size + 1
+            if looked >= S.g[0].scan_max or (kind == HOLD_RANK and passed >= S.g[0].scan_max):
+                pool.cursor = near[i] + 1 - pool.node0 if near[i] + 1 < pool.node1 else 0
+                is_over = True
+                break
     if best < 0:
         return 0
     S.pick[0, 0], S.pick[0, 1] = best, need

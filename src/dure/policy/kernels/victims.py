@@ -8,7 +8,7 @@ from dure.policy.kernels.bits import gpus_in
 from dure.policy.kernels.compile import kernel
 from dure.policy.kernels.layout import DURE, HOLD_RANK, HOLD_RECLAIM, NEVER_MS, REVOKING, RUNNING, State
 from dure.policy.kernels.leases import unsaved_ms
-from dure.policy.kernels.nodes import cpu_for, fits_with, gpu_milli_on, mem_for, net_for, seg_gpus
+from dure.policy.kernels.nodes import ALLOC_BITS, cpu_for, fits_with, gpu_milli_on, mem_for, net_for, seg_gpus
 from dure.policy.kernels.queue import progress_ms, rank_of
 
 NO_COST = np.int64(-1)
@@ -153,6 +153,22 @@ def has_rank_victim(S: State, n: int, claimant: int) -> bool:
     if not (node.tenants >> (S.cls[head.cls].member & 63)) & 1:
         return False
     return S.g[0].order != DURE or node.last_rank > head.rank + S.g[0].margin_ms
+
+
+@kernel
+def least_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
+    """Less than which no victims on a node cost, from what the node keeps of its jobs; cheap."""
+    node = S.node[n]
+    if node.leaving > 0:
+        return np.int64(0)
+    if kind == HOLD_RANK:
+        return RANK_COST // max(node.last_rank - S.job[claimant].rank, 1) if S.g[0].order == DURE else np.int64(0)
+    if S.pool[node.pool].num_elastic > 0 or S.cls[S.job[claimant].cls].gpu_milli < 1000:
+        return np.int64(0)
+    # `lost_work` is at least what a checkpoint takes, on all of a victim's GPUs; and together they give what is wanted.
+    least = np.int64(node.least_lent)
+    gpus = max(least & ((1 << ALLOC_BITS) - 1), need - node.free, 1)
+    return ((least >> ALLOC_BITS) << LOST_BITS) + S.g[0].save_ms * gpus
 
 
 @kernel
