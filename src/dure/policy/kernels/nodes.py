@@ -252,7 +252,7 @@ def count_tenant(S: State, n: int, j: int) -> None:
     node.tenants |= np.int64(1) << (m & 63)
     node.free_at_ms = max(node.free_at_ms, job.pred_end_ms, 1)
     if job.is_borrowed:
-        node.least_lent = min(node.least_lent, (S.cls[job.cls].priority << ALLOC_BITS) + job.alloc)
+        node.least_lent = min(node.least_lent, (np.int64(S.cls[job.cls].priority) << ALLOC_BITS) + job.alloc)
 
 
 @kernel
