@@ -7,7 +7,6 @@ import csv
 import hashlib
 import json
 import re
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -129,10 +128,7 @@ def main() -> None:
                 trained_ttc_min=rows[-1]["ttc_min"],
                 scene_s=time.monotonic() - begun_s,
             )
-            if job.should_stop():
-                saved.save(state)
-                job.leave()
-            saved.save_if_due(state)
+            saved.after_step(state)
     saved.save(state)
     write(job.output_dir("state/output"), state)
     hits = {name: sum(row["is_hit"] for row in state["rows"] if row["driver"] == name) for name in drivers}
@@ -140,8 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    job.run_program(main)

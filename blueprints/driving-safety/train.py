@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 
 import numpy as np
@@ -73,10 +72,7 @@ def main() -> None:
             collision_rate=float(driven["is_hit"].double().mean()),
             generation_s=time.monotonic() - begun_s,
         )
-        if job.should_stop():
-            saved.save(state)
-            job.leave()
-        saved.save_if_due(state)
+        saved.after_step(state)
     saved.save(state)
     # The mean of the search distribution: steadier than the luckiest candidate of one generation's scenes.
     weights = torch.as_tensor(search.mean, device=options.device).unsqueeze(0)
@@ -93,8 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    job.run_program(main)

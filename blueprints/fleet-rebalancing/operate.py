@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,6 @@ from result import draw
 
 from dure.client import job
 from dure.client.saved import Saved
-from dure.model.errors import InputError
 from dure.whole_file import whole_file
 from forecast import HORIZON, WEEK, Forecast, History, destinations, lessons
 from simulation import AHEAD, PATIENCE, Expect, play
@@ -169,11 +167,6 @@ def main() -> None:
     saved = Saved(job.checkpoint_dir("state/checkpoint") / "operate.pickle", settings, options.save_every_s)
     state = saved.load() or {"forecast": Forecast(options.seed), "trees": 0, "rows": [], "half": {}}
 
-    def leave_if_told() -> None:
-        if job.should_stop():
-            saved.save(state)
-            job.leave()
-
     city = City(options.seed, options.grid, options.trips)
     # One day more: the last forecasts look at its calendar.
     days = [city.day(number) for number in range(options.train_days + options.days + 1)]
@@ -191,8 +184,7 @@ def main() -> None:
                 deviance=forecast.deviance(features, truth),
                 round_s=time.monotonic() - begun_s,
             )
-            leave_if_told()
-            saved.save_if_due(state)
+            saved.after_step(state)
     shares, start = destinations(learnt, 0), start_of(options.fleet, learnt)
     while len(state["rows"]) < options.days:
         begun_s = time.monotonic()
@@ -207,7 +199,7 @@ def main() -> None:
                 outcome = play(city, start, day.requests, operator.expect(way))
                 half[way] = outcome.row()
                 half.setdefault("by_hour", {})[way] = (outcome.served_by_hour.tolist(), outcome.asked_by_hour.tolist())
-                leave_if_told()
+                saved.leave_if_told(state)
         if "bound" not in half:
             half["bound"] = most_served(city, start, day.requests, PATIENCE)
         state["rows"].append({"day": number, **half, "errors": errors(history, day, number, said, naive)})
@@ -221,8 +213,7 @@ def main() -> None:
             wmape=row["errors"]["wmape"],
             day_s=time.monotonic() - begun_s,
         )
-        leave_if_told()
-        saved.save_if_due(state)
+        saved.after_step(state)
     saved.save(state)
     last = options.train_days + options.days - 1
     busiest = int(days[last].departures.sum(0).argmax())
@@ -238,8 +229,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    job.run_program(main)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-import sys
 import time
 from datetime import timedelta
 from typing import Any
@@ -143,8 +142,4 @@ def train(options: Any, corpus: Corpus) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    job.run_program(main)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 import numpy as np
 import torch
@@ -11,7 +10,6 @@ from episodes import play_all
 from sawyer import TASKS, Dynamics, Scene, share
 
 from dure.client import job
-from dure.model.errors import InputError
 from dure.whole_file import whole_file
 
 
@@ -81,8 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    job.run_program(main)

@@ -180,8 +180,4 @@ def _film(path: Path, policy: ClonedPolicy, num_frames: int) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    job.run_program(main)

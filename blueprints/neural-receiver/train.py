@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ from trial import Errors, Trial
 
 from dure.client import job
 from dure.client.saved import Saved
-from dure.model.errors import InputError
+from dure.model.finite import finite
 from dure.whole_file import whole_file
 
 BATCHES_A_STEP = 10
@@ -83,10 +82,7 @@ def main() -> None:
             said = {"channel": part.channel, "snr_db": trial.snr_db[part.snr], **counts}
         job.report_progress(step=next_step, **said, elapsed_s=time.monotonic() - began)
         next_step += 1
-        if job.should_stop():
-            saved.save(current())
-            job.leave()
-        saved.save_if_due(current())
+        saved.after_step(current())
     saved.save(current())
     link.over(channel)
     slot_s = {name: _slot_s(link, lambda slots, by=by: detector(slots, by(slots))) for name, by in estimators.items() if name != "perfect"}
@@ -141,9 +137,9 @@ def _finish(
     gain_db, low_db, high_db = gains[f"{options.channel} over ls_lmmse"]
     is_within = slot_s["learned"] * 1e3 <= options.budget_ms
     metrics = {
-        "gain_db_at_10pct": _finite(gain_db), "gain_db_low": _finite(low_db), "gain_db_high": _finite(high_db),
-        "gain_over_ls_db_at_10pct": _finite(gains[f"{options.channel} over ls"][0]),
-        "loss_to_perfect_db_at_10pct": _finite(trained.gain_db("perfect", "learned", options.seed)[0]),
+        "gain_db_at_10pct": finite(gain_db), "gain_db_low": finite(low_db), "gain_db_high": finite(high_db),
+        "gain_over_ls_db_at_10pct": finite(gains[f"{options.channel} over ls"][0]),
+        "loss_to_perfect_db_at_10pct": finite(trained.gain_db("perfect", "learned", options.seed)[0]),
         "width": width, "kept": low_db >= options.gain_db and is_within,
     }  # fmt: skip
     output = job.output_dir("state/output")
@@ -151,7 +147,7 @@ def _finish(
         result = {
             **metrics, "within_budget": is_within, "slot_s": slot_s, "checkpoint_mib": kept.stat().st_size / MEBIBYTE,
             "weights": sum(values.numel() for values in learned.parameters()),
-            "gains_db": {name: [_finite(value) for value in gain] for name, gain in gains.items()},
+            "gains_db": {name: finite(gain) for name, gain in gains.items()},
             "block_error_rates": {
                 channel: {
                     name: {"snr_db": errors.snr_db, "rate": errors.rates(name).tolist(), "bounds": np.stack(errors.bounds(name)).T.tolist()}
@@ -166,10 +162,6 @@ def _finish(
     with whole_file(output / "result.png") as draft:
         draw(draft, found, gain_db)
     job.report_metrics(**metrics, **{f"{name}_slot_s": took_s for name, took_s in slot_s.items()})
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _options() -> argparse.Namespace:
@@ -202,8 +194,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    job.run_program(main)

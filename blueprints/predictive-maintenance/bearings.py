@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import json
 import os
-import sys
 import time
 from math import gcd
 from pathlib import Path
@@ -213,8 +212,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    job.run_program(main)

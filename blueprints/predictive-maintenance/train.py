@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from dure.client import job
 from dure.client.saved import claim
-from dure.model.errors import InputError
 from dure.whole_file import whole_file
 from engines import (
     CAP_CYCLES,
@@ -210,8 +208,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    job.run_program(main)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from plant import FAULTS, NORMAL_SAMPLES, Array, delay_min, limit_of, read_run, 
 
 from dure.client import job
 from dure.client.saved import claim
-from dure.model.errors import InputError
 from dure.whole_file import whole_file
 
 mpl.use("Agg")
@@ -198,8 +196,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    job.run_program(main)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from trial import TRAINING, TRIAL, Driven, change, course_of, driven, plan_s
 
 from dure.client import job
 from dure.client.saved import Saved
-from dure.model.errors import InputError
+from dure.model.finite import finite
 from dure.ran.control_network import NUM_FEATURES, ControlNetwork, features
 from dure.ran.control_task import FORCE_MAX_N, KNOTS, PERIOD_S, Course, Robot
 from dure.whole_file import whole_file
@@ -92,10 +90,7 @@ def main() -> None:
             said = {f"{name}_cost": run.cost for name, run in runs[-1].items()}
         job.report_progress(step=next_step, **said, elapsed_s=time.monotonic() - began)
         next_step += 1
-        if job.should_stop():
-            saved.save(current())
-            job.leave()
-        saved.save_if_due(current())
+        saved.after_step(current())
     saved.save(current())
     _finish(robot, kept / "controller.onnx", runs, saved.path, options)
 
@@ -152,7 +147,7 @@ def _finish(robot: Robot, path: Path, runs: list[dict[str, Driven]], checkpoint:
     found = changes["network"]
     is_kept = found.high <= options.most_change and not falls["network"]
     metrics = {
-        "cost_change": found.mean, "cost_change_low": _finite(found.low), "cost_change_high": _finite(found.high),
+        "cost_change": found.mean, "cost_change_low": finite(found.low), "cost_change_high": finite(found.high),
         "regulator_cost_change": changes["regulator"].mean, **{f"{name}_falls": num for name, num in falls.items()}, "kept": is_kept,
     }  # fmt: skip
     course, _ = course_of(options.seed, 0, TRIAL, options.seconds)
@@ -175,10 +170,6 @@ def _finish(robot: Robot, path: Path, runs: list[dict[str, Driven]], checkpoint:
             with whole_file(place) as draft:
                 draft.write_bytes(path.read_bytes())
     job.report_metrics(**metrics, **times)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _options() -> argparse.Namespace:
@@ -206,8 +197,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    job.run_program(main)

@@ -12,6 +12,7 @@ from tests.blueprints.modules import ModulesOf
 from dure.client.blueprints import catalogue_folder
 from dure.client.resuming import assert_resumes_exactly
 from dure.client.saved import Saved
+from dure.model.errors import InputError
 
 pytest.importorskip("ortools")
 pytest.importorskip("sklearn")
@@ -187,7 +188,7 @@ def test_bad_arguments_end_with_2(
 
 def test_other_settings_on_the_same_folder_are_refused(code: SimpleNamespace, tmp_path: Path) -> None:
     Saved(tmp_path / "x", {"fleet": 80}, 10).save({"rows": []})
-    with pytest.raises(code.operate.InputError, match="other settings"):
+    with pytest.raises(InputError, match="other settings"):
         Saved(tmp_path / "x", {"fleet": 81}, 10).load()
 
 

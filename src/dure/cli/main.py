@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import click
 
 from dure import __version__
 from dure.model.errors import DureError, InputError
+from dure.model.finite import finite
 
 #: Command → (module, attribute): a module is imported when its command is called, so that `--help` is fast.
 _COMMANDS = {
@@ -126,17 +126,7 @@ def emit(data: dict[str, Any], is_json: bool) -> None:
 
 def echo_json(value: Any) -> None:
     """Print a value as one line of JSON; what is not a number (nan) is null."""
-    click.echo(json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return value
+    click.echo(json.dumps(finite(value), ensure_ascii=False, allow_nan=False))
 
 
 def check_output(path: str | None, field: str) -> None:

@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from pydantic import BaseModel, Field
 
 from dure.cli.serve import listen
 from dure.client import job
-from dure.model.errors import InputError
 from dure.ran.control_network import ControlNetwork
 from dure.ran.control_task import HORIZON, KNOTS, Plan, Robot
 
@@ -97,14 +95,10 @@ def main() -> None:
     parser.add_argument("--network", type=Path, metavar="FILE", help="An ONNX file such as the blueprint robot-control makes; default: plan with MuJoCo.")
     options = parser.parse_args()
     job.watch_signals()
-    try:
-        plan: Plan = ControlNetwork(options.network).plan if options.network else Robot().plan
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    plan: Plan = ControlNetwork(options.network).plan if options.network else Robot().plan
     asyncio.run(serve(plan, options.host, options.port, options.advertise))
-    sys.exit(job.LEFT)
+    job.leave()
 
 
 if __name__ == "__main__":
-    main()
+    job.run_program(main)

@@ -12,15 +12,16 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from dure.model.errors import InputError
+from dure.model.finite import finite
 
 #: How a line of the standard output begins that tells of progress, and one that tells what a job has reached.
 PROGRESS, METRICS = "dure-progress: ", "dure-metrics: "
@@ -67,8 +68,7 @@ def _say(mark: str, fields: dict[str, Value]) -> str:
     for name, value in fields.items():
         if not isinstance(value, str | int | float | bool | None):
             raise InputError(f"must be text, a number, true/false or None, not {type(value).__name__}", field=name)
-    said = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in fields.items()}
-    line = f"{mark}{json.dumps(said, allow_nan=False)}\n"
+    line = f"{mark}{json.dumps(finite(fields), allow_nan=False)}\n"
     sys.stdout.write(line)
     sys.stdout.flush()
     return line
@@ -135,6 +135,15 @@ def should_stop() -> bool:
 def leave() -> NoReturn:
     """End the process so that the job is started again: after `should_stop`, once the work is saved."""
     sys.exit(LEFT)
+
+
+def run_program(main: Callable[[], object]) -> None:
+    """Run a program's `main`; what is wrong with what it was given is said in one line on the standard error, with exit code 2."""
+    try:
+        main()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
 
 
 def _note(_number: int, _frame: FrameType | None) -> None:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dure.client import job
 from dure.model.errors import InputError
 from dure.whole_file import whole_file
 
@@ -21,7 +22,7 @@ class Saved:
     settings : dict
         All that changes what is computed.
     every_s : float
-        `save_if_due` saves when so much time has passed since it was saved last.
+        `after_step` saves when so much time has passed since it was saved last.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any], every_s: float) -> None:
@@ -51,8 +52,15 @@ class Saved:
             draft.write_bytes(pickle.dumps({"digest": self.digest, "state": state}))
         self.saved_at_s = time.monotonic()
 
-    def save_if_due(self, state: dict[str, Any]) -> None:
-        """Save if it is time to."""
+    def leave_if_told(self, state: dict[str, Any]) -> None:
+        """Save and end the attempt if the job was told to leave."""
+        if job.should_stop():
+            self.save(state)
+            job.leave()
+
+    def after_step(self, state: dict[str, Any]) -> None:
+        """`leave_if_told`; otherwise save if it is time to."""
+        self.leave_if_told(state)
         if time.monotonic() - self.saved_at_s >= self.every_s:
             self.save(state)
 
