@@ -54,15 +54,20 @@ class _Files(click.Command):
 @click.option("--vacate-ms", type=click.FloatRange(0, 50), default=2.0, show_default=True,
               help="How long a tenant takes to leave; a multiple of 0.5.")  # fmt: skip
 @click.option("--policy", type=click.Choice(["dure", "static", "mig", "per-slot", "fence"]), default="dure", show_default=True)
-@click.option("--fault", type=click.Choice(["surge", "predictor", "tenant", "heartbeat", "clock"]),
+@click.option("--fault", type=click.Choice(["surge", "predictor", "tenant", "heartbeat", "clock", "gpu"]),
               help="In every stretch that is replayed, after a third of it.")  # fmt: skip
+@click.option("--gpu-left", type=click.FloatRange(0, 1), help="With --fault gpu: the part of the GPU that is left.")
+@click.option("--standby-cells", type=click.IntRange(0), default=0, show_default=True,
+              help="Cells for which a standby site has room, of each site.")  # fmt: skip
+@click.option("--interruption-ms", type=click.FloatRange(0, 60_000), default=110.0, show_default=True,
+              help="How long a cell is interrupted that fails over as the GPU is gone.")  # fmt: skip
 @click.option("--coefficients", type=click.Path(), help="What slots cost, of `dure ran calibrate`; default: made from NVIDIA's stated budgets.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--html", type=click.Path(), help="Write a report with plots there.")
 @click.option("--json", "is_json", is_flag=True)
 def guard(
     calibrate: tuple[str, ...], load: tuple[str, ...], num_cells: int, num_sites: int, num_slots: int, calibrate_slots: int,
-    vacate_ms: float, policy: str, fault: str | None, coefficients: str | None, seed: int, html: str | None, is_json: bool,
+    vacate_ms: float, policy: str, fault: str | None, gpu_left: float | None, standby_cells: int, interruption_ms: float, coefficients: str | None, seed: int, html: str | None, is_json: bool,
 ) -> None:  # fmt: skip
     """How much of a site's idle GPU is lent, and how many slots are late. Synthetic below two minutes."""
     check_output(html, "--html")
@@ -78,7 +83,8 @@ def guard(
     with progress("slots") as move:
         run = run_guard(
             calibrate, load, policy=policy, num_cells=num_cells, num_slots=num_slots, vacate_ms=vacate_ms, seed=seed,
-            fault=fault, calibrate_slots=calibrate_slots, num_sites=num_sites, model=model, move=move,
+            fault=fault, gpu_left=gpu_left, standby_cells=standby_cells, interruption_ms=interruption_ms,
+            calibrate_slots=calibrate_slots, num_sites=num_sites, model=model, move=move,
         )  # fmt: skip
     if html is not None:
         from dure.ran.report import write_guard_report

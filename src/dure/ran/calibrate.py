@@ -60,13 +60,21 @@ class Drawn:
 
     def draw(self, segment: Segment, surge_at: int | None = None) -> NDArray[np.float64]:
         """Needs of a segment, its warm-up and tail: float64[ROWS, slots]."""
+        return self._draw(segment, surge_at, slice(None))
+
+    def draw_cells(self, segment: Segment, surge_at: int | None = None) -> NDArray[np.float64]:
+        """The same of each cell alone: float64[cells, ROWS, slots]."""
+        num_cells = self.loads.down.shape[1]
+        return np.stack([self._draw(segment, surge_at, slice(cell, cell + 1)) for cell in range(num_cells)])
+
+    def _draw(self, segment: Segment, surge_at: int | None, cells: slice) -> NDArray[np.float64]:
         num = k.WARM_SLOTS + segment.num_slots + self.tail
         needs, shares = np.empty((k.ROWS, num)), np.empty(num)
         w = segment.window
         k.draw_needs(
-            self.constants, self.dl_share, self.is_uplink, self.loads.down[w], self.loads.up[w], self.loads.mcs_up[w],
-            self.seed, w, num if surge_at is None else surge_at, needs, shares, self.stream,
-            self.track,
+            self.constants, self.dl_share, self.is_uplink, self.loads.down[w, cells], self.loads.up[w, cells],
+            self.loads.mcs_up[w, cells], self.seed, w, num if surge_at is None else surge_at, cells.start or 0, needs, shares,
+            self.stream, self.track,
         )  # fmt: skip
         return needs
 

@@ -15,6 +15,9 @@ G4. *Silence reserves.* No prediction or plan, or a slot number that does not fo
 G5. *Late tenant.* Fewer SMs in hand than must have come back: everything (all tenants are evicted), and `RESUME_SLOTS` more.
 G6. *Burn.* Each missed slot raises the quantile by `BURN_STEP` of itself; the rise halves every `BURN_HALF_SLOTS`.
 G7. *Floor.* SMs that control of all cells needs are never lent.
+G8. *Failing over.* Where too few of the GPU's SMs are present for its cells though everything is kept and uplink cut, cells go to a standby
+    site, if there is one with room: by plan while the GPU works, at once where it does not carry their control any more
+    (`dure.ran.failover`). Before a cell comes back and after any move everything is kept, as in G4.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dure.policy.kernels.compile import kernel
+from dure.ran.failover import AWAY, HERE, failover_step, new_failover
 from dure.ran.site import KNOWN_SLOTS, PERIOD, downlink_shares
 
 #: Classes of risk that the prediction tells apart, each with as many fitting slots.
@@ -133,24 +137,31 @@ def frame_phase(last: int, dl: Any, at: int) -> int:
 
 @kernel
 def guard_step(
-    rules: Any, weights: Any, edges: Any, spread: Any, memory: Any, slot: int, dl: Any, ul: Any, ul_risk: Any,
-    at: int, level: float, long: float, risk: float, in_hand: float, is_missed: bool,
+    rules: Any, weights: Any, edges: Any, spread: Any, memory: Any, failover: Any, place: Any, loads: Any, slot: int,
+    dl: Any, ul: Any, ul_risk: Any, at: int, level: float, long: float, risk: float, in_hand: float, present: float,
+    held: float, is_missed: bool,
 ) -> float:  # fmt: skip
-    """One slot: SMs that the radio keeps from now on; the rest may be lent until the next slot's decision.
+    """One slot: of the SMs ``present`` those that the radio keeps from now on; the rest may be lent until the next slot's decision.
 
     ``level`` is below 0 where there is no prediction; ``in_hand`` is what is seen to be free of tenants before this
-    decision; ``is_missed`` says whether the slot before was late.
+    decision; ``held`` is the work that was held back in the slot before, and ``is_missed`` says whether that was late. ``failover``, ``place`` and
+    ``loads`` are as in `failover_step`.
     """
     is_planned = level >= 0.0
     phase = frame_phase(int(memory[PHASE]), dl, at) if is_planned else -1
     memory[PHASE] = phase
-    if slot != memory[LAST_SLOT] + 1 or phase < 0 or in_hand < vacated(rules, memory):
+    is_moving = failover_step(
+        failover, place, loads, rules[NUM_SMS], rules[FLOOR_SMS], rules[VACATE_SLOTS], present,
+        dl[at] + ul[at] if is_planned else np.inf, held, in_hand >= present,
+    )  # fmt: skip
+    is_late = in_hand < min(vacated(rules, memory), present)
+    if slot != memory[LAST_SLOT] + 1 or phase < 0 or is_late or is_moving:
         memory[HOLD_SLOTS] = RESUME_SLOTS
     memory[LAST_SLOT] = slot
     memory[BURN] *= 1.0 - 0.6931471805599453 / BURN_HALF_SLOTS
     if is_missed:
         memory[BURN] = min(BURN_MAX, memory[BURN] + BURN_STEP)
-    keep = rules[NUM_SMS]
+    keep = present
     if memory[HOLD_SLOTS] > 0:
         memory[HOLD_SLOTS] -= 1
     else:
@@ -237,49 +248,64 @@ class LendingGuard:
         The GPU's SMs, those never lent, and the multiple in which they are given.
     first_slot : int
         Number of the first slot.
+    standby_cells : int
+        Cells for which a standby site has room (G8); 0: there is none.
+
+    Attributes
+    ----------
+    place : int64[num_cells]
+        Where each cell is from the slot last stepped on: `HERE`, `PRIMED` (here, while a standby gets ready) or `AWAY`.
     """
 
     def __init__(
-        self, calibration: Calibration, num_cells: int, num_sms: int, floor_sms: int, grain_sms: int, first_slot: int
-    ) -> None:
+        self, calibration: Calibration, num_cells: int, num_sms: int, floor_sms: int, grain_sms: int, first_slot: int,
+        standby_cells: int,
+    ) -> None:  # fmt: skip
         self._calibration = calibration
         self._rules = calibration.rules(num_sms, floor_sms, grain_sms)
         self._memory = new_memory(calibration.vacate_slots, num_sms, first_slot)
         self._tracks = np.zeros((num_cells, TRACK))
+        self._failover = new_failover(standby_cells)
+        self.place = np.full(num_cells, HERE)
 
     def track(self, dl_data_sms: NDArray[np.float64]) -> None:
-        """Tell what each cell's data needs in the newest planned slot, where that is a whole downlink slot: float64[cells]."""
+        """Tell what each cell's data needs in the newest planned slot, where that is a whole downlink slot: float64[cells]. Also of cells that are away."""
         for track, sms in zip(self._tracks, dl_data_sms, strict=True):
             track_cell(track, float(sms))
 
     def step(
         self, slot: int, dl_sms: NDArray[np.float64], ul_sms: NDArray[np.float64],
-        ul_risk_sms: NDArray[np.float64], in_hand_sms: float, *, is_missed: bool,
+        ul_risk_sms: NDArray[np.float64], in_hand_sms: float, *, present_sms: float, held_sms: float, is_missed: bool,
     ) -> int:  # fmt: skip
-        """SMs to keep from this slot on.
+        """SMs to keep from this slot on, of those present.
 
         Parameters
         ----------
         slot : int
             Its number.
         dl_sms, ul_sms : float64[KNOWN_SLOTS + 2]
-            Planned needs of this slot and of those after it, SMs. The last of ``dl_sms`` is not known yet and not looked
+            Planned needs of this slot and of those after it, SMs, of the cells that were here in the slot before. The last of ``dl_sms`` is not known yet and not looked
             at; uplink is worked on after it is received and so is known a slot longer. Empty where there is no plan (G4).
         ul_risk_sms : float64[KNOWN_SLOTS + 2]
             Root of the cells' summed squared decodes in ``ul_sms``.
         in_hand_sms : float
             SMs that are free of tenants now.
+        present_sms : float
+            SMs of the GPU that work.
+        held_sms : float
+            Work that layer 1 held back in the slot before, SMs, beyond the uplink decodes that it cut short.
         is_missed : bool
             Whether the slot before was late.
         """
         table = self._calibration
-        heights = self._tracks[:, HEIGHT]
-        long = float(self._tracks[:, LONG].sum())
+        is_here = self.place != AWAY
+        heights = self._tracks[is_here, HEIGHT]
+        long = float(self._tracks[is_here, LONG].sum())
         return int(
             guard_step(
-                self._rules, table.weights, table.edges, table.spread, self._memory, slot, dl_sms, ul_sms,
-                ul_risk_sms, 0, float(heights.sum()) if len(dl_sms) else -1.0, long, risk_of(float(heights @ heights), long),
-                in_hand_sms, is_missed,
+                self._rules, table.weights, table.edges, table.spread, self._memory, self._failover, self.place, self._tracks[:, LONG],
+                slot, dl_sms, ul_sms, ul_risk_sms, 0, float(heights.sum()) if len(dl_sms) else -1.0, long, risk_of(float(heights @ heights), long),
+                float(in_hand_sms), float(present_sms), float(held_sms), is_missed,
             )
         )  # fmt: skip
 

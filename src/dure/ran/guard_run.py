@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from dure.ran.calibrate import (
     calibrate_static,
     segments,
 )
+from dure.ran.failover import new_failover
 from dure.ran.forecast import FenceForecast, calibrate_fence
 from dure.ran.guard import CLASSES, Calibration, new_memory
 from dure.ran.loads import WINDOW_S, CellLoads, deal_cells, plan_cells, read_load
@@ -28,7 +30,7 @@ from dure.ran.site import PERIOD, SLOT_MS, SiteModel
 
 POLICIES = ("dure", "static", "mig", "per-slot", "fence")
 FAULTS = {
-    "surge": k.SURGE, "predictor": k.PREDICTOR, "tenant": k.TENANT, "heartbeat": k.HEARTBEAT, "clock": k.CLOCK,
+    "surge": k.SURGE, "predictor": k.PREDICTOR, "tenant": k.TENANT, "heartbeat": k.HEARTBEAT, "clock": k.CLOCK, "gpu": k.GPU,
 }  # fmt: skip
 #: Bursts of the calibration and of the replay are other ones: the calibration's seed is the replay's and this.
 CALIBRATION_SEED = 0x5EED
@@ -44,6 +46,8 @@ class GuardRun:
         One of `POLICIES`.
     counts : int64[segments, COUNTS]
         Of `dure.ran.kernels`: slots, hard, soft, cut, held, reserve-all.
+    moves : int64[segments, MOVES]
+        Of `dure.ran.kernels`: cells failed over, slots in which one was interrupted.
     sums : float64[segments, SUMS]
         Of `dure.ran.kernels`: SM-slots lent, idle, kept, used.
     windows : int64[segments]
@@ -56,6 +60,7 @@ class GuardRun:
 
     policy: str
     counts: NDArray[np.int64]
+    moves: NDArray[np.int64]
     sums: NDArray[np.float64]
     windows: NDArray[np.int64]
     loads: CellLoads
@@ -65,6 +70,7 @@ class GuardRun:
         """The keys of ``dure ran guard --json``."""
         total = self.counts.sum(axis=0)
         slots, hard, soft = int(total[k.SLOTS]), int(total[k.HARD]), int(total[k.SOFT])
+        cells_failed_over, interrupted = self.moves.sum(axis=0).tolist()
         sums = self.sums.sum(axis=0)
         return {
             "policy": self.policy,
@@ -75,6 +81,8 @@ class GuardRun:
             "lent_by_hour": self.lent_by_hour(),
             "hard_misses": hard,
             "soft_misses": soft,
+            "cells_failed_over": cells_failed_over,
+            "interrupted_slots": interrupted,
             "synthetic_below_s": WINDOW_S,
             "cpu_s": self.cpu_s,
             "digest": self.digest(),
@@ -102,14 +110,16 @@ class GuardRun:
     def digest(self) -> str:
         """SHA-256 of everything counted."""
         sha = hashlib.sha256(self.policy.encode())
-        for part in (self.windows, self.counts, self.sums):
+        # Where no cell moved there is nothing of moves in it.
+        for part in (self.windows, self.counts, self.sums, self.moves[self.moves.any(axis=1)]):
             sha.update(np.ascontiguousarray(part).tobytes())
         return sha.hexdigest()
 
 
 def run_guard(
     calibrate: Sequence[str], load: Sequence[str], *, policy: str, num_cells: int, num_slots: int, vacate_ms: float,
-    seed: int, fault: str | None, calibrate_slots: int, num_sites: int, model: SiteModel, move: Move,
+    seed: int, fault: str | None, gpu_left: float | None, standby_cells: int, interruption_ms: float, calibrate_slots: int,
+    num_sites: int, model: SiteModel, move: Move,
 ) -> GuardRun:  # fmt: skip
     """Read, calibrate and replay.
 
@@ -125,11 +135,18 @@ def run_guard(
         Sites among which the slots are dealt, each with cells and bursts of its own and one calibration for all.
     fault : str or None
         One of `FAULTS`, in the middle of each segment.
+    gpu_left : float or None
+        Part of the GPU that the fault ``gpu`` leaves, 0..1; None with other faults.
+    standby_cells : int
+        Cells of each site for which a standby has room.
+    interruption_ms : float
+        How long a cell that fails over is interrupted.
 
     Raises
     ------
     InputError
-        A file cannot be used; ``vacate_ms`` is no multiple of a slot; the policy does not know the fault.
+        A file cannot be used; ``vacate_ms`` is no multiple of a slot; the policy does not know the fault, or moves no cells; ``gpu_left`` is no part, or
+        stands without its fault; ``interruption_ms`` is no time.
     """
     began = time.process_time()
     slots = vacate_ms / SLOT_MS
@@ -137,24 +154,36 @@ def run_guard(
         raise InputError(f"{vacate_ms} is no multiple of a slot's {SLOT_MS} ms", field="--vacate-ms")
     if fault not in (None, "surge") and policy in ("static", "mig", "fence"):
         raise InputError(f"{policy} has nothing that a {fault} fault could hit; it knows surge", field="--fault")
+    if (fault == "gpu") != (gpu_left is not None):
+        raise InputError("it says what the fault gpu leaves: the one goes with the other", field="--gpu-left")
+    if gpu_left is not None and not 0 <= gpu_left <= 1:
+        raise InputError(f"{gpu_left} is no part of a GPU, 0 to 1", field="--gpu-left")
+    if not math.isfinite(interruption_ms):
+        raise InputError(f"{interruption_ms} is no time", field="--interruption-ms")
+    if standby_cells and policy in ("static", "mig", "fence"):
+        raise InputError(f"{policy} moves no cells", field="--standby-cells")
     vacate_slots = 0 if policy == "per-slot" else int(slots)
     seen = [read_load(path) for path in calibrate]
     plan = plan_cells(seen)
     known = deal_cells(seen, plan, num_cells)
     measured = [read_load(path) for path in load]
     rule = _calibrated(policy, model, known, vacate_slots, calibrate_slots, seed ^ CALIBRATION_SEED, move)
+    failing = _Failing(
+        FAULTS[fault] if fault else k.NONE, model.num_sms if gpu_left is None else int(gpu_left * model.num_sms / model.grain_sms) * model.grain_sms,
+        standby_cells, math.ceil(interruption_ms / SLOT_MS),
+    )  # fmt: skip
     sites = [deal_cells(measured, plan, num_cells, site) for site in range(num_sites)]
     parts = []
     for i, loads in enumerate(sites):
         own = (i + 1) * num_slots // num_sites - i * num_slots // num_sites
         parts.append(
             _replay(
-                model, loads, rule, vacate_slots, own, seed + i, FAULTS[fault] if fault else k.NONE,
+                model, loads, rule, vacate_slots, own, seed + i, failing,
                 _part_of(move, i, num_sites),
             )
         )
-    counts, sums, windows = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return GuardRun(policy, counts, sums, windows, sites[0], time.process_time() - began)
+    counts, moves, sums, windows = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return GuardRun(policy, counts, moves, sums, windows, sites[0], time.process_time() - began)
 
 
 def _part_of(move: Move, part: int, parts: int) -> Move:
@@ -180,9 +209,19 @@ def _calibrated(
     raise InputError(f"no such policy: {policy!r}; there are {', '.join(POLICIES)}", field="--policy")
 
 
+@dataclass(frozen=True)
+class _Failing:
+    """What fails in every stretch, of `FAULTS`; SMs that a GPU's fault leaves; cells that a standby takes; slots in which a cell is interrupted that fails over."""
+
+    fault: int
+    left_sms: int
+    standby_cells: int
+    interruption_slots: int
+
+
 def _replay(
-    model: SiteModel, loads: CellLoads, rule: Rule, vacate_slots: int, num_slots: int, seed: int, fault: int, move: Move
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    model: SiteModel, loads: CellLoads, rule: Rule, vacate_slots: int, num_slots: int, seed: int, failing: _Failing, move: Move
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
     drawn = Drawn(model, loads, vacate_slots, seed)
     parts = segments(range(len(loads.hour)), num_slots)
     floor = model.floor_sms(loads.down.shape[1])
@@ -190,17 +229,19 @@ def _replay(
     reserves = _reserves(rule, loads, model)
     table = rule if isinstance(rule, Calibration) else _no_table(vacate_slots)
     rules = table.rules(model.num_sms, floor, model.grain_sms)
-    counts = np.zeros((len(parts), k.COUNTS), np.int64)
+    counts, moves = np.zeros((len(parts), k.COUNTS), np.int64), np.zeros((len(parts), k.MOVES), np.int64)
     sums = np.zeros((len(parts), k.SUMS))
     for i, part in enumerate(parts):
-        surge_at = k.WARM_SLOTS + part.num_slots // 3 if fault == k.SURGE else None
+        surge_at = k.WARM_SLOTS + part.num_slots // 3 if failing.fault == k.SURGE else None
+        needs = drawn.draw(part, surge_at)
+        cells = drawn.draw_cells(part, surge_at) if failing.standby_cells else np.empty((0, *needs.shape))
         k.play(
-            drawn.constants, drawn.dl_share, drawn.draw(part, surge_at), rules, table.weights, table.edges,
-            table.spread, new_memory(vacate_slots, model.num_sms, 0), reserves[part.window], part.num_slots, fault if is_guard else k.NONE,
-            drawn.stream, counts[i], sums[i],
+            drawn.constants, drawn.dl_share, drawn.is_uplink, needs, cells, rules, table.weights, table.edges, table.spread,
+            new_memory(vacate_slots, model.num_sms, 0), new_failover(failing.standby_cells), reserves[part.window], part.num_slots,
+            failing.fault if is_guard else k.NONE, failing.left_sms, failing.interruption_slots, drawn.stream, counts[i], moves[i], sums[i],
         )  # fmt: skip
         move(i + 1, len(parts))
-    return counts, sums, np.array([part.window for part in parts], np.int64)
+    return counts, moves, sums, np.array([part.window for part in parts], np.int64)
 
 
 def _reserves(rule: Rule, loads: CellLoads, model: SiteModel) -> NDArray[np.float64]:

@@ -69,12 +69,12 @@ class Planned:
         self._next = 0
         # Compiled, or read from the cache, before the first slot.
         none = np.zeros(KNOWN_SLOTS + 2)
-        LendingGuard(site.calibration, 1, 1, 1, 1, 0).step(0, none, none, none, 1.0, is_missed=False)
+        LendingGuard(site.calibration, 1, 1, 1, 1, 0, 0).step(0, none, none, none, 1.0, present_sms=1.0, held_sms=0.0, is_missed=False)
         self._places: list[tuple[LendingGuard, Stretch, int]] = []
         for stretch in site.stretches:
             guard = LendingGuard(
                 site.calibration, site.num_cells, site.model.num_sms, site.model.floor_sms(site.num_cells), site.model.grain_sms,
-                len(self._places),
+                len(self._places), 0,
             )  # fmt: skip
             for t in range(-len(stretch.before_sms), KNOWN_SLOTS):
                 self._track(guard, t, stretch.before_sms[t] if t < 0 else stretch.cell_sms[t])
@@ -92,7 +92,7 @@ class Planned:
         plan = slice(at, at + KNOWN_SLOTS + 2) if is_told else slice(0)
         sms = guard.step(
             slot, stretch.dl_sms[plan], stretch.ul_sms[plan], stretch.ul_risk_sms[plan],
-            num_in_hand * self._site.model.grain_sms, is_missed=is_missed,
+            num_in_hand * self._site.model.grain_sms, present_sms=self._site.model.num_sms, held_sms=0.0, is_missed=is_missed,
         )  # fmt: skip
         return self._site.cores_of(sms)
 
