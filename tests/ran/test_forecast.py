@@ -90,8 +90,8 @@ def test_on_recorded_loads_the_forecast_lends_more_than_a_fence_by_the_hour_and_
                 csv.writer(file).writerows([head, *part])
     found = {
         policy: run_guard(
-            early, late, policy=policy, num_cells=20, num_slots=1_000_000, vacate_ms=2, seed=3, fault=None, calibrate_slots=2_000_000,
-            num_sites=1, model=MODEL, move=nothing,
+            early, late, policy=policy, num_cells=20, num_slots=1_000_000, vacate_ms=2, seed=3, fault=None, gpu_left=None, standby_cells=0,
+            interruption_ms=110, calibrate_slots=2_000_000, num_sites=1, model=MODEL, move=nothing,
         ).summary()
         for policy in ("fence", "mig")
     }  # fmt: skip

@@ -2,9 +2,12 @@
 
 import numpy as np
 
+from dure.ran import guard as g
+from dure.ran import kernels as k
 from dure.ran.calibrate import Drawn
+from dure.ran.failover import new_failover
 from dure.ran.loads import CellLoads
-from dure.ran.site import SiteModel
+from dure.ran.site import PERIOD, SiteModel
 
 
 def loads_of(down, up, windows=40, cells=20):
@@ -22,3 +25,24 @@ def waves(windows=120, cells=20, low=0.05, high=0.6):
 
 def drawn_of(down=0.3, up=0.1, vacate_slots=4, seed=0):
     return Drawn(SiteModel(), loads_of(down, up), vacate_slots, seed)
+
+
+def flat(vacate_slots=4, quantile=2.0, width=1.0):
+    """A prediction that says: as much as the level now, give or take one SM."""
+    weights = np.tile([1.0, 0.0, 0.0], (PERIOD, 1))
+    edges = np.linspace(1, 15, g.CLASSES - 1)
+    spread = np.full((PERIOD, g.CLASSES), width)
+    return g.Calibration(vacate_slots, weights, edges, spread, 100.0, 30.0, 0.5, quantile, 1)
+
+
+def play(
+    drawn, needs, table, rules, num_slots, *, fixed=0.0, fault=k.NONE, left_sms=0, cells=None, standby_cells=0, interruption_slots=0
+):
+    """One segment of the twin; its counts, moves and sums."""
+    counts, moves, sums = np.zeros(k.COUNTS, np.int64), np.zeros(k.MOVES, np.int64), np.zeros(k.SUMS)
+    k.play(
+        drawn.constants, drawn.dl_share, drawn.is_uplink, needs, np.empty((0, *needs.shape)) if cells is None else cells, rules,
+        table.weights, table.edges, table.spread, g.new_memory(table.vacate_slots, drawn.model.num_sms, 0), new_failover(standby_cells),
+        fixed, num_slots, fault, left_sms, interruption_slots, drawn.stream, counts, moves, sums,
+    )  # fmt: skip
+    return counts, moves, sums

@@ -15,6 +15,8 @@ misses, and as many when the cell comes back. Nobody knows how long strain will 
 (`BREAK_EVEN_SLOTS`) loses at most twice what he would have lost had he known (renting or buying: Karlin et al., "Competitive snoopy caching", Algorithmica 3, 1988),
 and what is strained while the standby is primed. Strain is over after `PREPARE_SLOTS` without any; a move that was prepared until then is
 dropped.
+
+Which: those with the highest load in the long run, as few as free what lacked in the mean of the strained slots. If that was too little strain goes on, and with it the rule.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ CALM_SLOTS = 20_000
 
 # Where a cell is, int64[cells].
 HERE, PRIMED, AWAY = range(3)
-# Memory, float64[8]: cells for which the standby has room; strained slots, those since without strain and the most SMs that lacked in one; slots until
+# Memory, float64[8]: cells for which the standby has room; strained slots, those since without strain, SMs that lacked in all strained ones; slots until
 # the standby is primed; calm slots; cells that this step has moved by plan (there or back), and by failure.
 ROOM, STRAINED, UNSTRAINED, LACKING, PRIMING, CALM, MOVED, FAILED = range(8)
 
@@ -92,7 +94,7 @@ def failover_step(
     if held > 0.0 and is_all_kept:
         memory[STRAINED] += 1.0
         memory[UNSTRAINED] = 0.0
-        memory[LACKING] = max(memory[LACKING], held)
+        memory[LACKING] += held
     else:
         memory[UNSTRAINED] += 1.0
         if memory[UNSTRAINED] >= PREPARE_SLOTS:
@@ -108,7 +110,7 @@ def failover_step(
             memory[STRAINED] = 0.0
             memory[LACKING] = 0.0
     elif memory[STRAINED] >= BREAK_EVEN_SLOTS and room > 0:
-        _mark(place, loads, room, memory[LACKING], 0.0, PRIMED)
+        _mark(place, loads, room, memory[LACKING] / memory[STRAINED], 0.0, PRIMED)
         memory[PRIMING] = PREPARE_SLOTS
     # A peak cell needs an equal part of the whole GPU.
     is_calm = num_away > 0 and held <= 0.0 and planned + num_away * num_sms / len(place) <= present
