@@ -67,7 +67,8 @@ class _Files(click.Command):
 @click.option("--json", "is_json", is_flag=True)
 def guard(
     calibrate: tuple[str, ...], load: tuple[str, ...], num_cells: int, num_sites: int, num_slots: int, calibrate_slots: int,
-    vacate_ms: float, policy: str, fault: str | None, gpu_left: float | None, standby_cells: int, interruption_ms: float, coefficients: str | None, seed: int, html: str | None, is_json: bool,
+    vacate_ms: float, policy: str, fault: str | None, gpu_left: float | None, standby_cells: int, interruption_ms: float,
+    coefficients: str | None, seed: int, html: str | None, is_json: bool,
 ) -> None:  # fmt: skip
     """How much of a site's idle GPU is lent, and how many slots are late. Synthetic below two minutes."""
     check_output(html, "--html")

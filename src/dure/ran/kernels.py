@@ -205,13 +205,10 @@ def play(
                 move_needs(needs, cells, was_here, is_here, t)
                 if t >= WARM_SLOTS:
                     moves[CELLS_FAILED_OVER] += (was_here & ~is_here).sum()
-            if failover[FAILED] > 0.0:
-                interrupted_until = t + interruption_slots
-            if failover[MOVED] > 0.0:
-                # Uplink that the GPU has and has not decoded.
-                for s in range(max(0, t - UPLINK_SLOTS + 1), t + 1):
-                    if is_uplink[s % PERIOD]:
-                        lost_until = s + UPLINK_SLOTS
+                if failover[FAILED] > 0.0:
+                    interrupted_until = t + interruption_slots
+                else:
+                    lost_until = _undecoded_until(is_uplink, t)
             if fault == HEARTBEAT and is_faulty:
                 silent += 1
                 keep = leased_reserve(heard, silent, present)
@@ -266,6 +263,16 @@ def move_needs(needs: Any, cells: Any, was_here: Any, is_here: Any, t: int) -> N
                 needs[row, s] = np.sqrt(new)
             else:
                 needs[row, s] = new
+
+
+@kernel
+def _undecoded_until(is_uplink: Any, t: int) -> int:
+    """The slot from which on nothing is due any more of the uplink received and not decoded when slot ``t`` begins."""
+    until = t
+    for s in range(t - UPLINK_SLOTS + 1, t + 1):
+        if is_uplink[s % PERIOD]:
+            until = s + UPLINK_SLOTS
+    return until
 
 
 @kernel

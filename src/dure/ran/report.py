@@ -60,7 +60,7 @@ def _day(run: GuardRun) -> go.Figure:
 
 def _causes(run: GuardRun) -> go.Figure:
     causes = {
-        "late downlink or control (hard)": k.HARD,
+        "late downlink or control, or a cell interrupted (hard)": k.HARD,
         "uplink decode cut short (soft)": k.CUT,
         "downlink held back (soft)": k.HELD,
     }
