@@ -99,6 +99,9 @@ def test_cells_come_back_when_all_of_them_at_their_peak_would_have_fitted_for_lo
     # Four peak cells need 26.4 SMs: eight more than these do not fit 34.
     assert not site.step(2 * f.CALM_SLOTS, present=34.0, planned=8.0)
     assert len(site.away) == 4
+    # Nor is it calm where work was held back, for whatever reason.
+    assert not site.step(f.CALM_SLOTS - VACATE - 1, present=34.0, planned=7.0)
+    assert not site.step(held=1.0, is_all_kept=False, present=34.0, planned=7.0)
     assert not site.step(f.CALM_SLOTS - VACATE - 1, present=34.0, planned=7.0)
     # Everything is kept from v before the return on.
     assert site.step(present=34.0, planned=7.0)

@@ -38,7 +38,7 @@ class Site:
         self.guard = g.LendingGuard(table or flat(), 1, 132, floor, 2, 0, 0)
         self.slot = 0
 
-    def step(self, dl=20.0, ul=0.0, in_hand=132.0, is_missed=False, skip=0, is_planned=True, ul_risk=0.0):
+    def step(self, dl=20.0, ul=0.0, in_hand=132.0, is_missed=False, skip=0, is_planned=True, ul_risk=0.0, present=132.0):
         share = downlink_shares()
         at = [(self.slot + i) % PERIOD for i in range(KNOWN_SLOTS + 2)]
         planned = np.array([dl if share[p] > 0 else 0.0 for p in at])
@@ -46,7 +46,7 @@ class Site:
             self.guard.track(np.array([dl]))
         keep = self.guard.step(
             self.slot + skip, planned if is_planned else np.zeros(0), np.full(KNOWN_SLOTS + 2, ul),
-            np.full(KNOWN_SLOTS + 2, ul_risk), in_hand, present_sms=132, held_sms=0, is_missed=is_missed,
+            np.full(KNOWN_SLOTS + 2, ul_risk), in_hand, present_sms=present, held_sms=0, is_missed=is_missed,
         )  # fmt: skip
         self.slot += 1
         return keep
@@ -105,6 +105,14 @@ def test_silence_jumps_and_late_tenants_reserve_everything_and_pass(harm):
     kept = [site.step() for _ in range(2 * g.RESUME_SLOTS + 20)]
     assert kept[: g.RESUME_SLOTS - 1] == [132] * (g.RESUME_SLOTS - 1)
     assert kept[-1] == 22
+
+
+@pytest.mark.parametrize("vacate_slots", [0, 4])
+def test_of_a_gpu_of_which_part_is_left_the_rest_is_lent(vacate_slots):
+    site = Site(flat(vacate_slots))
+    site.settle()
+    assert site.settle(present=60.0, in_hand=60.0) == (22 if vacate_slots else 20)
+    assert site.settle(dl=80.0, present=60.0, in_hand=60.0) == 60
 
 
 def test_a_lease_ends_by_itself():
