@@ -13,6 +13,7 @@ import pytest
 from dure.executors import cgroup
 from dure.executors.local import LocalExecutor
 from dure.executors.local_nodes import find_nodes
+from dure.executors.shim import read_rank
 from dure.executors.tenants import FrozenTenant, Tenants
 from dure.model.events import Placement
 from dure.ports.executor import Launch, RunState
@@ -34,6 +35,8 @@ if os.fork() == 0:
     count(sys.argv[1] + ".strayed")
 count(sys.argv[1])
 """
+#: The same, but the parent ends once its child counts.
+LEAVING = COUNTING.replace('count(sys.argv[1])\n', 'while not os.path.exists(sys.argv[1] + ".strayed"):\n    time.sleep(0.01)\n')
 #: A child that leaves its group for a new one again and again, and never looks back.
 FLEEING = """
 import os, signal, sys, time
@@ -205,6 +208,21 @@ def test_who_keeps_leaving_its_group_is_stopped_and_evicted(house, way):
     assert [run.exit_code for run in house.end()] == [137]
 
 
+def test_what_a_lease_leaves_behind_is_its_tenant_until_it_is_gone(house, way):
+    strays = strayed(house.launch(LEAVING, is_awaited=False))
+    until(strays.exists)
+    (rank,) = (house.state / "leases").rglob("0.rank")
+    until(lambda: read_rank(rank).exit_code == 0)
+    tenants = Tenants(house.state)
+    (tenant,) = tenants.look()
+    stand(tenant)
+    assert not is_counting(strays)
+    tenant.evict()
+    until(lambda: not tenants.look())
+    assert not is_counting(strays)
+    assert [run.exit_code for run in house.end()] == [0]
+
+
 def test_a_stop_order_ends_a_lease_that_stands(house, way):
     house.launch(COUNTING)
     (tenant,) = Tenants(house.state).look()
@@ -215,9 +233,14 @@ def test_a_stop_order_ends_a_lease_that_stands(house, way):
 
 def _watchdog(house, lease_s: float):
     beat = Beat(beat_path(house.state))
-    beat[LEASE_NS], beat[BEAT_NS] = int(lease_s * 1e9), time.monotonic_ns()
+    beat[LEASE_NS] = int(lease_s * 1e9)
     process = subprocess.Popen([sys.executable, "-P", "-m", "dure.ran.watchdog", str(house.state)])
-    until(lambda: beat[WATCH_NS] > 0)
+
+    def is_at_work():
+        beat[BEAT_NS] = time.monotonic_ns()
+        return beat[WATCH_NS] > 0
+
+    until(is_at_work)
     return beat, process
 
 

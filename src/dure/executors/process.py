@@ -11,6 +11,8 @@ from pathlib import Path
 #: Every process of an attempt inherits this variable, wherever it has gone to: the attempt's own folder, because another
 #: agent of this machine may well have a lease of the same name.
 LEASE_MARK = "DURE_LEASE_MARK"
+#: /proc is listed at most so often in one look: where processes start all the time, some are always new.
+_LISTINGS_MAX = 10
 _TICK_MS = 1000 // os.sysconf("SC_CLK_TCK")
 
 
@@ -91,12 +93,24 @@ def _session_of(pid: int) -> int:
         return 0
 
 
+def _pids() -> Iterator[int]:
+    """Every process.
+
+    /proc is listed again until none is new: one that leaves a child in its place and ends is gone before it is looked at, and the
+    child was not in the list.
+    """
+    seen: set[int] = set()
+    for _ in range(_LISTINGS_MAX):
+        new = {int(name) for name in os.listdir("/proc") if name.isdigit()} - seen  # noqa: PTH208 - a Path for each of thousands is slow
+        if not new:
+            return
+        yield from new
+        seen |= new
+
+
 def members(marks: Collection[str], sessions: Collection[int] = ()) -> Iterator[int]:
     """Pids of all processes of some attempts or sessions: also those that left their group, session and parent."""
-    for name in os.listdir("/proc"):  # noqa: PTH208 - a Path for each of thousands of processes is slow
-        if not name.isdigit():
-            continue
-        pid = int(name)
+    for pid in _pids():
         if (sessions and _session_of(pid) in sessions) or mark_of(pid) in marks:
             yield pid
 
@@ -104,18 +118,17 @@ def members(marks: Collection[str], sessions: Collection[int] = ()) -> Iterator[
 def by_mark(marks: Collection[str]) -> dict[str, list[int]]:
     """Pids of the processes of some attempts, by their marks; one look at /proc."""
     found: dict[str, list[int]] = {mark: [] for mark in marks}
-    for name in os.listdir("/proc"):  # noqa: PTH208 - as in `members`
-        if name.isdigit():
-            mark = mark_of(int(name))
-            if mark in found:
-                found[mark].append(int(name))
+    for pid in _pids():
+        mark = mark_of(pid)
+        if mark in found:
+            found[mark].append(pid)
     return found
 
 
 def threads_of(pid: int) -> list[int]:
     """Threads of a process; empty: it has ended."""
     try:
-        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208 - as in `members`
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208 - as in `_pids`
     except OSError:
         return []
 

@@ -38,8 +38,8 @@ class Tenant(ABC):
         return self._attempt.mark
 
     def is_over(self) -> bool:
-        """Whether all its tasks have ended, as their shells have recorded or by their death."""
-        return all(self._is_ended(shim.read_rank(task.rank_file)) for task in self._attempt.tasks)
+        """Whether all its tasks have ended, as their shells have recorded or by their death, and nothing that they started is left."""
+        return all(self._is_ended(shim.read_rank(task.rank_file)) for task in self._attempt.tasks) and self.is_empty()
 
     @staticmethod
     def _is_ended(record: shim.RankRecord | None) -> bool:
@@ -51,6 +51,10 @@ class Tenant(ABC):
         """Pids of its tasks' shells."""
         records = (shim.read_rank(task.rank_file) for task in self._attempt.tasks)
         return {record.shim.pid for record in records if record is not None and record.shim is not None}
+
+    @abstractmethod
+    def is_empty(self) -> bool:
+        """Whether no process is left but its shells."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -92,6 +96,10 @@ class FrozenTenant(Tenant):
         super().__init__(attempt)
         self._group = group
 
+    def is_empty(self) -> bool:
+        """See `Tenant`."""
+        return not self._group.is_populated()
+
     def stop(self) -> None:
         """See `Tenant`."""
         self._group.freeze(True)
@@ -131,6 +139,10 @@ class SignalledTenant(Tenant):
         self._all = set(pids)
         self._pids = self._all - self.shells()
 
+    def is_empty(self) -> bool:
+        """See `Tenant`; as of the last look."""
+        return not self._pids
+
     @staticmethod
     def _signal(pids: Collection[int], number: int) -> None:
         for pid in pids:
@@ -153,8 +165,8 @@ class SignalledTenant(Tenant):
         return all(process.is_standing(pid) for pid in self._pids)
 
     def evict(self) -> None:
-        """See `Tenant`."""
-        self._signal(self._pids, signal.SIGKILL)
+        """See `Tenant`; each as it is found, before it can be elsewhere."""
+        process.kill_members({self.mark}, spared=self.shells())
 
     def cpu_s(self) -> float:
         """See `Tenant`; to a clock tick, and without what children used whom nobody waited for."""
@@ -190,14 +202,14 @@ class Tenants:
         self._over &= folders
         if folders - self._over != self._known.keys():
             self._read(folders)
-        for name in [name for name, tenant in self._known.items() if tenant.is_over()]:
-            del self._known[name]
-            self._over.add(name)
         signalled = [tenant for tenant in self._known.values() if isinstance(tenant, SignalledTenant)]
         if signalled:
             pids = process.by_mark({tenant.mark for tenant in signalled})
             for tenant in signalled:
                 tenant.meet(pids[tenant.mark])
+        for name in [name for name, tenant in self._known.items() if tenant.is_over()]:
+            del self._known[name]
+            self._over.add(name)
         return sorted(self._known.values(), key=lambda tenant: (tenant.fence, tenant.lease_id))
 
     def _read(self, folders: set[str]) -> None:
