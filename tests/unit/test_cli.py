@@ -159,7 +159,8 @@ def test_alliance_check_counts_and_names_the_line(tmp_path, dure):
     from dure.examples import example_path
 
     text = example_path("village").read_text(encoding="utf-8")
-    good = json.loads(dure("alliance", "check", str(example_path("village")), "--json").stdout)
+    good = json.loads(dure("alliance", "check", "example:village", "--json").stdout)
+    assert good == json.loads(dure("alliance", "check", str(example_path("village")), "--json").stdout)
     assert good["gpus"] > 0
     assert good["members"] > 1
     (tmp_path / "bad.yaml").write_text(text + "\nnonsense: 1\n", encoding="utf-8")
@@ -262,6 +263,7 @@ def test_a_bad_scenario_is_one_line(log, tmp_path, load, variant, words, dure):
         (["replay", "LOG"], "--gpus"),
         (["replay", "LOG", "--gpus", "2"], "can never run"),
         (["replay", "LOG", "--fleet", "none.yaml"], "none.yaml"),
+        (["replay", "LOG", "--fleet", "example:vilage"], "unknown example 'vilage'; did you mean 'village'?"),
         (["bench", "scale", "--gpus", "0"], "--gpus"),
         (["nothing"], "No such command"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dure.cli.main import emit
+from dure.cli.main import OwnFile, emit
 
 
 @click.group()
@@ -13,7 +13,7 @@ def alliance() -> None:
 
 
 @alliance.command()
-@click.argument("path", type=click.Path())
+@click.argument("path", type=OwnFile())
 @click.option("--json", "is_json", is_flag=True)
 def check(path: str, is_json: bool) -> None:
     """Say what an alliance is made of, or what is wrong with its file."""

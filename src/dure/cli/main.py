@@ -121,12 +121,28 @@ def emit(data: dict[str, Any], is_json: bool) -> None:
         return
     width = max((len(key) for key in data), default=0)
     for key, value in data.items():
-        click.echo(f"{key:<{width}}  {f'{value:,.3f}' if isinstance(value, float) else value}")
+        click.echo(f"{key:<{width}}  {_number(value) if isinstance(value, float) else value}")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.3f}" if value == 0 or abs(value) >= 0.1 else f"{value:.3g}"
 
 
 def echo_json(value: Any) -> None:
     """Print a value as one line of JSON; what is not a number (nan) is null."""
     click.echo(json.dumps(finite(value), ensure_ascii=False, allow_nan=False))
+
+
+class OwnFile(click.Path):
+    """Path of a file that an operator writes, or `example:NAME` of one that comes with Dure."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, of an example where it is in the package."""
+        from dure.examples import EXAMPLE, example_path
+
+        if str(value).startswith(EXAMPLE):
+            value = str(example_path(str(value).removeprefix(EXAMPLE)))
+        return super().convert(value, param, ctx)
 
 
 def check_output(path: str | None, field: str) -> None:

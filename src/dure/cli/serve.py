@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dure.cli.main import OwnFile
 from dure.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _OPTIONS = (
     click.option("--port", default=8080, type=click.IntRange(0, 65535), show_default=True, help="0: any free one."),
     click.option("--data-dir", type=click.Path(file_okay=False), help="Folder of the data; default: in your home folder."),
     click.option("--database", default="", help="SQLAlchemy URL; default: SQLite in the data folder."),
-    click.option("--alliance", type=click.Path(), help="Alliance to begin with; default: the reference alliance."),
+    click.option("--alliance", type=OwnFile(), help="Alliance to begin with; default: the reference alliance."),
     click.option("--policy", default="dure", show_default=True, help="Policy to begin with."),
     click.option("--oidc", type=click.Path(dir_okay=False), help="File that says how people sign in with an OpenID Connect provider."),
     click.option("--tls-cert", type=click.Path(dir_okay=False), help="Certificate with its chain, PEM: the service speaks https."),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dure.cli.main import check_output, emit, progress
+from dure.cli.main import OwnFile, check_output, emit, progress
 from dure.model.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _fleet_options(command: Any) -> Any:
         click.option(
             "--map-members", "is_mapped", is_flag=True, help="Deal the trace's members to those of the alliance."
         ),
-        click.option("--fleet", type=click.Path(), help="An alliance.yaml or a list of nodes."),
+        click.option("--fleet", type=OwnFile(), help="An alliance.yaml or a list of nodes."),
         click.option("--policy", default="dure", show_default=True, help="Name of the policy."),
     ):
         command = option(command)
@@ -97,7 +97,7 @@ def replay(
 
 
 @click.command()
-@click.argument("scenario", type=click.Path())
+@click.argument("scenario", type=OwnFile())
 @click.option("--jobs", "num_processes", type=click.IntRange(1), help="Processes; default: one a core.")
 @click.option("--html", type=click.Path(), help="Write the report here.")
 @click.option("--json", "is_json", is_flag=True)

@@ -7,6 +7,9 @@ from pathlib import Path
 from dure.model.errors import InputError
 from dure.model.yaml_file import nearest
 
+#: Before the name of a shipped file where a command wants a path.
+EXAMPLE = "example:"
+
 
 def example_names() -> list[str]:
     """Names of the shipped files without ``.yaml``, ascending."""
