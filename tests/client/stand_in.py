@@ -145,6 +145,7 @@ class StandIn:
         with self.lock:
             for rank in range(nodes * tasks):
                 path = self.folder / f"{job.job_id}.{job.attempt}.{rank}.log"
+                path.touch()  # it may be read before the task has begun
                 job.logs[job.attempt, rank] = path
                 env = {
                     "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **job.spec.env,
