@@ -34,7 +34,7 @@ _OPTIONS = (
     click.option("--port", default=8080, type=click.IntRange(0, 65535), show_default=True, help="0: any free one."),
     click.option("--data-dir", type=click.Path(file_okay=False), help="Folder of the data; default: in your home folder."),
     click.option("--database", default="", help="SQLAlchemy URL; default: SQLite in the data folder."),
-    click.option("--alliance", type=OwnFile(), help="Alliance to begin with; default: the reference alliance."),
+    click.option("--alliance", type=OwnFile(), default="example:alliance", show_default=True, help="Alliance to begin with."),
     click.option("--policy", default="dure", show_default=True, help="Policy to begin with."),
     click.option("--oidc", type=click.Path(dir_okay=False), help="File that says how people sign in with an OpenID Connect provider."),
     click.option("--tls-cert", type=click.Path(dir_okay=False), help="Certificate with its chain, PEM: the service speaks https."),
@@ -58,7 +58,7 @@ class _Options:
     port: int
     data_dir: str | None
     database: str
-    alliance: str | None
+    alliance: str
     policy: str
     oidc: str | None
     tls_cert: str | None
@@ -128,7 +128,6 @@ def _trips(reaches: Sequence[str]) -> dict[str, float]:
 def _run(given: _Options, machine: _Machine | None, is_touring: bool = False, is_once: bool = False) -> bool:
     """Serve until stopped; whether the tour, if there was one, went well."""
     from dure.cli.logs import configure_logging
-    from dure.examples import example_path
     from dure.policy.config import named_policy
     from dure.service.app import Service, Settings
     from dure.service.up import begin, data_folder, with_machine
@@ -138,8 +137,7 @@ def _run(given: _Options, machine: _Machine | None, is_touring: bool = False, is
     named_policy(given.policy)
     oidc, tls = _provider(given.oidc), _tls(given.tls_cert, given.tls_key)
     folder = data_folder(given.data_dir)
-    source = given.alliance or str(example_path("alliance"))
-    text = read_text(source)
+    text = read_text(given.alliance)
     listener = listen(given.host, given.port)
     # What a tour tells is not to be lost between the lines of what went as it should.
     configure_logging(logging.WARNING if is_touring else logging.INFO)
@@ -155,8 +153,8 @@ def _run(given: _Options, machine: _Machine | None, is_touring: bool = False, is
     is_new = service.store.document() is None
     if is_new:
         if machine is not None:
-            text = with_machine(text, machine.gpus, *_owner_and_type(text, source, machine.owner, machine.gpu_type), machine.reaches)
-        begin(service, text, source, given.policy)
+            text = with_machine(text, machine.gpus, *_owner_and_type(text, given.alliance, machine.owner, machine.gpu_type), machine.reaches)
+        begin(service, text, given.alliance, given.policy)
     service.open()
     agent_token = _greet(service, folder, url if tls is None else told, is_new)
     tour = _tour(url, folder, is_once) if is_touring else None

@@ -39,7 +39,7 @@ class Tenant(ABC):
 
     def is_over(self) -> bool:
         """Whether all its tasks have ended, as their shells have recorded or by their death, and nothing that they started is left."""
-        return all(self._is_ended(shim.read_rank(task.rank_file)) for task in self._attempt.tasks) and self.is_empty()
+        return self.is_empty() and all(self._is_ended(shim.read_rank(task.rank_file)) for task in self._attempt.tasks)
 
     @staticmethod
     def _is_ended(record: shim.RankRecord | None) -> bool:
