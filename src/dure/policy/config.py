@@ -71,7 +71,7 @@ class Policy:
     reserve_lead_ms: int = 7 * DAY_MS
     own_notice_ms: int = MINUTE_MS
     save_ms: int = 30_000
-    scan_max: int = 128
+    scan_max: int = 64
     overdue_ms: int = 90 * DAY_MS
     epoch_ms: int = 10 * MINUTE_MS
     decay_ppm: int = 687

@@ -84,7 +84,16 @@ def kernel(function: F) -> F:
     Numba would compile `f(S, 1)` and `f(S, 2)` apart; for a hundred kernels that calls each other this doubles
     the compiling and gains nothing.
     """
-    dispatcher: Any = njit(**_OPTIONS)(function)
+    return _compiled(function, is_inlined=False)
+
+
+def inlined_kernel(function: F) -> F:
+    """`kernel`, and LLVM puts it into what calls it: for small ones in hot loops, of which the call is a large part."""
+    return _compiled(function, is_inlined=True)
+
+
+def _compiled(function: F, *, is_inlined: bool) -> F:
+    dispatcher: Any = njit(**_OPTIONS, forceinline=is_inlined)(function)
     if not hasattr(dispatcher, "get_call_template"):
         return function
     template = dispatcher.get_call_template

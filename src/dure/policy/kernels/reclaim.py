@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dure.policy.kernels.bits import next_bit
-from dure.policy.kernels.compile import kernel
+from dure.policy.kernels.compile import inlined_kernel, kernel
 from dure.policy.kernels.layout import (
     HOLD,
     HOLD_BACKFILL,
@@ -60,7 +60,7 @@ def free_from_ms(S: State, n: int) -> int:
     return last
 
 
-@kernel
+@inlined_kernel
 def cost_at_sight(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     """`node_cost` where the node's own record tells it; BY_VICTIMS where it is that of those who stand there."""
     node = S.node[n]

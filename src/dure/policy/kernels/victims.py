@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dure.policy.kernels.bits import gpus_in
-from dure.policy.kernels.compile import kernel
+from dure.policy.kernels.compile import inlined_kernel, kernel
 from dure.policy.kernels.layout import DURE, HOLD_RANK, HOLD_RECLAIM, NEVER_MS, REVOKING, RUNNING, State
 from dure.policy.kernels.leases import unsaved_ms
 from dure.policy.kernels.nodes import ALLOC_BITS, cpu_for, fits_with, gpu_milli_on, mem_for, net_for, seg_gpus
@@ -22,7 +22,7 @@ LAST_RANK_EVERY_MS = 3_600_000
 RANK_COST = np.int64(1 << 46)
 
 
-@kernel
+@inlined_kernel
 def current_rank(S: State, v: int) -> int:
     """Rank of a running job as of now; the default's is kept up to date by `on_rerank`."""
     if S.g[0].order == DURE:
@@ -30,13 +30,13 @@ def current_rank(S: State, v: int) -> int:
     return rank_of(S, v, S.job[v].done_ms + progress_ms(S, v))
 
 
-@kernel
+@inlined_kernel
 def was_sent_away(S: State, v: int, claimant: int) -> bool:
     """Whether a job has been stopped for the claimant's present claim: since it began to wait, or a node fell that it held."""
     return S.job[v].cause == claimant and S.job[v].cause_no == S.job[claimant].claim_no
 
 
-@kernel
+@inlined_kernel
 def is_victim(S: State, v: int, kind: int, claimant: int) -> bool:
     """Whether a running job may be made to leave for the claimant (rule 6).
 
@@ -84,7 +84,7 @@ def last_rank_of(S: State, m: int, p: int) -> int:
     return last
 
 
-@kernel
+@inlined_kernel
 def lost_work(S: State, v: int) -> int:
     """What stopping a job throws away, in GPU-ms: time since its last checkpoint × GPUs, plus its restart."""
     job = S.job[v]
@@ -93,7 +93,7 @@ def lost_work(S: State, v: int) -> int:
     return (S.g[0].now_ms - job.start_ms + S.g[0].save_ms) * max(job.alloc, 1)
 
 
-@kernel
+@inlined_kernel
 def spare_gpus(S: State, s: int, v: int) -> int:
     """GPUs of its segment s that an elastic job can go on without."""
     cls = S.cls[S.job[v].cls]
@@ -102,7 +102,7 @@ def spare_gpus(S: State, s: int, v: int) -> int:
     return max(min(seg_gpus(S, s), S.job[v].alloc - cls.min_gpus), 0)
 
 
-@kernel
+@inlined_kernel
 def victim_cost(S: State, s: int, v: int, kind: int, is_shrinking: bool) -> int:
     """Order of victims: elastic jobs that only shrink, then lowest class, then least lost work."""
     job = S.job[v]
@@ -133,7 +133,7 @@ def cheapest_victim(
     return best
 
 
-@kernel
+@inlined_kernel
 def is_whole_victim(S: State, n: int, kind: int, claimant: int) -> bool:
     """Whether all jobs on a node may be victims, from what the node keeps of them; cheap."""
     node = S.node[n]
@@ -145,7 +145,7 @@ def is_whole_victim(S: State, n: int, kind: int, claimant: int) -> bool:
     return node.owner == S.cls[head.cls].member and node.first_rank > head.rank + S.g[0].margin_ms
 
 
-@kernel
+@inlined_kernel
 def has_rank_victim(S: State, n: int, claimant: int) -> bool:
     """Whether rank may stop anybody on a node, from what the node keeps of its jobs; cheap."""
     node = S.node[n]
@@ -155,7 +155,7 @@ def has_rank_victim(S: State, n: int, claimant: int) -> bool:
     return S.g[0].order != DURE or node.last_rank > head.rank + S.g[0].margin_ms
 
 
-@kernel
+@inlined_kernel
 def least_cost(S: State, n: int, need: int, kind: int, claimant: int) -> int:
     """Less than which no victims on a node cost, from what the node keeps of its jobs; cheap."""
     node = S.node[n]
