@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dure.executors import cgroup, process, shim
-from dure.executors.gpus import Gpu, MigPart, Nvml, gpu_type_of, visible_devices
+from dure.executors.gpus import Gpu, MigPart, Nvml, gpu_type_of, share_env, visible_devices
 from dure.executors.local import LocalExecutor
 from dure.executors.local_nodes import LocalNodes, find_nodes
 from dure.executors.state_lock import StateInUseError
@@ -52,6 +53,19 @@ class TestOnlyLocal(ExecutorScenes):
             async with self.opened(tmp_path):
                 with pytest.raises(StateInUseError):
                     await self.make(tmp_path).open()
+
+        asyncio.run(scene())
+
+    def test_a_part_of_a_gpu_is_held_to_its_share(self, tmp_path):
+        """By MPS, whatever the job says of it itself."""
+        name = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
+
+        async def scene():
+            async with self.opened(tmp_path) as executor:
+                launch = self.launch(tmp_path, f'echo "${name}"', env={name: "100"})
+                await executor.launch(replace(launch, placements=(replace(launch.placements[0], gpu_milli=335),)))
+                assert (await self.ended(executor)).exit_code == 0
+            assert self.log(tmp_path) == "33\n"
 
         asyncio.run(scene())
 
@@ -359,6 +373,12 @@ def test_visible_devices_are_indices_of_whole_gpus_and_uuids_of_parts():
     assert visible_devices(Placement("n", (1, 1), 100), gpus) == ("MIG-a", "MIG-b")
     with pytest.raises(LookupError):
         visible_devices(Placement("n", (1,), 600), gpus)
+
+
+def test_only_a_part_of_a_whole_gpu_has_a_share():
+    assert share_env(Placement("n", (0,), 5), ["0"]) == {"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": "1"}
+    assert share_env(Placement("n", (0,), 500), ["MIG-b"]) == {}
+    assert share_env(Placement("n", (0, 1)), ["0", "1"]) == {}
 
 
 @pytest.mark.parametrize(

@@ -122,3 +122,14 @@ def visible_devices(placement: Placement, gpus: Sequence[Gpu], taken: Collection
             raise LookupError(f"no free MIG part of {placement.gpu_milli} thousandths on GPU {idx} of {placement.node}")
         found.append(min(fitting, key=lambda part: (part.milli, part.uuid)).uuid)
     return tuple(found)
+
+
+def share_env(placement: Placement, visible: Sequence[str]) -> dict[str, str]:
+    """Variables that hold a job to its part of a GPU that is not cut; none for whole GPUs and for MIG parts, which need none.
+
+    CUDA obeys where an MPS daemon runs on the node, and takes no notice elsewhere (NVIDIA, Multi-Process Service, environment variables).
+    """
+    if placement.gpu_milli >= 1000 or any(device.startswith("MIG-") for device in visible):
+        return {}
+    # Rounded down: those of several jobs stay within the GPU.
+    return {"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(max(placement.gpu_milli // 10, 1))}

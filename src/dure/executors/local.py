@@ -18,7 +18,7 @@ from dure.executors import cgroup, process, shim
 from dure.executors.attempt import Attempt, StopOrder, Task, attempt_from, order_to_json
 from dure.executors.booked import BookedExecutor
 from dure.executors.clock import Clock
-from dure.executors.gpus import visible_devices
+from dure.executors.gpus import share_env, visible_devices
 from dure.executors.lease_book import BookUnwritableError, LeaseBook
 from dure.executors.local_nodes import LocalNodes
 from dure.executors.ranks import rank_env
@@ -151,10 +151,14 @@ class LocalExecutor(BookedExecutor[Attempt]):
 
     def _start(self, attempt: Attempt) -> None:
         launch = attempt.launch
+        part_of = {part.node: part for part in launch.placements}
         for task in attempt.tasks:
-            env = rank_env(
-                launch, task.place, len(attempt.tasks), attempt.visible[task.place.node], attempt.master_port
-            ) | {process.LEASE_MARK: attempt.mark}
+            visible = attempt.visible[task.place.node]
+            env = {
+                **rank_env(launch, task.place, len(attempt.tasks), visible, attempt.master_port),
+                **share_env(part_of[task.place.node], visible),
+                process.LEASE_MARK: attempt.mark,
+            }
             try:
                 started = shim.spawn(
                     task.rank_file, task.log_file, launch.argv, env,

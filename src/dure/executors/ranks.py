@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from dure.ports.executor import Launch
 
 #: Of the agent's own environment; anything else (tokens above all) is not for jobs.
-_INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+_INHERITED = (
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_MPS_PIPE_DIRECTORY",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
