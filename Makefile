@@ -32,7 +32,7 @@ twin: setup
 	$(BIN)/dure tour --out $(OUT)
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 # Two processes: CI has two cores. What is skipped is named with the reason (most need the recorded traces).
 test-slow: setup
