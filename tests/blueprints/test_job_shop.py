@@ -129,6 +129,7 @@ def test_files_that_are_no_shop(modules, tmp_path, text, words):
 
 
 def test_an_unknown_instance_is_one_line(tmp_path):
+    pytest.importorskip("matplotlib")
     found = subprocess.run([sys.executable, "solve.py", "--instances", "zz99"], cwd=FOLDER, capture_output=True, text=True, check=False,
                            env={**os.environ, "DURE_CHECKPOINT_DIR": str(tmp_path)})  # fmt: skip
     assert found.returncode == 2
