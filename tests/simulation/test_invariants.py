@@ -42,21 +42,11 @@ def policy_for(name, seed):
     return replace(policy, spares_ppm=200_000, quarantine_fails=2) if seed % 3 == 0 else policy
 
 
-@pytest.mark.parametrize("name", ["dure", "easy", "fair"])
+# Least attained service stops jobs so often that its scenes take as long as those of the others together.
+@pytest.mark.parametrize("name", ["dure", "easy", pytest.param("las", marks=pytest.mark.slow), "fair"])
 @settings(relaxed, max_examples=60)
 @given(seed=st.integers(0, 1 << 32))
 def test_every_moment_keeps_the_rules_and_equals_the_compiled_loop(name, seed):
-    equals_the_compiled_loop(name, seed)
-
-
-@settings(relaxed, max_examples=15)
-@given(seed=st.integers(0, 1 << 32))
-def test_least_attained_service_does_too(seed):
-    """Fewer scenes: it stops jobs so often that one takes as long as four of the others."""
-    equals_the_compiled_loop("las", seed)
-
-
-def equals_the_compiled_loop(name, seed):
     fleet, terms, trace, faults = scene(seed)
     policy = policy_for(name, seed)
     world = keep(fleet, terms, trace, faults, policy)

@@ -124,12 +124,17 @@ def visible_devices(placement: Placement, gpus: Sequence[Gpu], taken: Collection
     return tuple(found)
 
 
-def share_env(placement: Placement, visible: Sequence[str]) -> dict[str, str]:
-    """Variables that hold a job to its part of a GPU that is not cut; none for whole GPUs and for MIG parts, which need none.
+def mps_share(milli: int) -> dict[str, str]:
+    """Variables that hold a process to so many thousandths of each of its GPUs.
 
     CUDA obeys where an MPS daemon runs on the node, and takes no notice elsewhere (NVIDIA, Multi-Process Service, environment variables).
     """
+    # Rounded down: those of several processes stay within the GPU.
+    return {"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(max(milli // 10, 1))}
+
+
+def share_env(placement: Placement, visible: Sequence[str]) -> dict[str, str]:
+    """`mps_share` of a job that has a part of a GPU that is not cut; none for whole GPUs and for MIG parts, which need none."""
     if placement.gpu_milli >= 1000 or any(device.startswith("MIG-") for device in visible):
         return {}
-    # Rounded down: those of several jobs stay within the GPU.
-    return {"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(max(placement.gpu_milli // 10, 1))}
+    return mps_share(placement.gpu_milli)

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dure.executors.gpus import mps_share
 from dure.model.errors import InputError
 from dure.ran.site import UPLINK_SLOTS, SiteModel
 from dure.whole_file import whole_file
@@ -53,7 +54,7 @@ class Device:
 
     def environment(self, share: float) -> dict[str, str]:
         """Of a process that has the share."""
-        own = {} if self.kind == "cpu" else {"CUDA_MPS_ACTIVE_THREAD_PERCENTAGE": str(round(100 * share))}
+        own = {} if self.kind == "cpu" else mps_share(round(1000 * share))
         return {**os.environ, **own}
 
 
