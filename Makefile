@@ -31,8 +31,9 @@ run: setup
 twin: setup
 	$(BIN)/dure tour --out $(OUT)
 
+# Four processes on the two cores that CI has, since most tests wait; in the order of their folders, the longest of which come first.
 test: setup
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 4 --dist loadfile --no-loadscope-reorder
 
 # Two processes: CI has two cores. What is skipped is named with the reason (most need the recorded traces).
 test-slow: setup

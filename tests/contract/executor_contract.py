@@ -1,11 +1,9 @@
 """What every executor must do (`dure.ports.executor`): a suite that each of them passes."""
 
 import asyncio
-import fcntl
 import json
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -31,13 +29,6 @@ class ExecutorScenes:
     WAIT_S = 20.0
     #: Whether an attempt has the very GPUs of its lease; where the engine alone chooses which, it has as many.
     CHOOSES_GPUS = True
-
-    @pytest.fixture(autouse=True)
-    def _alone(self):
-        """Every suite has the same leases, and what is left of a lease is looked for on the whole machine: one at a time."""
-        with (Path(tempfile.gettempdir()) / "dure-executor-scenes.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
     def make(self, folder: Path):
         raise NotImplementedError

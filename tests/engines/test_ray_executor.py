@@ -42,10 +42,6 @@ class OnRay(ExecutorScenes):
     IS_CLEARED = True
 
     @pytest.fixture(autouse=True)
-    def _alone(self):
-        """Its leases are looked for by the folder that is theirs."""
-
-    @pytest.fixture(autouse=True)
     def _cluster(self, cluster):
         self.cluster = cluster
         yield
