@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.ran.worlds import days
 
 from dure.ran.forecast import HOLD_WINDOWS, LEAD_WINDOWS, FenceForecast, calibrate_fence, load_of
 from dure.ran.guard_run import run_guard
@@ -22,14 +23,6 @@ MODEL = SiteModel()
 
 def nothing(*_: int) -> None:
     pass
-
-
-def days(num, level=0.35, swing=0.15, noise=0.0, seed=0, cells=20):
-    """Two-minute loads of some days in an even wave."""
-    window = np.arange(num * 720)
-    wave = level - swing * np.cos(2 * np.pi * window / 720) + noise * np.random.default_rng(seed).standard_normal(len(window))
-    down = np.repeat(np.clip(wave, 0, 1)[:, None], cells, axis=1)
-    return CellLoads(down, down / 4, np.full(down.shape, 15.0), window // 30 % 24)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,14 @@ def waves(windows=120, cells=20, low=0.05, high=0.6):
     return CellLoads(down, down / 3, np.full(down.shape, 15.0), np.arange(windows, dtype=np.int64) % 24)
 
 
+def days(num, level=0.35, swing=0.15, noise=0.0, seed=0, cells=20):
+    """Two-minute loads of some days in an even wave."""
+    window = np.arange(num * 720)
+    wave = level - swing * np.cos(2 * np.pi * window / 720) + noise * np.random.default_rng(seed).standard_normal(len(window))
+    down = np.repeat(np.clip(wave, 0, 1)[:, None], cells, axis=1)
+    return CellLoads(down, down / 4, np.full(down.shape, 15.0), window // 30 % 24)
+
+
 def drawn_of(down=0.3, up=0.1, vacate_slots=4, seed=0):
     return Drawn(SiteModel(), loads_of(down, up), vacate_slots, seed)
 

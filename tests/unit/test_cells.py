@@ -10,12 +10,12 @@ from tests.unit.test_live import job, of
 
 from dure.core import cells
 from dure.core.explain import Explainer, Reason
-from dure.core.live import Alliance
+from dure.core.live import Alliance, UnknownJobError
 from dure.core.snapshot import pack, unpack
 from dure.model.alliance import load_alliance
 from dure.model.alliance_build import build_fleet
 from dure.model.errors import InputError
-from dure.model.events import Exited, NodeUp, Start, Submit, Tick, Vacate
+from dure.model.events import CellsReleased, Exited, NodeUp, Start, Submit, Tick, Vacate
 from dure.model.jobs import Trace, make_jobs
 from dure.policy.config import named_policy
 from dure.twin.forecast import forecast
@@ -227,3 +227,64 @@ def test_live_nodes_close_and_open_with_the_hours() -> None:
 def test_live_jobs_that_leave_too_slowly_are_told_what_would_help() -> None:
     a = live()
     assert a.could_run([quick("a"), job("b", "guest"), job("c", "tower", grace_ms=2001)]) == [True, False, False]
+
+
+MINUTE = 60_000
+
+
+def test_the_radio_s_word_counts_in_place_of_the_hours_until_it_ends() -> None:
+    a = live()
+    at = a.start_ms
+    a.apply(at, [Submit(quick("long", gpus=2, checkpoint_ms=60_000)), Submit(quick("wide", gpus=4, checkpoint_ms=60_000))])
+    assert a.released("masts", at) == (0.0, None)
+    # Three of four nodes, past the turn of the hour, at which the hours would close all.
+    until = at + HOUR + 10 * MINUTE
+    a.apply(at + MINUTE, [CellsReleased("masts", 800, until)])
+    assert a.released("masts", at + MINUTE) == (0.8, until)
+    assert sorted(a.withheld_nodes()) == [3]
+    begun = of(a.apply(at + MINUTE + 1, offer(a)), Start)
+    assert {s.job_id for s in begun} == {"long", "wide"}
+    assert not of(a.apply(at + HOUR, [Tick()]), Vacate)
+    again = live()
+    unpack(again, pack(a))
+    # Less than before: who is on what the radio takes leaves in `vacate`, the others stay.
+    (told,) = of(a.apply(at + HOUR + MINUTE, [CellsReleased("masts", 600, until)]), Vacate)
+    assert (told.deadline_ms, told.cause) == (at + HOUR + MINUTE + 2000, "radio")
+    assert sorted(a.withheld_nodes()) == [2, 3]
+    assert a.next_due_ms() == until
+    # Its end: the hours close the rest.
+    a.apply(until - 1, [Exited(told.job_id, 1, 75)])
+    assert {v.job_id for v in of(a.apply(until, [Tick()]), Vacate)} == {"long", "wide"} - {told.job_id}
+    assert len(a.withheld_nodes()) == 4
+    assert a.released("masts", until) == (0.0, None)
+    # The same from a snapshot on.
+    again.apply(at + HOUR + MINUTE, [CellsReleased("masts", 600, until)])
+    again.apply(until - 1, [Exited(told.job_id, 1, 75)])
+    again.apply(until, [Tick()])
+    assert pack(again) == pack(a)
+
+
+def test_a_word_may_be_taken_back_and_the_hours_are_watched_after_it() -> None:
+    a = live()
+    at = a.start_ms
+    for n in range(6):
+        a.apply(at + n * MINUTE, [CellsReleased("masts", 1000, at + (n + 12) * MINUTE)])
+    assert not a.withheld_nodes()
+    a.apply(at + 6 * MINUTE, [CellsReleased("masts", 1000, at + 6 * MINUTE)])
+    assert len(a.withheld_nodes()) == 4
+    # 1:00: half of them, by the hours.
+    a.apply(at + 16 * HOUR - 1, [Tick()])
+    assert len(a.withheld_nodes()) == 4
+    a.apply(at + 16 * HOUR, [Tick()])
+    assert sorted(a.withheld_nodes()) == [2, 3]
+    assert a.next_due_ms() == at + 17 * HOUR
+
+
+def test_only_a_cell_site_with_hours_has_a_word_to_give() -> None:
+    spec = load_alliance(YAML[: YAML.index("    kind: cell")] + YAML[YAML.index("    clusters:") :], "masts.yaml")
+    a = Alliance(*build_fleet(spec, spec.start), named_policy("dure"), 0)
+    assert a.released("masts", 0) is None
+    with pytest.raises(InputError, match="no cell site"):
+        a.apply(1, [CellsReleased("masts", 500, 10)])
+    with pytest.raises(UnknownJobError):
+        a.apply(1, [CellsReleased("mast", 500, 10)])

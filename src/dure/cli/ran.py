@@ -95,6 +95,51 @@ def guard(
     emit({**run.summary(), **measured} if is_json else {**run.summary(), **run.causes(), **measured}, is_json)
 
 
+@ran.command(cls=_Files)
+@click.option("--site", required=True, help="The cell site whose forecast it is.")
+@click.option("--calibrate", type=click.Path(), multiple=True, required=True, metavar="FILE...", help="As of `dure ran guard`.")
+@click.option("--load", type=click.Path(), multiple=True, required=True, metavar="FILE...",
+              help="What is measured: a file a cell, best, that grows by a row every two minutes.")  # fmt: skip
+@click.option("--cells", "num_cells", type=click.IntRange(1, 400), default=20, show_default=True, help="On each GPU of the site.")
+@click.option("--calibrate-slots", type=click.IntRange(1000), default=2_000_000, show_default=True)
+@click.option("--coefficients", type=click.Path(), help="As of `dure ran guard`.")
+@click.option("--rounds", "num_rounds", type=click.IntRange(0), default=0, show_default=True, help="Of ten minutes; 0: until it is ended.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("--json", "is_json", is_flag=True, help="An object a round, on a line of its own.")
+def fence(
+    site: str, calibrate: tuple[str, ...], load: tuple[str, ...], num_cells: int, calibrate_slots: int, coefficients: str | None, num_rounds: int,
+    seed: int, is_json: bool,
+) -> None:  # fmt: skip
+    """Tell the alliance every ten minutes what part of a cell site its radio can do without in the next ten.
+
+    Until its first word, and where it is silent, the site's hours count.
+    """
+    from dure.cli.ran_fence import Measured, learn, released_now, tell
+    from dure.client import Client
+    from dure.ran.fence_words import FenceTeller
+    from dure.ran.site import SiteModel
+
+    model = SiteModel()
+    if coefficients is not None:
+        from dure.ran.measure import read_coefficients
+
+        model = read_coefficients(coefficients)
+    measured = Measured(calibrate, load, num_cells)
+    with Client() as dure:
+        released = released_now(dure, site)
+        with progress("calibration") as move:
+            learnt = learn(model, measured, calibrate_slots, seed, move)
+        tell(dure, site, measured, FenceTeller(learnt, model, released), num_rounds, lambda told: _show_round(told, is_json))
+
+
+def _show_round(told: dict[str, Any], is_json: bool) -> None:
+    if is_json:
+        echo_json(told)
+        return
+    said = "released" if told["is_told"] else "would be released, but was not told"
+    click.echo(f"{told['part']:.1%} of {told['site']} {said}: {told['expected_load']:.2f} cells' load expected, {told['sms_kept']:.0f} SMs kept")
+
+
 @ran.command("bs-energy")
 @click.option("--train", required=True, type=click.Path(), help="Folder with cell_load, bs_energy and bs_info (.parquet).")
 @click.option("--test", required=True, type=click.Path(), help="Such a folder; the same one is split by base stations.")

@@ -27,11 +27,15 @@ _NOTICE = click.option("--notice", default="", help="Such as 10m; default: that 
 _JSON = click.option("--json", "is_json", is_flag=True)
 
 
-def _seconds(notice: str) -> float | None:
+def _seconds(text: str, option: str) -> float:
     try:
-        return parse_duration(notice) / 1000 if notice else None
+        return parse_duration(text) / 1000
     except ValueError as error:
-        raise InputError(str(error), field="--notice") from None
+        raise InputError(str(error), field=option) from None
+
+
+def _notice_s(notice: str) -> float | None:
+    return _seconds(notice, "--notice") if notice else None
 
 
 def _show(view: Site | Node, is_json: bool) -> None:
@@ -122,7 +126,7 @@ def drain_site(name: str, notice: str, is_json: bool) -> None:
     from dure.client import Client
 
     with Client() as dure:
-        _show(dure.drain_site(name, _seconds(notice)), is_json)
+        _show(dure.drain_site(name, _notice_s(notice)), is_json)
 
 
 @site.command("uncordon")
@@ -134,6 +138,27 @@ def uncordon_site(name: str, is_json: bool) -> None:
 
     with Client() as dure:
         _show(dure.uncordon_site(name), is_json)
+
+
+@site.command("release")
+@click.argument("name")
+@click.option("--part", type=click.FloatRange(0, 1), required=True, help="Of the site's GPUs, rounded down to whole nodes of each cluster.")
+@click.option("--for", "how_long", required=True, help="Such as 10m. Then its hours count again: at once, where it is 0s.")
+@_JSON
+def release_site(name: str, part: float, how_long: str, is_json: bool) -> None:
+    """Say what part of a cell site its radio releases for some time, in place of its hours.
+
+    What runs on the rest leaves within the site's `vacate`.
+    """
+    from dure.client import Client
+
+    for_s = _seconds(how_long, "--for")
+    with Client() as dure:
+        view = dure.release_site(name, part, for_s)
+    if is_json:
+        echo_json(view.model_dump(mode="json"))
+    else:
+        click.echo(f"{view.name} releases {view.released:.0%}" + (f" until {shown(view.released_until)}" if view.released_until else " by its hours"))
 
 
 @click.group()
@@ -174,7 +199,7 @@ def drain_node(name: str, notice: str, is_json: bool) -> None:
     from dure.client import Client
 
     with Client() as dure:
-        _show(dure.drain_node(name, _seconds(notice)), is_json)
+        _show(dure.drain_node(name, _notice_s(notice)), is_json)
 
 
 @node.command("uncordon")

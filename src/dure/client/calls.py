@@ -230,6 +230,11 @@ def uncordon_site(site: str) -> Call[views.Site]:
     return Call("POST", _path("sites", site, "uncordon"), _READ_SITE)
 
 
+def release_site(site: str, part: float, for_s: float) -> Call[views.Site]:
+    """Say what part of a cell site its radio releases for so long, in place of its hours."""
+    return Call("POST", _path("sites", site, "release"), _READ_SITE, {"part": str(part), "for_s": str(for_s)})
+
+
 def cordon_node(node: str) -> Call[views.Node]:
     """Close a node: nothing new starts there, what runs goes on."""
     return Call("POST", _path("nodes", node, "cordon"), _READ_NODE)

@@ -99,6 +99,7 @@ class _Calls:
     cordon_site = _Method(calls.cordon_site)
     drain_site = _Method(calls.drain_site)
     uncordon_site = _Method(calls.uncordon_site)
+    release_site = _Method(calls.release_site)
     cordon_node = _Method(calls.cordon_node)
     drain_node = _Method(calls.drain_node)
     uncordon_node = _Method(calls.uncordon_node)

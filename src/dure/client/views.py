@@ -241,7 +241,10 @@ class Endpoint(View):
 
 
 class Site(View):
-    """A site of the fleet. ``state``: open, cordoned, draining or drained."""
+    """A site of the fleet. ``state``: open, cordoned, draining or drained.
+
+    ``released``: the part of a cell site that is; ``released_until``: how long its radio has said so, None: its hours do.
+    """
 
     name: str
     state: str = ""
@@ -254,6 +257,8 @@ class Site(View):
     cap_w: int | None = None
     agent: str | None = None
     seen_at: datetime | None = None
+    released: float | None = None
+    released_until: datetime | None = None
 
 
 class SiteJoined(View):

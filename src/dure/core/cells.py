@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ def num_open(num_nodes: int, lent_milli: int) -> int:
 def open_most(fleet: Fleet, num_pools: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Nodes and GPUs of each pool that are open in the site's best hour; beyond any number where it is no cell site."""
     nodes, gpus = np.full(num_pools, _ALL, np.int64), np.full(num_pools, _ALL, np.int64)
-    for at, cells in cell_clusters(fleet):
+    for _, at, cells in cell_clusters(fleet):
         opened = at[: num_open(len(at), max(cells.lent_milli))]
         for p in np.unique(fleet.nodes["pool"][at]):
             mine = opened[fleet.nodes["pool"][opened] == p]
@@ -29,22 +31,26 @@ def open_most(fleet: Fleet, num_pools: int) -> tuple[NDArray[Any], NDArray[Any]]
     return nodes, gpus
 
 
-def cell_clusters(fleet: Fleet) -> list[tuple[NDArray[Any], CellHours]]:
-    """The nodes of each cluster at a cell site, in order, and what is released of them."""
+def cell_clusters(fleet: Fleet) -> list[tuple[int, NDArray[Any], CellHours]]:
+    """Of each cluster at a cell site: the site, the nodes in order, and what is released of them."""
     out = []
     for i, site in enumerate(fleet.sites):
         if site.cells is not None:
             of_site = fleet.nodes["site"] == i
             for cluster in np.unique(fleet.nodes["cluster"][of_site]):
-                out.append((np.flatnonzero(of_site & (fleet.nodes["cluster"] == cluster)), site.cells))
+                out.append((i, np.flatnonzero(of_site & (fleet.nodes["cluster"] == cluster)), site.cells))
     return out
 
 
-def withheld(fleet: Fleet, at_ms: int) -> frozenset[int]:
-    """The nodes that radio work has at a moment of the run: in each cluster all but the first ones, which are open."""
+def withheld(fleet: Fleet, at_ms: int, said_milli: Mapping[int, int] = MappingProxyType({})) -> frozenset[int]:
+    """The nodes that radio work has at a moment of the run: in each cluster all but the first ones, which are open.
+
+    ``said_milli``: by site, what counts in place of its hours.
+    """
     out: list[int] = []
-    for at, cells in cell_clusters(fleet):
-        out.extend(at[num_open(len(at), cells.lent_milli[cells.hour(at_ms)]) :].tolist())
+    for site, at, cells in cell_clusters(fleet):
+        lent_milli = said_milli.get(site, cells.lent_milli[cells.hour(at_ms)])
+        out.extend(at[num_open(len(at), lent_milli) :].tolist())
     return frozenset(out)
 
 

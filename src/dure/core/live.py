@@ -9,22 +9,22 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from operator import attrgetter
 from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dure.core import cells
 from dure.core import step as core
+from dure.core.closures import CORDONED, DRAINING, Closures
 from dure.core.growth import check_terms
+from dure.core.live_job import ADMITTED, COMPLETING, ENDED, PENDING, LiveJob, job_as_list, job_from_list
 from dure.core.step import Core, DecisionKind
 from dure.model.errors import DureError, InputError
 from dure.model.events import (
     AFTER_ANY,
     AFTER_OK,
     Cancel,
+    CellsReleased,
     Changed,
     Cordon,
     Drain,
@@ -54,15 +54,11 @@ from dure.model.terms import AgreementTerms, Terms
 from dure.policy.config import Policy
 from dure.policy.kernels import layout as k
 
-PENDING, ADMITTED, COMPLETING, ENDED = "PENDING", "ADMITTED", "COMPLETING", "ENDED"
 _TOPOLOGY = {"any": 0, "node": 1, "rack": 2, "block": 3, "cluster": 4}
 #: A job whose start was refused waits so long before it is tried again, ms: doubled with each refusal, up to the last.
 REFUSED_FIRST_MS, REFUSED_LAST_MS = 1_000, 300_000
-#: A node that has refused so many jobs, one after another, takes no new work for so long, ms: doubled each time that
-#: it goes on refusing, up to the last. What runs there goes on.
-NODE_REFUSALS_MAX, NODE_OUT_FIRST_MS, NODE_OUT_LAST_MS = 3, 60_000, 3_600_000
-#: How nodes and sites are closed, and what a drained one is when nothing runs there any more.
-CORDONED, DRAINING, DRAINED = "cordoned", "draining", "drained"
+#: What a node or site that drains is when nothing runs there any more.
+DRAINED = "drained"
 #: Why what runs on a cell site's node leaves it when no other job wants its place.
 RADIO = "radio"
 #: Timers, in the order in which they are taken at one moment.
@@ -71,49 +67,6 @@ _RANK, _DUE, _TERMS, _RELEASE, _LIMIT, _BEGIN, _CELLS = range(7)
 
 class UnknownJobError(DureError):
     """A stimulus names a job or node that does not exist."""
-
-
-@dataclass
-class LiveJob:
-    """A job that was submitted.
-
-    Attributes
-    ----------
-    row : int
-        Its place in the policy's job table; -1: the policy does not know it yet (it waits for others, or a moment).
-    unmet : set of str
-        Jobs that it still waits for.
-    failures : int
-        Attempts that failed by themselves.
-    banked_ms : (run, borrowed)
-        What the policy had counted when the attempt began.
-    refusals, refused_why, retry_ms : int, str, int
-        Attempts, one after another, that an agent did not start; why the last; when it is tried again, from the start.
-    """
-
-    request: JobRequest
-    state: str = PENDING
-    row: int = -1
-    attempt: int = 0
-    outcome: str = ""
-    unmet: set[str] = field(default_factory=set)
-    failures: int = 0
-    started_ms: int = -1
-    is_cancelled: bool = False
-    banked_ms: tuple[int, int] = (0, 0)
-    promised_ms: int = -1
-    refusals: int = 0
-    refused_why: str = ""
-    retry_ms: int = -1
-
-
-@dataclass
-class Refusing:
-    """A node that refuses: which jobs since it last ran one, until when it is left alone, and how often it was."""
-
-    jobs: set[str] = field(default_factory=set)
-    until_ms: int = -1
-    times: int = 0
 
 
 class Alliance:
@@ -147,10 +100,7 @@ class Alliance:
         self._array_run: dict[str, int] = defaultdict(int)
         self._timers: list[tuple[int, int, int, int]] = []
         self._begins: list[str] = []
-        self._refusing: dict[int, Refusing] = {}
-        self._closed_nodes: dict[int, str] = {}
-        self._closed_sites: dict[int, str] = {}
-        self._withheld: frozenset[int] = cells.withheld(self.fleet, 0)
+        self._closures = Closures(self.fleet)
         self._watch_cells()
         self._fence = 0
         self._watch_terms(terms.agreements)
@@ -169,17 +119,17 @@ class Alliance:
                     heapq.heappush(self._timers, (at, _TERMS, 0, 0))
 
     def _watch_cells(self) -> None:
-        at = cells.next_hour_ms(self.fleet, self._now)
-        if at is not None and all(kind != _CELLS for _, kind, _, _ in self._timers):
+        at = self._closures.next_turn_ms(self._now)
+        if at is not None and not any(kind == _CELLS and due <= at for due, kind, _, _ in self._timers):
             heapq.heappush(self._timers, (at, _CELLS, 0, 0))
 
     def _turn_cells(self) -> None:
-        """Close the nodes that radio work takes (rule 10). Those that it leaves take work when they are offered next."""
-        before, self._withheld = self._withheld, cells.withheld(self.fleet, self._now)
-        for n in sorted(self._withheld - before):
+        """Close the nodes that radio work takes (rule 10)."""
+        for n in self._closures.turn(self._now):
             site = self.fleet.sites[int(self.fleet.nodes["site"][n])]
             self._tell(core.NodeClosed(n))
             self._tell(core.NodeDrained(n, site.cells.vacate_ms if site.cells else 0))
+        self._watch_cells()
 
     def _grown(self, sites: Sequence[str]) -> tuple[Fleet, Terms]:
         """Fleet and terms with so many more sites.
@@ -201,21 +151,19 @@ class Alliance:
         self._take_fleet(fleet)
         self._core.grow(self.fleet, terms, self._trace([]))
         self._sites_added.extend(sites)
+        self._closures.take_fleet(self.fleet)
         self._turn_cells()
-        self._watch_cells()
         self._watch_terms([a for a in terms.agreements if a.name not in known])
 
     def kept(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """All that it holds at rest, for `core.snapshot`: what JSON can say, and the policy's arrays themselves."""
         register, arrays = self._core.built.register.kept()
         registers = {
-            "sites_added": self._sites_added, "register": register, "jobs": [_job_as_list(job) for job in self.jobs.values()], "by_row": self._by_row,
+            "sites_added": self._sites_added, "register": register, "jobs": [job_as_list(job) for job in self.jobs.values()], "by_row": self._by_row,
             "children": self._children, "arrays": self._arrays, "array_run": self._array_run,
             "array_wait": {name: list(waiting) for name, waiting in self._array_wait.items()},
             "timers": self._timers, "begins": self._begins, "fence": self._fence,
-            "refusing": [[node, sorted(r.jobs), r.until_ms, r.times] for node, r in self._refusing.items()],
-            "closed_nodes": list(self._closed_nodes.items()), "closed_sites": list(self._closed_sites.items()),
-            "withheld": sorted(self._withheld),
+            "closures": self._closures.kept(),
         }  # fmt: skip
         return registers, arrays
 
@@ -224,7 +172,7 @@ class Alliance:
         if registers["sites_added"]:
             self._add_sites(registers["sites_added"])
         self._core.built.register.put_back(registers["register"], arrays)
-        jobs = [_job_from_list(values) for values in registers["jobs"]]
+        jobs = [job_from_list(values) for values in registers["jobs"]]
         self.jobs = {job.request.job_id: job for job in jobs}
         self._by_row = registers["by_row"]
         self._children = defaultdict(list, registers["children"])
@@ -233,9 +181,7 @@ class Alliance:
         self._array_wait = defaultdict(deque, {name: deque(jobs) for name, jobs in registers["array_wait"].items()})
         self._timers = [tuple(timer) for timer in registers["timers"]]
         self._begins, self._fence = registers["begins"], registers["fence"]
-        self._refusing = {node: Refusing(set(jobs), until, times) for node, jobs, until, times in registers["refusing"]}
-        self._closed_nodes, self._closed_sites = dict(registers["closed_nodes"]), dict(registers["closed_sites"])
-        self._withheld = frozenset(registers["withheld"])
+        self._closures.put_back(registers["closures"])
 
     @property
     def policy_core(self) -> Core:
@@ -260,8 +206,7 @@ class Alliance:
 
     def nodes_of_site(self, site: str) -> list[str]:
         """Names of the nodes that stand at a site; none where there is no such site."""
-        sites = [i for i, s in enumerate(self.fleet.sites) if s.name == site]
-        return [self._names[i] for i, at in enumerate(self.fleet.nodes["site"].tolist()) if at in sites]
+        return [self._names[n] for i, s in enumerate(self.fleet.sites) if s.name == site for n in self._closures.nodes_of(i)]
 
     def job_at(self, row: int) -> str:
         """Id of the job in a row of the policy's table."""
@@ -279,8 +224,7 @@ class Alliance:
 
     def is_left_alone(self, node: str, at_ms: int) -> bool:
         """Whether a node gets no new work at a moment, epoch ms, because it refused what was to start there."""
-        found = self._refusing.get(self.node_index(node))
-        return found is not None and at_ms - self.start_ms < found.until_ms
+        return self._closures.is_left_alone(self.node_index(node), at_ms - self.start_ms)
 
     def site_index(self, name: str) -> int:
         """Place of a site in the fleet.
@@ -313,16 +257,29 @@ class Alliance:
 
     def closed_nodes(self) -> frozenset[int]:
         """Places of the nodes that an operator has closed, by themselves or with their sites."""
-        at = self.fleet.nodes["site"]
-        return frozenset(self._closed_nodes).union(*(np.flatnonzero(at == site).tolist() for site in self._closed_sites))
+        return self._closures.closed_nodes()
 
     def withheld_nodes(self) -> frozenset[int]:
         """Places of the nodes of cell sites that radio work has."""
-        return self._withheld
+        return self._closures.withheld
 
     def is_withheld(self, node: str) -> bool:
         """Whether radio work has a node of a cell site."""
-        return self.node_index(node) in self._withheld
+        return self.node_index(node) in self._closures.withheld
+
+    def released(self, site: str, at_ms: int) -> tuple[float, int | None] | None:
+        """What part of a cell site radio work releases, and until when its radio has said so, epoch ms; None: no cell site.
+
+        Without a second number, the hours do.
+        """
+        i = self.site_index(site)
+        hours, word = self.fleet.sites[i].cells, self._closures.released(i)
+        if hours is None:
+            return None
+        now = at_ms - self.start_ms
+        if word is not None and word[1] > now:
+            return word[0] / 1000, word[1] + self.start_ms
+        return hours.lent_milli[hours.hour(now)] / 1000, None
 
     def may_open(self, node: str) -> bool:
         """Whether a node takes work where it is up: neither has an operator closed it nor has radio work taken it."""
@@ -330,23 +287,19 @@ class Alliance:
 
     def is_closed(self, node: str) -> bool:
         """Whether an operator has closed a node, by itself or with its site."""
-        return bool(self._closing_of(self.node_index(node)))
+        return bool(self._closures.of_node(self.node_index(node)))
 
     def closing_of(self, node: str) -> str:
         """How an operator has closed a node: cordoned, draining or drained; empty: it is open."""
         n = self.node_index(node)
-        return self._as_drained(self._closing_of(n), [n])
+        return self._as_drained(self._closures.of_node(n), [n])
 
     def closing_of_site(self, site: str) -> str:
         """How an operator has closed a whole site: cordoned, draining or drained; empty: it is open."""
         i = self.site_index(site)
-        return self._as_drained(self._closed_sites.get(i, ""), self.fleet.nodes["site"] == i)
+        return self._as_drained(self._closures.of_site(i), self._closures.nodes_of(i))
 
-    def _closing_of(self, n: int) -> str:
-        found = {self._closed_nodes.get(n, ""), self._closed_sites.get(int(self.fleet.nodes["site"][n]), "")}
-        return DRAINING if DRAINING in found else CORDONED if CORDONED in found else ""
-
-    def _as_drained(self, closing: str, nodes: Sequence[int] | NDArray[Any]) -> str:
+    def _as_drained(self, closing: str, nodes: Sequence[int]) -> str:
         return DRAINED if closing == DRAINING and bool((self._core.state.node["seg"][nodes] < 0).all()) else closing
 
     def next_due_ms(self) -> int | None:
@@ -402,7 +355,9 @@ class Alliance:
             if isinstance(s, NodeUp | NodeDown | NodeSilent):
                 self.node_index(s.node)
             if isinstance(s, Cordon | Drain | Uncordon):
-                self._place(s.node, s.site)
+                self._nodes_at(s.node, s.site)
+            if isinstance(s, CellsReleased) and self.fleet.sites[self.site_index(s.site)].cells is None:
+                raise InputError(f"{s.site} is no cell site that says by the hour what it releases")
         joining = [s.site for s in stimuli if isinstance(s, SiteAdded)]
         if joining:
             self._grown(joining)
@@ -437,8 +392,13 @@ class Alliance:
                     self._tell(core.NodeDrained(n, notice))
             case Uncordon(node, site):
                 # What it is then, its agent knows: it takes work when it is offered next.
-                closed, at, _ = self._place(node, site)
-                closed.pop(at, None)
+                if node:
+                    self._closures.open_node(self.node_index(node))
+                else:
+                    self._closures.open_site(self.site_index(site))
+            case CellsReleased(site, lent_milli, until_ms):
+                self._closures.release(self.site_index(site), lent_milli, until_ms - self.start_ms)
+                self._turn_cells()
             case SiteAdded(site):
                 self._add_sites([site])
             case Tick():
@@ -446,19 +406,16 @@ class Alliance:
             case _:
                 assert_never(stimulus)
 
-    def _place(self, node: str, site: str) -> tuple[dict[int, str], int, list[int]]:
-        """Where it is noted that a node or site is closed, under which index, and its nodes."""
-        if node:
-            n = self.node_index(node)
-            return self._closed_nodes, n, [n]
-        i = self.site_index(site)
-        return self._closed_sites, i, np.flatnonzero(self.fleet.nodes["site"] == i).tolist()
+    def _nodes_at(self, node: str, site: str) -> list[int]:
+        return [self.node_index(node)] if node else self._closures.nodes_of(self.site_index(site))
 
     def _close(self, node: str, site: str, how: str) -> list[int]:
-        """Close a node or a site; the nodes that stand there. One that drains is not merely cordoned by another word."""
-        closed, at, nodes = self._place(node, site)
-        if closed.get(at) != DRAINING:
-            closed[at] = how
+        """Close a node or a site; the nodes that stand there."""
+        if node:
+            self._closures.close_node(self.node_index(node), how)
+        else:
+            self._closures.close_site(self.site_index(site), how)
+        nodes = self._nodes_at(node, site)
         for n in nodes:
             self._tell(core.NodeClosed(n))
         return nodes
@@ -568,14 +525,10 @@ class Alliance:
             self._blame(nodes[0], job_id)
 
     def _blame(self, node: int, job_id: str) -> None:
-        found = self._refusing.setdefault(node, Refusing())
-        found.jobs.add(job_id)
-        if self._now < found.until_ms or len(found.jobs) < (NODE_REFUSALS_MAX if not found.times else 1):
-            return
-        pause = min(NODE_OUT_FIRST_MS << min(found.times, 20), NODE_OUT_LAST_MS)
-        found.until_ms, found.times = self._now + pause, found.times + 1
-        self._tell(core.NodeSilent(node))
-        self._effects.append(Quarantined(self._names[node], found.until_ms + self.start_ms))
+        until = self._closures.blame(node, job_id, self._now)
+        if until is not None:
+            self._tell(core.NodeSilent(node))
+            self._effects.append(Quarantined(self._names[node], until + self.start_ms))
 
     def _exited(self, job_id: str, attempt: int, exit_code: int) -> None:
         job = self.jobs[job_id]
@@ -583,7 +536,7 @@ class Alliance:
             return
         job.refusals, job.refused_why, job.retry_ms = 0, "", -1
         for node, _, _ in self._core.leases(job.row):
-            self._trust(node)
+            self._closures.trust(node, self._now)
         ran = self._now - job.started_ms
         is_revoked = int(self._core.state.job[job.row]["state"]) == k.REVOKING
         if job.is_cancelled:
@@ -599,12 +552,6 @@ class Alliance:
             self._over(job_id, "failed")
         else:
             self._finish(job_id, "failed")
-
-    def _trust(self, node: int) -> None:
-        """What was started on a node has run: earlier refusals count no more, once it is not left alone."""
-        found = self._refusing.get(node)
-        if found is not None and self._now >= found.until_ms:
-            del self._refusing[node]
 
     def _finish(self, job_id: str, outcome: str, cause: str = "exited") -> None:
         """An attempt's end is its job's."""
@@ -694,7 +641,6 @@ class Alliance:
                     self._tell(core.NodeClosed(who))
             elif kind == _CELLS:
                 self._turn_cells()
-                self._watch_cells()
             elif kind == _BEGIN:
                 job_id = self._begins[who]
                 if self.jobs[job_id].state != ENDED:
@@ -723,7 +669,7 @@ class Alliance:
                 job_id = self._by_row[d.job]
                 job = self.jobs[job_id]
                 self._change(job_id, COMPLETING)
-                is_radio = any(n in self._withheld for n, _, _ in self._core.leases(d.job))
+                is_radio = any(n in self._closures.withheld for n, _, _ in self._core.leases(d.job))
                 cause = self._by_row[d.cause] if d.cause >= 0 else RADIO if is_radio else DRAINED
                 self._effects.append(Vacate(job_id, job.attempt, d.at_ms + self.start_ms, cause))
             case DecisionKind.HOLD:
@@ -774,26 +720,6 @@ class Alliance:
         at = self._core.next_rank_ms(row)
         if at < k.NEVER_MS:
             heapq.heappush(self._timers, (at, _RANK, row, int(self._core.state.job[row]["version"])))
-
-
-_REQUEST = attrgetter(*(f.name for f in fields(JobRequest)))
-_JOB = attrgetter(*(f.name for f in fields(LiveJob) if f.name != "request"))
-
-
-def _job_as_list(job: LiveJob) -> list[Any]:
-    """A job's fields in order, its request's first."""
-    return [_REQUEST(job.request), [sorted(v) if isinstance(v, set) else v for v in _JOB(job)]]
-
-
-def _job_from_list(values: Sequence[Any]) -> LiveJob:
-    asked: list[Any] = [tuple(map(_as_tuple, value)) if isinstance(value, list) else value for value in values[0]]
-    job = LiveJob(JobRequest(*asked), *values[1])
-    job.unmet, job.banked_ms = set(job.unmet), (job.banked_ms[0], job.banked_ms[1])
-    return job
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _names_of(fleet: Fleet) -> list[str]:

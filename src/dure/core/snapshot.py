@@ -18,7 +18,7 @@ from dure.core.live import Alliance
 from dure.model.errors import DureError, InputError
 
 #: Grows when the form changes.
-FORMAT = 5
+FORMAT = 6
 #: Arrays that hold nothing from one step to the next.
 _SCRATCH = frozenset({"pick", "cost", "dec"})
 _LENGTH = struct.Struct("<Q")

@@ -173,6 +173,23 @@ class Uncordon:
 
 
 @dataclass(frozen=True)
+class CellsReleased:
+    """What a cell site's radio releases until a moment, in place of the hours that are agreed (rule 10).
+
+    Attributes
+    ----------
+    lent_milli : int
+        Part of the site's GPUs, in 1/1000.
+    until_ms : int
+        Epoch ms. From then on the hours count again; at once, where it is past.
+    """
+
+    site: str
+    lent_milli: int
+    until_ms: int
+
+
+@dataclass(frozen=True)
 class SiteAdded:
     """A site has joined. ``site``: what `model.alliance_growth.text_of` makes of it."""
 
@@ -185,7 +202,8 @@ class Tick:
 
 
 Stimulus = (
-    Submit | Cancel | Exited | LeaseLost | NodeUp | NodeDown | NodeSilent | Cordon | Drain | Uncordon | SiteAdded | Tick
+    Submit | Cancel | Exited | LeaseLost | NodeUp | NodeDown | NodeSilent | Cordon | Drain | Uncordon | CellsReleased
+    | SiteAdded | Tick
 )  # fmt: skip
 
 
@@ -311,7 +329,7 @@ Effect = Start | Vacate | Resize | Stop | Held | Changed | Released | Quarantine
 
 STIMULI: dict[str, type[Any]] = {
     t.__name__: t
-    for t in (Submit, Cancel, Exited, LeaseLost, NodeUp, NodeDown, NodeSilent, Cordon, Drain, Uncordon, SiteAdded, Tick)
+    for t in (Submit, Cancel, Exited, LeaseLost, NodeUp, NodeDown, NodeSilent, Cordon, Drain, Uncordon, CellsReleased, SiteAdded, Tick)
 }
 EFFECTS: dict[str, type[Any]] = {
     t.__name__: t for t in (Start, Vacate, Resize, Stop, Held, Changed, Released, Quarantined)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dure.ran.calibrate import SEVENTHS, Drawn, Move, conformal, halves, needs_of
-from dure.ran.loads import CellLoads
+from dure.ran.loads import CellLoads, hours_of
 from dure.ran.site import SiteModel
 
 #: Two-minute windows for which a fence stands, and windows between the last load that is known and its beginning: one in which the
@@ -61,6 +61,25 @@ class FenceForecast:
         seventh = model.num_sms / SEVENTHS
         whole = np.minimum(np.ceil(np.maximum(most, model.floor_sms(loads.down.shape[1])) / seventh) * seventh, model.num_sms)
         return np.repeat(whole, HOLD_WINDOWS)[: len(wanted)]
+
+    def ahead(self, loads: CellLoads, start_window: int, model: SiteModel) -> tuple[float, float]:
+        """(SMs that the radio keeps, mean load that is expected) in the fence that is decided now.
+
+        Parameters
+        ----------
+        loads : CellLoads
+            Measured until now.
+        start_window : int
+            Window of the day of the first of them.
+        """
+        num, more = len(loads.hour), LEAD_WINDOWS - 1 + HOLD_WINDOWS
+        # `fences` lets one begin with every HOLD_WINDOWS-th window: the last one is to be that which is asked for.
+        before = -(num + more) % HOLD_WINDOWS
+        down, up, mcs_up = (
+            np.pad(part, ((before, more), (0, 0)), constant_values=np.nan) for part in (loads.down, loads.up, loads.mcs_up)
+        )
+        known = CellLoads(down, up, mcs_up, hours_of(start_window - before, before + num + more))
+        return float(self.fences(known, model)[-1]), float(self.expected(known)[-HOLD_WINDOWS:].mean())
 
     def centre(self, load: NDArray[np.float64]) -> NDArray[np.float64]:
         """Mean need at a load."""

@@ -10,12 +10,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from dure.core.live import ENDED, Alliance
+from dure.core.live import Alliance
+from dure.core.live_job import ENDED
 from dure.model.accounts import is_unlike
 from dure.model.alliance import SiteSpec
 from dure.model.alliance_growth import text_of as text_of_site
 from dure.model.events import (
     Cancel,
+    CellsReleased,
     Cordon,
     Drain,
     Exited,
@@ -456,6 +458,19 @@ def operate(asked: Cordon | Drain | Uncordon, who: Principal) -> Command:
         if not asked.node or not who.may_administer(alliance.owner_of(asked.node)):
             _check_runs(writer, who, site)
         return Plan([asked])
+
+    return command
+
+
+def release_cells(site: str, part: float, for_ms: int, who: Principal) -> Command:
+    """Take the word of a cell site's radio for what it releases from now on, as those who run the site may give it."""
+
+    def command(writer: Writer) -> Plan:
+        alliance = writer.alliance
+        _check_runs(writer, who, site)
+        if alliance.released(site, writer.now_ms()) is None:
+            raise invalid(f"{site} is no cell site with hours: all of it is released, always", "path.site")
+        return Plan([CellsReleased(site, round(part * 1000), writer.now_ms() + for_ms)])
 
     return command
 

@@ -35,6 +35,8 @@ NodeName = Annotated[str, Path(min_length=1, max_length=200)]
 Notice = Annotated[
     float | None, Query(ge=0, le=7 * 86_400, allow_inf_nan=False, description="Default: that of one above its share.")
 ]
+Part = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False, description="Of the site's GPUs; rounded down to whole nodes of each cluster.")]
+ForSeconds = Annotated[float, Query(ge=0, le=86_400, allow_inf_nan=False, description="From now. Then its hours count again: at once, where it is 0.")]
 
 
 def _ms(notice_s: float | None) -> int:
@@ -93,6 +95,14 @@ async def drain_site(service: Running, who: Caller, site: SiteName, notice_s: No
 async def uncordon_site(service: Running, who: Caller, site: SiteName) -> SiteView:
     """Open a site again; nodes that were closed by themselves stay closed."""
     await carry_out(service, commands.operate(Uncordon(site=site), who), who)
+    service.wake(site)
+    return service.views.site(site, service.writer.now_ms())
+
+
+@router.post("/api/v1/sites/{site}/release", responses=described(401, 403, 404, 422, 503))
+async def release_site(service: Running, who: Caller, site: SiteName, part: Part, for_s: ForSeconds) -> SiteView:
+    """Say what part of a cell site its radio releases for some time, in place of its hours; what runs on the rest leaves in `vacate`."""
+    await carry_out(service, commands.release_cells(site, part, round(for_s * 1000), who), who)
     service.wake(site)
     return service.views.site(site, service.writer.now_ms())
 

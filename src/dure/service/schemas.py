@@ -258,7 +258,10 @@ class Endpoint(Answer):
 
 
 class SiteView(Answer):
-    """A site: its GPUs, those that an agent offers, those in use; its agent; whether its operators have closed it."""
+    """A site: its GPUs, those that an agent offers, those in use; its agent; whether its operators have closed it.
+
+    Of a cell site with hours also which part of it is released, and until when its radio has said so (null: its hours do).
+    """
 
     name: str
     state: Literal["open", "cordoned", "draining", "drained"]
@@ -271,6 +274,8 @@ class SiteView(Answer):
     cap_w: int
     agent: str
     seen_at: str | None
+    released: float | None
+    released_until: str | None
 
 
 class NewSite(Request):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dure.core.explain import Explainer, Explanation, NotWaitingError
-from dure.core.live import LiveJob
+from dure.core.live_job import LiveJob
 from dure.model.jobs import Trace, make_jobs
 from dure.policy.kernels import layout as k
 from dure.service.identity import Principal
@@ -375,12 +375,13 @@ class Views:
                 here = node_site == i
                 row = agents.get(site.name)
                 is_live = row is not None and now_ms - row["seen_ms"] < SILENT_MS
+                part, until_ms = alliance.released(site.name, now_ms) or (None, None)
                 out.append(
                     SiteView(
                         name=site.name, state=self._site_state(site.name), gpus=int(s.node["num"][here].sum()), online_gpus=int(s.node["num"][here & up].sum()),
                         used_gpus=float(s.node["used_milli"][here].sum()) / 1000, nodes=int(here.sum()), nodes_up=int((here & up).sum()), power_w=int(s.site[i]["power_w"]),
                         cap_w=int(s.site[i]["cap_w"]), agent="" if row is None else "connected" if is_live else "silent",
-                        seen_at=iso(row["seen_ms"]) if row else None,
+                        seen_at=iso(row["seen_ms"]) if row else None, released=part, released_until=None if until_ms is None else iso(until_ms),
                     )
                 )  # fmt: skip
         return out

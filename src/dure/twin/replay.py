@@ -193,11 +193,11 @@ def make_world(
         latency_ms=np.zeros(len(jobs) + 1, np.int64), promise=np.zeros(promises, PROMISE_DTYPE),
         last_promise=np.full(len(jobs), -1, np.int64), w=w, kind=kind,
         kind_of=jobs["profile"][:num_kinds].astype(np.int32), again=np.zeros(num_kinds, AGAIN_DTYPE),
-        cell_node=np.concatenate([np.zeros(0, np.int64), *(at for at, _ in cells)]),
-        cell_end=np.cumsum([len(at) for at, _ in cells], dtype=np.int64),
-        cell_vacate_ms=np.array([c.vacate_ms for _, c in cells], np.int64),
-        cell_week_ms=np.array([c.week_ms for _, c in cells], np.int64),
-        cell_lent_milli=np.array([c.lent_milli for _, c in cells], np.int64).reshape(-1, WEEK_HOURS),
+        cell_node=np.concatenate([np.zeros(0, np.int64), *(at for _, at, _ in cells)]),
+        cell_end=np.cumsum([len(at) for _, at, _ in cells], dtype=np.int64),
+        cell_vacate_ms=np.array([c.vacate_ms for *_, c in cells], np.int64),
+        cell_week_ms=np.array([c.week_ms for *_, c in cells], np.int64),
+        cell_lent_milli=np.array([c.lent_milli for *_, c in cells], np.int64).reshape(-1, WEEK_HOURS),
         cell_sum=np.zeros((24, 2), np.int64), withheld=np.zeros(len(fleet.nodes), np.uint8),
     )  # fmt: skip
 
