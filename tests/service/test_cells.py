@@ -144,7 +144,7 @@ def test_a_forecast_of_measured_loads_is_told(running, tmp_path, capsys):
         with pytest.raises(InputError, match="no cell site"):
             released_now(dure, "hall")
         tell(dure, "mast", measured, FenceTeller(learnt, SiteModel(), released_now(dure, "mast")), 4, show, sleep)
-    assert [told["windows"] for told, _ in heard] == [60, 65, 70, 70]
+    assert [(told["windows"], told["new_windows"]) for told, _ in heard] == [(60, 60), (65, 5), (70, 5), (70, 0)]
     assert all(told["part"] == pytest.approx(said, abs=1e-3) for told, said in heard)
     first, last = heard[0][0], heard[-1][0]
     # Whole sevenths, of what the radio can do without by night; nothing once the file has stopped growing.
@@ -152,7 +152,12 @@ def test_a_forecast_of_measured_loads_is_told(running, tmp_path, capsys):
     assert first["part"] * 7 == pytest.approx(round(first["part"] * 7))
     assert (last["part"], last["sms_kept"]) == (0.0, 132.0)
     assert sum(seconds > 300 for seconds in slept) == 3
+    # Half a row is no load.
+    now.write_text(now.read_text() + "2018-03-05 02:20")
+    assert len(measured.read()[0].hour) == 70
+    assert "not read" in capsys.readouterr().err
     running.close()
     with Client(running.url, running.tokens["operator"], retry_s=0) as dure:
-        tell(dure, "mast", measured, FenceTeller(learnt, SiteModel(), 0.0), 1, show_lost := [].append, lambda seconds: None)  # noqa: F841
+        tell(dure, "mast", measured, FenceTeller(learnt, SiteModel(), 0.0), 1, lambda told: heard.append((told, None)), lambda seconds: None)
     assert "not told" in capsys.readouterr().err
+    assert heard[-1][0]["is_told"] is False

@@ -137,7 +137,8 @@ def _show_round(told: dict[str, Any], is_json: bool) -> None:
         echo_json(told)
         return
     said = "released" if told["is_told"] else "would be released, but was not told"
-    click.echo(f"{told['part']:.1%} of {told['site']} {said}: {told['expected_load']:.2f} cells' load expected, {told['sms_kept']:.0f} SMs kept")
+    why = f"{told['expected_load']:.2f} cells' load expected" if told["new_windows"] > 0 else "no load has come since the last round"
+    click.echo(f"{told['part']:.1%} of {told['site']} {said}: {why}, {told['sms_kept']:.0f} SMs kept")
 
 
 @ran.command("bs-energy")

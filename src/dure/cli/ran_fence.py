@@ -29,12 +29,19 @@ class Measured:
         self._paths, self._num_cells = load, num_cells
         self._plan: Plan = plan_cells(seen)
         self.known = deal_cells(seen, self._plan, num_cells)
-        self.read()
+        self._last = self._read()
 
-    def read(self) -> tuple[CellLoads, int]:
-        """All loads until now, and the window of the day of the first."""
+    def _read(self) -> tuple[CellLoads, int]:
         found = [read_load(path) for path in self._paths]
         return deal_cells(found, self._plan, self._num_cells), found[0].start_window
+
+    def read(self) -> tuple[CellLoads, int]:
+        """All loads until now, and the window of the day of the first; as before, where a file cannot be read (half a row, say)."""
+        try:
+            self._last = self._read()
+        except InputError as error:
+            click.echo(f"not read: {error}", file=sys.stderr)
+        return self._last
 
 
 def learn(model: SiteModel, measured: Measured, num_slots: int, seed: int, move: Move) -> FenceForecast:
@@ -79,7 +86,7 @@ def tell(
                 is_told = False
                 click.echo(f"not told: {error}", file=sys.stderr)
         show({
-            "site": site, "windows": decision.windows, "expected_load": decision.expected_load, "sms_kept": decision.sms_kept,
+            "site": site, "windows": decision.windows, "new_windows": decision.new_windows, "expected_load": decision.expected_load, "sms_kept": decision.sms_kept,
             "part": decision.part, "is_told": is_told,
         })  # fmt: skip
         done += 1

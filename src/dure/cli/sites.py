@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SITE_COLUMNS = {
     "SITE": "name", "STATE": "state", "AGENT": "agent", "GPUS": "gpus", "ONLINE": "online_gpus", "USED": "used_gpus",
-    "NODES": "nodes", "UP": "nodes_up",
+    "NODES": "nodes", "UP": "nodes_up", "RELEASED": "released",
 }  # fmt: skip
 NODE_COLUMNS = {
     "NODE": "name", "SITE": "site", "TYPE": "gpu_type", "GPUS": "gpus", "USED": "used_gpus", "STATE": "state",

@@ -31,8 +31,8 @@ class Decision:
 
     Attributes
     ----------
-    windows : int
-        Two-minute loads that were known.
+    windows, new_windows : int
+        Two-minute loads that were known; those that have come since the last decision.
     expected_load : float
         Mean over the fence's time, in cells.
     sms_kept : float
@@ -42,6 +42,7 @@ class Decision:
     """
 
     windows: int
+    new_windows: int
     expected_load: float
     sms_kept: float
     words: tuple[Word, ...]
@@ -69,12 +70,12 @@ class FenceTeller:
         """The next fence, from the loads measured until now. Where none has come since the last decision, all is kept."""
         num = len(loads.hour)
         kept, expected = self._learnt.ahead(loads, start_window, self._model)
-        if num <= self._windows:
+        new, self._windows = num - self._windows, num
+        if new <= 0:
             kept = float(self._model.num_sms)
-        self._windows = num
         before, part = self._released, 1 - kept / self._model.num_sms
         self._released = part
         words = [Word(0.0, min(part, before), _COUNTS_S)]
         if part > before:
             words.append(Word(DRAIN_S, part, _COUNTS_S - DRAIN_S))
-        return Decision(num, expected, kept, tuple(words))
+        return Decision(num, new, expected, kept, tuple(words))
