@@ -13,6 +13,7 @@ from tests.service.world import ALLIANCE, document_of_today
 from dure.cli.main import cli
 from dure.cli.ran_fence import Measured, learn, released_now, tell
 from dure.client import Client
+from dure.client.errors import ApiError
 from dure.model.errors import InputError
 from dure.ran.fence_words import FenceTeller
 from dure.ran.site import SiteModel
@@ -152,6 +153,10 @@ def test_a_forecast_of_measured_loads_is_told(running, tmp_path, capsys):
     assert first["part"] * 7 == pytest.approx(round(first["part"] * 7))
     assert (last["part"], last["sms_kept"]) == (0.0, 132.0)
     assert sum(seconds > 300 for seconds in slept) == 3
+    running.tokens["user of guest"] = running.token(user="u", role="user", member="guest")
+    with Client(running.url, running.tokens["user of guest"]) as other, pytest.raises(ApiError) as refused:
+        tell(other, "mast", measured, FenceTeller(learnt, SiteModel(), 0.0), 1, show, sleep)
+    assert refused.value.status == 403
     # Half a row is no load.
     now.write_text(now.read_text() + "2018-03-05 02:20")
     assert len(measured.read()[0].hour) == 70

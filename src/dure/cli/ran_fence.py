@@ -69,9 +69,14 @@ def tell(
 ) -> None:  # fmt: skip
     """Decide and say so, so many rounds (0: without an end).
 
-    A service that cannot be reached is asked again with the next word: this one's time passes, and then the site's hours count.
+    A service that cannot be reached, or cannot take it now, hears the next word: this one's time passes, and then the site's hours count.
+
+    Raises
+    ------
+    ApiError
+        It does not allow it.
     """
-    from dure.client.errors import UnreachableError
+    from dure.client.errors import ApiError, UnreachableError
 
     done = 0
     while True:
@@ -82,7 +87,9 @@ def tell(
             sleep(max(began + word.after_s - time.monotonic(), 0.0))
             try:
                 dure.release_site(site, word.part, word.for_s)
-            except UnreachableError as error:
+            except (UnreachableError, ApiError) as error:
+                if isinstance(error, ApiError) and error.status < 500:
+                    raise
                 is_told = False
                 click.echo(f"not told: {error}", file=sys.stderr)
         show({
