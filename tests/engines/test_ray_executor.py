@@ -36,7 +36,7 @@ def cluster():
 
 
 class OnRay(ExecutorScenes):
-    # None that another suite has: what is left of its leases is looked for by their names and their nodes'.
+    # The cluster's.
     NODES = ("r0", "r1")
     WAIT_S = 60.0
     IS_CLEARED = True

@@ -11,11 +11,13 @@ from tests.service.running import Running
 from tests.service.world import ALLIANCE, document_of_today
 
 from dure.cli.main import cli
-from dure.cli.ran_fence import Measured, learn, released_now, tell
+from dure.cli.ran_fence import Measured, released_now, tell
 from dure.client import Client
 from dure.client.errors import ApiError
 from dure.model.errors import InputError
 from dure.ran.fence_words import FenceTeller
+from dure.ran.forecast import calibrate_fence
+from dure.ran.guard_run import CALIBRATION_SEED
 from dure.ran.site import SiteModel
 from dure.service import commands
 from dure.service.audit import audit
@@ -138,7 +140,7 @@ def test_a_forecast_of_measured_loads_is_told(running, tmp_path, capsys):
             now.write_text("\n".join(rows[: 1 + num[0]]) + "\n")
 
     measured = Measured((str(early),), (str(now),), 20)
-    learnt = learn(SiteModel(), measured, 100_000, 1, lambda done, of: None)
+    learnt = calibrate_fence(SiteModel(), measured.known, 100_000, 1 ^ CALIBRATION_SEED, lambda done, of: None)
     with Client(running.url, running.tokens["operator"]) as dure:
         with pytest.raises(InputError, match="no site"):
             released_now(dure, "nowhere")

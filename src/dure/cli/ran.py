@@ -13,6 +13,7 @@ from dure.cli.table import table
 from dure.model.errors import InputError
 
 if TYPE_CHECKING:
+    from dure.ran.site import SiteModel
     from dure.ran.ue_drx import Drx
 
 
@@ -73,13 +74,11 @@ def guard(
     """How much of a site's idle GPU is lent, and how many slots are late. Synthetic below two minutes."""
     check_output(html, "--html")
     from dure.ran.guard_run import run_guard
-    from dure.ran.site import SiteModel
 
-    model = SiteModel()
+    model = _site_model(coefficients)
     if coefficients is not None:
-        from dure.ran.measure import read_coefficients, slowed_by
+        from dure.ran.measure import slowed_by
 
-        model = read_coefficients(coefficients)
         model = replace(model, slowed_by=slowed_by(model, num_cells))
     with progress("slots") as move:
         run = run_guard(
@@ -93,6 +92,17 @@ def guard(
         write_guard_report(run, html)
     measured = {} if coefficients is None else {"slowed_by": model.slowed_by}
     emit({**run.summary(), **measured} if is_json else {**run.summary(), **run.causes(), **measured}, is_json)
+
+
+def _site_model(coefficients: str | None) -> SiteModel:
+    """A site of the coefficients in a file; None: of those made from NVIDIA's stated budgets."""
+    if coefficients is None:
+        from dure.ran.site import SiteModel
+
+        return SiteModel()
+    from dure.ran.measure import read_coefficients
+
+    return read_coefficients(coefficients)
 
 
 @ran.command(cls=_Files)
@@ -114,21 +124,18 @@ def fence(
 
     Until its first word, and where it is silent, the site's hours count.
     """
-    from dure.cli.ran_fence import Measured, learn, released_now, tell
+    from dure.cli.ran_fence import Measured, released_now, tell
     from dure.client import Client
     from dure.ran.fence_words import FenceTeller
-    from dure.ran.site import SiteModel
+    from dure.ran.forecast import calibrate_fence
+    from dure.ran.guard_run import CALIBRATION_SEED
 
-    model = SiteModel()
-    if coefficients is not None:
-        from dure.ran.measure import read_coefficients
-
-        model = read_coefficients(coefficients)
+    model = _site_model(coefficients)
     measured = Measured(calibrate, load, num_cells)
     with Client() as dure:
         released = released_now(dure, site)
         with progress("calibration") as move:
-            learnt = learn(model, measured, calibrate_slots, seed, move)
+            learnt = calibrate_fence(model, measured.known, calibrate_slots, seed ^ CALIBRATION_SEED, move)
         tell(dure, site, measured, FenceTeller(learnt, model, released), num_rounds, lambda told: _show_round(told, is_json))
 
 

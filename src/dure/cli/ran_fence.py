@@ -10,25 +10,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dure.model.errors import InputError
-from dure.ran.calibrate import Move
 from dure.ran.fence_words import ROUND_S, FenceTeller
-from dure.ran.forecast import FenceForecast, calibrate_fence
-from dure.ran.guard_run import CALIBRATION_SEED
-from dure.ran.loads import CellLoads, Plan, deal_cells, plan_cells, read_load
+from dure.ran.loads import CellLoads, deal_cells, read_known, read_load
 
 if TYPE_CHECKING:
     from dure.client import Client
-    from dure.ran.site import SiteModel
 
 
 class Measured:
     """A site's loads in files that grow, as its network writes them; cells are planned by those of earlier days."""
 
     def __init__(self, calibrate: tuple[str, ...], load: tuple[str, ...], num_cells: int) -> None:
-        seen = [read_load(path) for path in calibrate]
         self._paths, self._num_cells = load, num_cells
-        self._plan: Plan = plan_cells(seen)
-        self.known = deal_cells(seen, self._plan, num_cells)
+        self._plan, self.known = read_known(calibrate, num_cells)
         self._last = self._read()
 
     def _read(self) -> tuple[CellLoads, int]:
@@ -42,11 +36,6 @@ class Measured:
         except InputError as error:
             click.echo(f"not read: {error}", file=sys.stderr)
         return self._last
-
-
-def learn(model: SiteModel, measured: Measured, num_slots: int, seed: int, move: Move) -> FenceForecast:
-    """What the earlier days say of a fence."""
-    return calibrate_fence(model, measured.known, num_slots, seed ^ CALIBRATION_SEED, move)
 
 
 def released_now(dure: Client, site: str) -> float:

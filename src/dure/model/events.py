@@ -7,7 +7,7 @@ are plain values with a JSON form, so that a log of stimuli gives the same effec
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, NewType
+from typing import Any, NewType, get_args
 
 from dure.model.jobs import GRACE_MS
 
@@ -327,13 +327,8 @@ class Quarantined:
 
 Effect = Start | Vacate | Resize | Stop | Held | Changed | Released | Quarantined
 
-STIMULI: dict[str, type[Any]] = {
-    t.__name__: t
-    for t in (Submit, Cancel, Exited, LeaseLost, NodeUp, NodeDown, NodeSilent, Cordon, Drain, Uncordon, CellsReleased, SiteAdded, Tick)
-}
-EFFECTS: dict[str, type[Any]] = {
-    t.__name__: t for t in (Start, Vacate, Resize, Stop, Held, Changed, Released, Quarantined)
-}
+STIMULI: dict[str, type[Any]] = {t.__name__: t for t in get_args(Stimulus)}
+EFFECTS: dict[str, type[Any]] = {t.__name__: t for t in get_args(Effect)}
 
 
 def to_json(item: Stimulus | Effect) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from dure.ran.beat import IS_HANDED_BACK, Beat, beat_path
 from dure.ran.calibrate import Move, calibrate_guard
 from dure.ran.govern import govern
 from dure.ran.guard_run import CALIBRATION_SEED
-from dure.ran.loads import WINDOW_S, CellLoads, deal_cells, plan_cells, read_load
+from dure.ran.loads import WINDOW_S, CellLoads, deal_cells, read_known, read_load
 from dure.ran.machine import as_governor, choose_slot_ms, decide_ms, interference, stop_ms, wake_late_ms
 from dure.ran.own_tenants import OwnTenants
 from dure.ran.planned import Site
@@ -100,9 +100,8 @@ def _loads(asked: Asked) -> tuple[CellLoads, CellLoads]:
     if not asked.load:
         invented = invented_loads(asked.num_cells)
         return invented, invented
-    seen = [read_load(path) for path in asked.calibrate]
-    plan = plan_cells(seen)
-    return deal_cells(seen, plan, asked.num_cells), deal_cells([read_load(path) for path in asked.load], plan, asked.num_cells)
+    plan, known = read_known(asked.calibrate, asked.num_cells)
+    return known, deal_cells([read_load(path) for path in asked.load], plan, asked.num_cells)
 
 
 @contextmanager

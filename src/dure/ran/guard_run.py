@@ -25,7 +25,7 @@ from dure.ran.calibrate import (
 from dure.ran.failover import new_failover
 from dure.ran.forecast import FenceForecast, calibrate_fence
 from dure.ran.guard import CLASSES, Calibration, new_memory
-from dure.ran.loads import WINDOW_S, CellLoads, deal_cells, plan_cells, read_load
+from dure.ran.loads import WINDOW_S, CellLoads, deal_cells, read_known, read_load
 from dure.ran.site import PERIOD, SLOT_MS, SiteModel
 
 POLICIES = ("dure", "static", "mig", "per-slot", "fence")
@@ -163,9 +163,7 @@ def run_guard(
     if standby_cells and policy in ("static", "mig", "fence"):
         raise InputError(f"{policy} moves no cells", field="--standby-cells")
     vacate_slots = 0 if policy == "per-slot" else int(slots)
-    seen = [read_load(path) for path in calibrate]
-    plan = plan_cells(seen)
-    known = deal_cells(seen, plan, num_cells)
+    plan, known = read_known(calibrate, num_cells)
     measured = [read_load(path) for path in load]
     rule = _calibrated(policy, model, known, vacate_slots, calibrate_slots, seed ^ CALIBRATION_SEED, move)
     failing = _Failing(

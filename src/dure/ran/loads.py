@@ -219,6 +219,19 @@ class CellLoads:
     hour: NDArray[np.int64]
 
 
+def read_known(paths: Sequence[str], num_cells: int) -> tuple[Plan, CellLoads]:
+    """What the calibration files say: how cells are planned, and the loads of so many planned cells on those days.
+
+    Raises
+    ------
+    InputError
+        A file cannot be used.
+    """
+    seen = [read_load(path) for path in paths]
+    plan = plan_cells(seen)
+    return plan, deal_cells(seen, plan, num_cells)
+
+
 #: Cells of one file lag each other by this many windows: neighbours share the day's shape, not its every minute.
 CELL_LAG_WINDOWS = 3
 #: Sites of one city lag each other by 0 to this many windows less one.
