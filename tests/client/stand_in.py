@@ -280,9 +280,9 @@ def make_app(service: StandIn) -> FastAPI:
     @app.get(api + "/jobs/{job_id}/logs")
     def logs(job_id: str, attempt: int | None = None, rank: int = 0, offset: int = 0, wait_s: int = 0) -> Response:
         job, until = service.job(job_id), time.monotonic() + min(wait_s, 30)
-        path = job.logs.get((attempt if attempt is not None else job.attempt, rank))
         while True:
             ended = job.state == "ENDED"
+            path = job.logs.get((attempt if attempt is not None else job.attempt, rank))  # made just after it has begun
             data = path.read_bytes()[offset:] if path else b""
             if data or ended or time.monotonic() > until:
                 break

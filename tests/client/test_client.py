@@ -210,7 +210,7 @@ def test_nobody_there():
     began = time.monotonic()
     with Client(f"http://127.0.0.1:{port}", retry_s=0.4) as dure, pytest.raises(UnreachableError):
         dure.whoami()
-    assert 0.2 < time.monotonic() - began < 5
+    assert 0.2 < time.monotonic() - began < 20
 
 
 def test_a_service_that_comes_back_in_time_is_not_noticed(tmp_path, monkeypatch):

@@ -43,9 +43,8 @@ def test_what_is_too_much_is_refused_at_once_with_when_to_come_again(behind):
     for who, path, body in (
         ("operator", "jobs", JOB), ("agent", "agents/hall/sync", {"agent_id": "a", "boot": "b", "seq": 1, "nodes": [], "runs": []}),
     ):  # fmt: skip
-        began = time.monotonic()
+        # One that were not refused would wait for `let_go`.
         answer = running.client(who).post(f"/api/v1/{path}", json=body)
-        assert time.monotonic() - began < 2
         assert answer.status_code == 503
         assert answer.headers["content-type"] == "application/problem+json"
         assert 1 <= int(answer.headers["Retry-After"]) <= writer.LATER_S_MAX
