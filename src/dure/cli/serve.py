@@ -141,7 +141,7 @@ def _run(given: _Options, machine: _Machine | None, is_touring: bool = False, is
     listener = listen(given.host, given.port)
     # What a tour tells is not to be lost between the lines of what went as it should.
     configure_logging(logging.WARNING if is_touring else logging.INFO)
-    click.echo("Getting ready (the first time this takes half a minute) …", err=True)
+    click.echo("Getting ready (the first time this takes twenty seconds) …", err=True)
     warm()
     port, is_everywhere = listener.getsockname()[1], given.host in ("0.0.0.0", "::")
     scheme = "http" if tls is None else "https"

@@ -211,7 +211,7 @@ def _as_lines(row: ForecastRow, at_ms: int) -> list[str]:
 
 @click.command("compile")
 def compile_kernels() -> None:
-    """Compile every kernel once (about half a minute, on two cores); later starts read them from the cache."""
+    """Compile every kernel once (about twenty seconds on two cores); later starts read them from the cache."""
     from dure.twin.warm import warm
 
     click.echo(f"kernels ready in {warm():.1f} s")

@@ -8,7 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from numba import config, njit, types
+from numba import config, types
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import CPUDispatcher
+
+from dure.policy.kernels.parts import PartCache, PartCompiler
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,31 +46,86 @@ def _folder() -> Path | None:
     return folder
 
 
-def is_compiled(dispatcher: Any) -> bool:
-    """Whether some process has compiled a kernel by `compile_unless_taken`."""
+def is_compiled(of: Compiled) -> bool:
+    """Whether some process has compiled it by `compile_unless_taken`."""
     folder = _folder()
-    return bool(dispatcher.overloads) or (folder is not None and (folder / f"{name_of(dispatcher.py_func)}.done").exists())
+    return bool(of.overloads) or (folder is not None and (folder / f"{of.name}.done").exists())
 
 
-def compile_unless_taken(dispatcher: Any, args: tuple[Any, ...]) -> bool:
-    """Compile a kernel for arguments of these types; False where another process is at it."""
-    name = name_of(dispatcher.py_func)
-    with claimed(name, is_waiting=False) as is_mine:
-        if is_mine and args not in dispatcher.overloads:
-            type(dispatcher).get_call_template(dispatcher, args, {})
+def compile_unless_taken(of: Compiled, args: tuple[Any, ...]) -> bool:
+    """Compile a kernel or a part for arguments of these types; False where another process is at it."""
+    with claimed(of.name, is_waiting=False) as is_mine:
+        if is_mine:
+            of.compile_claimed(args)
         folder = _folder()
         if is_mine and folder is not None:
-            (folder / f"{name}.done").touch()
+            (folder / f"{of.name}.done").touch()
         return is_mine
 
 
-def name_of(function: Any) -> str:
-    """A kernel's name among all kernels."""
+class Compiled(CPUDispatcher):
+    """What Numba compiles, by one process at a time."""
+
+    #: Among all kernels and parts.
+    name: str
+
+    def compile(self, sig: Any) -> Any:
+        """Numba's, with this process's claim or after another's."""
+        # Numba's lock first: a thread that waited for it with the claim in hand would stop who has it and wants the claim.
+        with global_compiler_lock:
+            if sig in self.overloads:
+                return super().compile(sig)
+            with claimed(self.name):
+                return super().compile(sig)
+
+    def compile_claimed(self, args: tuple[Any, ...]) -> None:
+        """Numba's, by who has the claim."""
+        super().compile(args)
+
+
+class Part(Compiled):
+    """A kernel as other kernels call it."""
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        super().__init__(function, targetoptions={**options, "no_cpython_wrapper": True}, pipeline_class=PartCompiler)
+        self.name = f"{_name_of(function)}.part"
+        self._cache = PartCache(function)
+
+    def add_overload(self, cres: Any) -> None:
+        """Numba's, without the table of what Python may call."""
+        self.overloads[tuple(cres.signature.args)] = cres
+
+
+class Kernel(Compiled):
+    """A kernel as Python calls it, and for kernels the way to its part."""
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        super().__init__(function, targetoptions=options)
+        self.name = _name_of(function)
+        self.part = Part(function, options)
+        self.enable_caching()
+
+    def add_overload(self, cres: Any) -> None:
+        """Numba's; and its parts' environments, of which none has told Numba's engine, are set."""
+        super().add_overload(cres)
+        for environment in cres._find_referenced_environments():
+            cres.codegen.set_env(environment.env_name, environment)
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        """The part's, for another kernel's call."""
+        return self.part.get_call_template(tuple(_widened(types.unliteral(of)) for of in args), kws)
+
+    def get_overload(self, sig: Any) -> Any:
+        """The part's, for another kernel's call."""
+        return self.part.get_overload(sig)
+
+
+def _name_of(function: Callable[..., Any]) -> str:
     return f"{function.__module__}.{function.__qualname__}"
 
 
 _OPTIONS: dict[str, Any] = {
-    "cache": True,
+    "nopython": True,
     "nogil": True,
     # Nobody calls kernels from C: without that wrapper an eighth of the compiling is saved.
     "no_cfunc_wrapper": True,
@@ -93,19 +152,7 @@ def inlined_kernel(function: F) -> F:
 
 
 def _compiled(function: F, *, is_inlined: bool) -> F:
-    dispatcher: Any = njit(**_OPTIONS, forceinline=is_inlined)(function)
-    if not hasattr(dispatcher, "get_call_template"):
+    if getattr(config, "DISABLE_JIT", 0):
         return function
-    template = dispatcher.get_call_template
-    name = name_of(function)
-
-    def get_call_template(args: Any, kws: Any) -> Any:
-        plain = tuple(_widened(types.unliteral(a)) for a in args)
-        if plain in dispatcher.overloads:
-            return template(plain, kws)
-        with claimed(name):
-            return template(plain, kws)
-
-    dispatcher.get_call_template = get_call_template
-    compiled: F = dispatcher
+    compiled: Any = Kernel(function, {**_OPTIONS, "forceinline": is_inlined})
     return compiled
