@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from tests.ran.worlds import days
 
-from dure.ran.fence_words import ROUND_S, FenceTeller, Word
+from dure.model.errors import InputError
+from dure.ran.fence_words import DRAIN_S, ROUND_S, FenceTeller, Word, read_words, words_over, write_words
 from dure.ran.forecast import HOLD_WINDOWS, LEAD_WINDOWS, FenceForecast, calibrate_fence
 from dure.ran.loads import WINDOW_S, CellLoads
 from dure.ran.site import SiteModel
@@ -92,3 +95,45 @@ def test_an_hour_never_seen_is_kept(learnt: FenceForecast) -> None:
     found = calibrate_fence(MODEL, by_night, 100_000, 1, lambda done, of: None)
     assert found.ahead(first(days(1), 8 * 30 + 60), 0, MODEL)[0] == ALL
     assert np.isnan(found.ahead(first(days(1), 8 * 30 + 60), 0, MODEL)[1])
+
+
+def test_words_over_recorded_loads_are_those_that_are_said_as_they_come(learnt: FenceForecast) -> None:
+    loads, start_window = days(1, noise=0.05, seed=5), 0
+    teller, said = FenceTeller(learnt, MODEL, 0.0), []
+    for begin in range(HOLD_WINDOWS, 720, HOLD_WINDOWS):
+        decided = begin - LEAD_WINDOWS + 1
+        at_s = (begin * WINDOW_S) - DRAIN_S
+        said += [(at_s + word.after_s, word.part, word.for_s) for word in teller.decide(first(loads, decided), start_window).words]
+    found = [(word.after_s, word.part, word.for_s) for word in words_over(learnt, loads, start_window, MODEL)]
+    assert len({part for _, part, _ in found}) > 2
+    assert np.array(found) == pytest.approx(np.array(said))
+
+
+def test_a_file_of_words_is_read_as_it_was_written(tmp_path: Path) -> None:
+    words = [Word(480.0, 0.0, 840.0), Word(600.0, 3 / 7, 720.0), Word(600.0, 1.0, 720.0)]
+    path = str(tmp_path / "words.csv")
+    write_words(path, words)
+    assert [(w.after_s, round(w.part, 6), w.for_s) for w in read_words(path)] == [(480.0, 0.0, 840.0), (600.0, 0.428571, 720.0), (600.0, 1.0, 720.0)]
+    with pytest.raises(InputError, match="cannot be written"):
+        write_words(str(tmp_path / "no" / "words.csv"), words)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "field"),
+    [
+        ("at_s,part\n", 1, "for_s"),
+        ("at_s,part,for_s\n", 0, ""),
+        ("at_s,part,for_s\n600,0.5,720\n480,0.5,720\n", 3, "at_s"),
+        ("at_s,part,for_s\n600,1.5,720\n", 2, "part"),
+        ("at_s,part,for_s\n600,nan,720\n", 2, "part"),
+        ("at_s,part,for_s\n600,0.5,-1\n", 2, "for_s"),
+        ("at_s,part,for_s\n600,0.5,ten\n", 2, "for_s"),
+        ("at_s,part,for_s\n600,0.5\n", 2, ""),
+    ],
+)
+def test_a_bad_file_of_words_is_told_by_line_and_field(tmp_path: Path, text: str, line: int, field: str) -> None:
+    path = tmp_path / "words.csv"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        read_words(str(path))
+    assert (caught.value.path, caught.value.line, caught.value.field) == (str(path), line, field)

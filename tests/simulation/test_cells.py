@@ -12,6 +12,8 @@ from world import World, check
 from dure.model.fleet import WEEK_HOURS, CellHours
 from dure.policy.config import named_policy
 from dure.policy.kernels import layout as k
+from dure.twin.loop import WORD_DTYPE
+from dure.twin.radio_words import Words
 from dure.twin.replay import replay
 
 
@@ -26,12 +28,27 @@ def with_cells(seed):
     return replace(fleet, sites=sites), terms, trace, faults
 
 
+def words_said(seed, fleet):
+    """What the radio of the cell site of a seed's scene says, or None: it says nothing."""
+    r = np.random.default_rng(seed + 2)
+    period_ms, num = int(r.integers(1, 3)) * 24 * 3_600_000, int(r.integers(0, 200))
+    if num == 0 or r.random() < 0.3:
+        return None
+    words = np.zeros(num, WORD_DTYPE)
+    words["at_ms"] = np.sort(r.integers(0, period_ms // 120_000, num)) * 120_000
+    words["site"] = len(fleet.sites) - 1
+    words["lent_milli"] = r.choice([0, 300, 600, 1000], num)
+    words["until_ms"] = words["at_ms"] + r.choice([0, 240_000, 840_000, 7_200_000], num)
+    return Words(words, period_ms)
+
+
 @settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 @given(seed=st.integers(0, 1 << 32))
 def test_who_stands_at_a_cell_site_may_and_leaves_in_time(seed):
     fleet, terms, trace, faults = with_cells(seed)
+    words = words_said(seed, fleet)
     policy = named_policy("dure")
-    world = World(Ground(fleet, terms, trace, policy), faults)
+    world = World(Ground(fleet, terms, trace, policy), faults, words)
     core = world.core
     at_site = fleet.nodes["site"] == len(fleet.sites) - 1
     cells = fleet.sites[-1].cells
@@ -48,7 +65,7 @@ def test_who_stands_at_a_cell_site_may_and_leaves_in_time(seed):
                 if n in since:
                     assert core.state.job[j]["state"] == k.REVOKING, f"job {j} on node {n} was not told"
                     assert now - since[n] <= cells.vacate_ms, f"job {j} is still on node {n}"
-    result = replay(trace, fleet, policy, terms, faults=faults, is_rejecting=True)
+    result = replay(trace, fleet, policy, terms, faults=faults, is_rejecting=True, words=words)
     job = core.state.job[: len(trace.jobs)]
     # Of what still ran when the run was given up, the result counts the time up to then too.
     ended = job["end_ms"] >= 0

@@ -105,7 +105,7 @@ def check(ground: Ground) -> Recount:
 class World:
     """Truth about run times, progress and faults; carries out what the core decides."""
 
-    def __init__(self, ground: Ground, faults=()) -> None:
+    def __init__(self, ground: Ground, faults=(), words=None) -> None:
         self.ground = ground
         self.core, self.trace = ground.core, ground.trace
         fleet, core = ground.fleet, ground.core
@@ -134,6 +134,9 @@ class World:
         first = int(self.trace.jobs["submit_ms"].min()) if len(self.trace.jobs) else 0
         self.look_at = first // LOOK_MS * LOOK_MS if cell_clusters(fleet) else None
         self.moved_at = first
+        #: What radios say (`dure.twin.radio_words.Words`), and when one of them speaks or its last word is over.
+        self.words, self.turn_at = words, first if words is not None and self.look_at is not None else None
+        self.spoken: dict[int, tuple[int, int]] = {}
         durations = np.delete(self.trace.jobs["duration_ms"], list(core.never))
         self.patience_ms = given_up_after_ms(durations, fleet)
 
@@ -172,7 +175,7 @@ class World:
         if times or self.core.state.g[0]["queue_jobs"] > 0:
             times += [t for t, *_ in self.faults[:1]] + self.wakes[:1]
             if self.look_at is not None:
-                at = min([*times, self.look_at])
+                at = min([*times, self.look_at, *([self.turn_at] if self.turn_at is not None else [])])
                 return None if at - self.moved_at > self.patience_ms else at
         return min(times) if times else None
 
@@ -183,7 +186,9 @@ class World:
             for cluster in np.unique(nodes["cluster"][nodes["site"] == i]) if site.cells else ():
                 mine = np.flatnonzero((nodes["site"] == i) & (nodes["cluster"] == cluster)).tolist()
                 there = [n for n in mine if state.node[n]["state"] != k.OFFLINE]
-                last = len(there) * site.cells.lent_milli[(t + site.cells.week_ms) // 3_600_000 % 168] // 1000
+                said, until = self.spoken.get(i, (0, 0))
+                milli = said if t < until else site.cells.lent_milli[(t + site.cells.week_ms) // 3_600_000 % 168]
+                last = len(there) * milli // 1000
                 for n in mine:
                     is_open = sum(before < n for before in there) < last
                     if not is_open and n not in self.withheld:
@@ -194,6 +199,18 @@ class World:
                         self.withheld.discard(n)
                         if state.node[n]["state"] == k.UNKNOWN:
                             self._take(t, NodeUp(n))
+
+    def hear(self, t: int) -> None:
+        """What each radio has said last by now, of this round of words and the two before; and when that will be another."""
+        words, period = self.words.words.tolist(), self.words.period_ms
+        here = t // period
+        rounds = [(at + r * period, site, milli, until + r * period)
+                  for r in range(max(here - 2, 0), here + 2) for at, site, milli, until in words]  # fmt: skip
+        first = int(self.trace.jobs["submit_ms"].min())
+        rounds = [word for word in rounds if word[0] >= (first // period - 1) * period]
+        self.spoken = {site: (milli, until) for at, site, milli, until in rounds if at <= t}
+        ends = [until for _, until in self.spoken.values() if until > t]
+        self.turn_at = min([at for at, *_ in rounds if at > t] + ends)
 
     def node_up(self, t: int, n: int, **more) -> None:
         """A node is back, unless radio work has it."""
@@ -208,9 +225,14 @@ class World:
             return False
         state = self.core.state
         self.failed = []
+        is_look = t == self.look_at
+        if t == self.turn_at:
+            self.hear(t)
+            is_look = True
         if t == self.look_at:
-            self.look(t)
             self.look_at += LOOK_MS
+        if is_look:
+            self.look(t)
         while self.heap and self.heap[0][0] == t:
             _, kind, who, version = heapq.heappop(self.heap)
             if kind == 3:

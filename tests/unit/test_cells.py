@@ -15,13 +15,16 @@ from dure.core.snapshot import pack, unpack
 from dure.model.alliance import load_alliance
 from dure.model.alliance_build import build_fleet
 from dure.model.errors import InputError
-from dure.model.events import CellsReleased, Exited, NodeUp, Start, Submit, Tick, Vacate
+from dure.model.events import CellsReleased, Drain, Exited, NodeUp, Start, Submit, Tick, Vacate
 from dure.model.jobs import Trace, make_jobs
 from dure.policy.config import named_policy
+from dure.twin.compare import run_scenario
 from dure.twin.forecast import forecast
-from dure.twin.loop import FAILURE, REPAIR
+from dure.twin.loop import FAILURE, REPAIR, WORD_DTYPE
 from dure.twin.metrics import measure
+from dure.twin.radio_words import Words, words_of
 from dure.twin.replay import FAULT_DTYPE, replay
+from dure.twin.result import PROMISE_FORECAST
 
 HOUR = 3_600_000
 #: Half of the nodes from 1:00 to 5:00, all of them from 5:00 to 7:00, else none.
@@ -157,6 +160,63 @@ def test_what_was_open_and_used_is_counted() -> None:
     assert other == {}
 
 
+def said(*words, days=1) -> Words:
+    """Words of the only site: (at, part, until) in hours."""
+    rows = [(round(at * HOUR), 0, round(1000 * part), round(until * HOUR)) for at, part, until in words]
+    return Words(np.array(rows, WORD_DTYPE), days * 24 * HOUR)
+
+
+def test_what_the_radio_says_counts_in_place_of_the_hours() -> None:
+    # Half of the nodes from 0:30, all from 2:00, none from 3:30 until 5:30 where the hours would open them, and so each day.
+    words = said((0.5, 0.5, 4), (2, 1, 4), (3.5, 0, 5.5))
+    given = trace((0, HOUR, 2), (0, 3 * HOUR, 8, {"checkpoint_ms": 600_000}), (4 * HOUR, HOUR // 4, 1), (12 * HOUR, HOUR // 4, 4))
+    result = run(given, words=words)
+    assert result.jobs["first_start_ms"].tolist() == [HOUR // 2, 2 * HOUR, 5.5 * HOUR, 24.5 * HOUR]
+    assert result.jobs["preemptions"][1] == 2
+    assert run(given).jobs["first_start_ms"].tolist() == [HOUR, 5 * HOUR, 4 * HOUR, 25 * HOUR]
+    # Two days of words: on the second nothing is said.
+    result = run(given, words=said((0.5, 0.5, 4), (2, 1, 4), (3.5, 0, 5.5), days=2))
+    assert result.jobs["first_start_ms"].tolist() == [HOUR // 2, 2 * HOUR, 5.5 * HOUR, 25 * HOUR]
+
+
+def test_a_forecast_knows_what_has_been_said_and_until_when_and_nothing_that_will_be() -> None:
+    # Nothing from 1:00 to 2:30, which is known at 1:30; then everything, which is not: the hours open half of it.
+    words = said((1, 0, 2.5), (2.5, 1, 3), (2.75, 0, 4.75))
+    result = run(trace((0, HOUR // 8, 1), (HOUR, HOUR // 8, 8), (6 * HOUR, 0, 1)), words=words, forecast_at_ms=[round(1.5 * HOUR)])
+    foretold = {int(p["job"]): int(p["promised_ms"]) for p in result.promises if p["kind"] == PROMISE_FORECAST}
+    assert foretold == {0: 2.5 * HOUR, 1: 5 * HOUR}
+    assert result.jobs["first_start_ms"][:2].tolist() == [2.5 * HOUR, 2.5 * HOUR + HOUR // 8]
+
+
+def test_a_file_of_words_is_said_by_every_cell_site_from_its_own_midnight(tmp_path) -> None:
+    path = tmp_path / "words.csv"
+    path.write_text("at_s,part,for_s\n3600,0.5,840\n100000,1,840\n")
+    fleet, _ = fleet_and_terms()
+    words = words_of(str(path), fleet)
+    assert words.period_ms == 48 * HOUR
+    assert words.words.tolist() == [(HOUR, 0, 500, HOUR + 840_000), (100_000_000, 0, 1000, 100_840_000)]
+    # In the alliance's own time, UTC, the site is nine hours ahead: its 1:00 comes at 16:00 of the day before.
+    fleet, _ = fleet_and_terms(is_utc=True)
+    words = words_of(str(path), fleet)
+    assert words.words["at_ms"].tolist() == [100_000_000 - 9 * HOUR, 40 * HOUR]
+    with pytest.raises(InputError, match="no site of the alliance is a cell site with hours"):
+        words_of(str(path), _plain()[0])
+
+
+def test_a_scenario_compares_hours_with_words(tmp_path) -> None:
+    (tmp_path / "masts.yaml").write_text(YAML)
+    (tmp_path / "words.csv").write_text("at_s,part,for_s\n" + "".join(f"{600 * i},1,840\n" for i in range(144)))
+    (tmp_path / "ask.yaml").write_text(
+        "name: Words\nfleet: {alliance: masts.yaml}\nload: {generator: {days: 1, offered_load: 0.5}}\n"
+        "compare:\n  - {name: hours}\n  - {name: words, words: words.csv}\nhorizon: 1d\n"
+    )
+    hours, words = (trial.cell_gpu_h["open"] for trial in run_scenario(tmp_path / "ask.yaml", 1).trials)
+    assert (hours < 17, words > 50) == (True, True)
+    (tmp_path / "words.csv").write_text("at_s,part,for_s\n0,2,840\n")
+    with pytest.raises(InputError, match=r"words\.csv.*part"):
+        run_scenario(tmp_path / "ask.yaml", 1)
+
+
 def _plain():
     start, stop = YAML.index("    kind: cell"), YAML.index("    clusters:")
     fleet, terms = fleet_and_terms(YAML[:start] + YAML[stop:])
@@ -262,6 +322,20 @@ def test_the_radio_s_word_counts_in_place_of_the_hours_until_it_ends() -> None:
     again.apply(until - 1, [Exited(told.job_id, 1, 75)])
     again.apply(until, [Tick()])
     assert pack(again) == pack(a)
+
+
+def test_who_is_leaving_already_leaves_sooner_where_less_time_is_left() -> None:
+    a = live()
+    at = a.start_ms
+    a.apply(at, [CellsReleased("masts", 1000, at + HOUR), Submit(quick("j", gpus=2))])
+    (begun,) = of(a.apply(at + 1, offer(a)), Start)
+    (told,) = of(a.apply(at + 1000, [Drain(node=begun.placements[0].node, notice_ms=60_000)]), Vacate)
+    assert (told.deadline_ms, told.cause) == (at + 61_000, "drained")
+    (again,) = of(a.apply(at + 2000, [CellsReleased("masts", 0, at + HOUR)]), Vacate)
+    assert (again.job_id, again.attempt, again.deadline_ms, again.cause) == ("j", 1, at + 4000, "radio")
+    # Not later than it has been told.
+    assert not of(a.apply(at + 3000, [Drain(node=begun.placements[0].node, notice_ms=60_000)]), Vacate)
+    assert a.jobs["j"].state == "COMPLETING"
 
 
 def test_a_word_may_be_taken_back_and_the_hours_are_watched_after_it() -> None:

@@ -13,6 +13,7 @@ from dure.cli.table import table
 from dure.model.errors import InputError
 
 if TYPE_CHECKING:
+    from dure.ran.fence_words import Word
     from dure.ran.site import SiteModel
     from dure.ran.ue_drx import Drx
 
@@ -106,7 +107,8 @@ def _site_model(coefficients: str | None) -> SiteModel:
 
 
 @ran.command(cls=_Files)
-@click.option("--site", required=True, help="The cell site whose forecast it is.")
+@click.option("--site", help="The cell site whose forecast it is.")
+@click.option("--out", type=click.Path(), help="In place of `--site`: all that would have been said over the loads, for `words` of a scenario.")
 @click.option("--calibrate", type=click.Path(), multiple=True, required=True, metavar="FILE...", help="As of `dure ran guard`.")
 @click.option("--load", type=click.Path(), multiple=True, required=True, metavar="FILE...",
               help="What is measured: a file a cell, best, that grows by a row every two minutes.")  # fmt: skip
@@ -117,7 +119,7 @@ def _site_model(coefficients: str | None) -> SiteModel:
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--json", "is_json", is_flag=True, help="An object a round, on a line of its own.")
 def fence(
-    site: str, calibrate: tuple[str, ...], load: tuple[str, ...], num_cells: int, calibrate_slots: int, coefficients: str | None, num_rounds: int,
+    site: str | None, out: str | None, calibrate: tuple[str, ...], load: tuple[str, ...], num_cells: int, calibrate_slots: int, coefficients: str | None, num_rounds: int,
     seed: int, is_json: bool,
 ) -> None:  # fmt: skip
     """Tell the alliance every ten minutes what part of a cell site its radio can do without in the next ten.
@@ -126,17 +128,41 @@ def fence(
     """
     from dure.cli.ran_fence import Measured, released_now, tell
     from dure.client import Client
-    from dure.ran.fence_words import FenceTeller
-    from dure.ran.forecast import calibrate_fence
+    from dure.ran.fence_words import FenceTeller, words_over, write_words
+    from dure.ran.forecast import FenceForecast, calibrate_fence
     from dure.ran.guard_run import CALIBRATION_SEED
 
+    if (site is None) == (out is None):
+        raise click.UsageError("give one of --site, --out")
     model = _site_model(coefficients)
     measured = Measured(calibrate, load, num_cells)
+
+    def learn() -> FenceForecast:
+        with progress("calibration") as move:
+            return calibrate_fence(model, measured.known, calibrate_slots, seed ^ CALIBRATION_SEED, move)
+
+    if out is not None:
+        words = words_over(learn(), *measured.read(), model)
+        if not words:
+            raise InputError("the loads are over before a fence has been forecast: six windows of two minutes are needed", field="--load")
+        write_words(out, words)
+        _show_words(out, words, is_json)
+        return
+    assert site is not None
     with Client() as dure:
         released = released_now(dure, site)
-        with progress("calibration") as move:
-            learnt = calibrate_fence(model, measured.known, calibrate_slots, seed ^ CALIBRATION_SEED, move)
+        learnt = learn()
         tell(dure, site, measured, FenceTeller(learnt, model, released), num_rounds, lambda told: _show_round(told, is_json))
+
+
+def _show_words(out: str, words: list[Word], is_json: bool) -> None:
+    ends_s = [*(word.after_s for word in words[1:]), words[-1].after_s + words[-1].for_s]
+    said_s = ends_s[-1] - words[0].after_s
+    part = sum(word.part * (end_s - word.after_s) for word, end_s in zip(words, ends_s, strict=True)) / said_s
+    if is_json:
+        echo_json({"out": out, "words": len(words), "hours": said_s / 3600, "part": part})
+    else:
+        click.echo(f"{out}: {len(words)} words for {said_s / 3600:.1f} hours; released in the mean: {part:.1%}")
 
 
 def _show_round(told: dict[str, Any], is_json: bool) -> None:

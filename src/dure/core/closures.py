@@ -102,6 +102,10 @@ class Closures:
         """A site's last word and until when it counts; None: its hours do."""
         return self._released.get(site)
 
+    def words(self) -> dict[int, tuple[int, int]]:
+        """`released` of all sites that have spoken."""
+        return dict(self._released)
+
     def turn(self, now_ms: int) -> list[int]:
         """The nodes that radio work takes now. Those that it leaves take work when they are offered next."""
         self._released = {site: word for site, word in self._released.items() if word[1] > now_ms}

@@ -263,6 +263,10 @@ class Alliance:
         """Places of the nodes of cell sites that radio work has."""
         return self._closures.withheld
 
+    def words_of_radios(self) -> dict[int, tuple[int, int]]:
+        """Place of a cell site → what its radio has said, 1/1000, and until when that counts, ms from the alliance's start."""
+        return self._closures.words()
+
     def is_withheld(self, node: str) -> bool:
         """Whether radio work has a node of a cell site."""
         return self.node_index(node) in self._closures.withheld

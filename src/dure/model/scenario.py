@@ -93,6 +93,10 @@ class Variant(FileModel):
     cells: CellSpec | None = Field(
         default=None, description="What all cell sites release, in place of what the alliance says; as `sites.cells` there."
     )
+    words: str = Field(
+        default="", max_length=1000,
+        description="What the radios of all cell sites say, in place of their hours while it counts: a file of `dure ran fence --out`, said day after day.",
+    )
     overrides: dict[str, Setting] = Field(
         default={}, description="Settings of the policy that differ from its defaults."
     )

@@ -6,12 +6,8 @@ Networks 235, 2023): a CSV file, plain or gzipped, with a row for every two minu
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import re
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dure.model.errors import InputError
+from dure.ran.csv_file import read_rows
 
 #: Seconds of one row; what happens within them the files do not tell.
 WINDOW_S = 120
@@ -69,7 +66,7 @@ def read_load(path: str) -> SiteLoad:
     """
     times: list[float] = []
     columns: dict[str, list[float]] = {name: [] for name in (*_SHARES, _MCS)}
-    for line, row in _rows(path):
+    for line, row in read_rows(path, ("time", *_SHARES, _MCS)):
         times.append(_time_s(path, line, row["time"], times[-1] if times else None))
         for name, values in columns.items():
             values.append(_number(path, line, name, row[name]))
@@ -85,32 +82,6 @@ def read_load(path: str) -> SiteLoad:
         filled[_MCS][0],
         sum(num for _, num in filled.values()),
     )
-
-
-def _rows(path: str) -> Iterator[tuple[int, dict[str, str]]]:
-    wanted = ("time", *_SHARES, _MCS)
-    try:
-        raw = Path(path).read_bytes()
-        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", path) from None
-    except (EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise InputError(f"is neither UTF-8 text nor such text gzipped: {error}", path) from None
-    reader = csv.reader(io.StringIO(text))
-    try:
-        header = next(reader, [])
-        for name in wanted:
-            if name not in header:
-                raise InputError(f"no such column; the header has {', '.join(header) or 'nothing'}", path, 1, name)
-        places = {name: header.index(name) for name in wanted}
-        for cells in reader:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                raise InputError(f"has {len(cells)} values where the header has {len(header)}", path, reader.line_num)
-            yield reader.line_num, {name: cells[place] for name, place in places.items()}
-    except csv.Error as error:
-        raise InputError(f"is no CSV: {error}", path, reader.line_num) from None
 
 
 def _time_s(path: str, line: int, text: str, before: float | None) -> float:

@@ -147,7 +147,7 @@ class Foresight:
             # Decisions are carried out by now; half of all that would be copied is room for them.
             state = built.state.copy(dec=np.zeros(built.state.dec.shape, built.state.dec.dtype))
             at_ms = max(writer.now_ms() - alliance.start_ms, alliance.policy_core.now_ms)
-            withheld = alliance.withheld_nodes()
+            withheld, said = alliance.withheld_nodes(), alliance.words_of_radios()
         num = int(state.g[0]["num_jobs"])
         jobs = make_jobs(num)
         jobs["submit_ms"] = state.job["submit_ms"][:num]
@@ -157,6 +157,9 @@ class Foresight:
         world.w[0]["next_job"], world.w[0]["next_fault"] = num, len(world.fault_at_ms)
         world.w[0]["next_wake"] = np.searchsorted(world.wake_ms, at_ms, side="right")
         world.withheld[list(withheld)] = 1
+        for site, word in said.items():
+            of_site = world.cell_site == site
+            world.cell_said_milli[of_site], world.cell_until_ms[of_site] = word
         world.w[0]["look_at_ms"] = -(-at_ms // LOOK_MS) * LOOK_MS if len(world.cell_end) else world.w[0]["look_at_ms"]
         rows, starts = expected_starts(state, world, at_ms)
         self._starts = {

@@ -26,6 +26,7 @@ from dure.twin.faults import FAULT_CONSTANT_NAMES, FAULT_PRESETS, generate_fault
 from dure.twin.files import beside, read_alliance, read_scenario
 from dure.twin.generate import LoadSpec, generate
 from dure.twin.metrics import RunMetrics, measure
+from dure.twin.radio_words import words_of
 from dure.twin.replay import replay
 from dure.twin.result import NEVER, RunResult
 from dure.twin.traces import FORMATS, load_nodes, load_trace
@@ -131,7 +132,10 @@ def _run(
         fleet, scenario.faults.preset, horizon_ms if horizon_ms != NEVER else 2 * last + 1, seed,
         scenario.faults.constants,
     )  # fmt: skip
-    result = replay(trace, fleet, policy, terms, faults=faults, seed=seed, horizon_ms=horizon_ms, is_rejecting=True)
+    words = words_of(str(beside(path, variant.words)), fleet) if variant.words else None
+    result = replay(
+        trace, fleet, policy, terms, faults=faults, seed=seed, horizon_ms=horizon_ms, is_rejecting=True, words=words
+    )
     result = replace(_after_warm_up(result, scenario.warm_up), label=variant.name)
     return measure(result), result if is_kept else None
 

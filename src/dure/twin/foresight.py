@@ -48,7 +48,7 @@ def expected_starts(
     waiting, start_ms : ndarray of int64, shape (n,)
         Indices of the jobs in ascending order; starts from the trace's start, -1: not within what is known.
     """
-    known = _without_news(world)
+    known = _without_news(world, at_ms)
     state.g[0]["now_ms"] = at_ms
     state.g[0]["num_jobs"] = known.w[0]["next_job"]
     known.w[0]["moved_ms"] = at_ms
@@ -65,16 +65,19 @@ def expected_starts(
     return waiting, job["first_start_ms"][waiting].copy()
 
 
-def _without_news(world: World) -> World:
+def _without_news(world: World, at_ms: int) -> World:
     """The twin's world without what nobody can know yet, and without its recorder."""
     is_known = world.fault_kind == DELIVERY
     is_known[: world.w[0]["next_fault"]] = False
     w, kind = world.w.copy(), world.kind.copy()
     for name in ("next_fault", "num_samples", "num_latencies", "num_promises"):
         w[name] = 0
+    # Of what radios have said the end is known, and that their hours count then.
+    w["turn_at_ms"] = world.cell_until_ms[world.cell_until_ms > at_ms].min(initial=k.NEVER_MS)
     kind["mean_to_failure_ms"] = 0
     return world.copy(
         fault_at_ms=world.fault_at_ms[is_known], fault_node=world.fault_node[is_known],
         fault_kind=world.fault_kind[is_known], samples=world.samples[:0], latency_ms=world.latency_ms[:0],
         promise=np.zeros(0, PROMISE_DTYPE), last_promise=np.full_like(world.last_promise, -1), kind=kind, w=w,
+        word=world.word[:0],
     )  # fmt: skip

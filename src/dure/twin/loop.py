@@ -78,6 +78,9 @@ COUNTERS = np.dtype(
         ("sample_at_ms", np.int64),  # the next sample
         ("sample_step_ms", np.int64),
         ("look_at_ms", np.int64),  # the next look at cell sites
+        ("turn_at_ms", np.int64),  # when a radio's word comes or has been true for long enough
+        ("next_word", np.int64),
+        ("word_period_ms", np.int64),  # after which all words come again
         ("moved_ms", np.int64),  # when a job last came or ended, or a node failed or came
         ("give_up_ms", np.int64),  # how long after that a run with cell sites is given up
         ("is_given_up", np.int64),
@@ -93,6 +96,9 @@ KIND_DTYPE = np.dtype(
     ],
     align=True,
 )
+
+#: What a cell site's radio says (`CellsReleased`): when, of which site, what part is released until when.
+WORD_DTYPE = np.dtype([("at_ms", np.int64), ("site", np.int64), ("lent_milli", np.int64), ("until_ms", np.int64)])
 
 #: What a job's restarts have cost, as work at the reference speed.
 AGAIN_DTYPE = np.dtype(
@@ -120,8 +126,11 @@ class World(ArrayBundle):
     last_promise : int64, shape (J,): place in `promise` of the job's latest that has not come to pass; -1: none.
     cell_node : int64, shape (M,): nodes of cell sites, cluster after cluster.
     cell_end : int64, shape (C,): where each such cluster's nodes end.
+    cell_site : int64, shape (C,): whose it is.
     cell_vacate_ms, cell_week_ms : int64, shape (C,): as of `CellHours`.
     cell_lent_milli : int64, shape (C, WEEK_HOURS): as of `CellHours`.
+    cell_said_milli, cell_until_ms : int64, shape (C,): its radio's last word, and until when that counts in place of the hours.
+    word : WORD_DTYPE, by time, what radios will say.
     cell_sum : int64, shape (24, 2): GPUs that were OPEN and USED at cell sites, summed over looks, by hour of the day.
     withheld : uint8, shape (N,): 1 where radio work has the node.
     kind : KIND_DTYPE, shape (P + 1,): as the trace's profiles; the last is of jobs without one.
@@ -144,9 +153,13 @@ class World(ArrayBundle):
     last_promise: NDArray[Any]
     cell_node: NDArray[Any]
     cell_end: NDArray[Any]
+    cell_site: NDArray[Any]
     cell_vacate_ms: NDArray[Any]
     cell_week_ms: NDArray[Any]
     cell_lent_milli: NDArray[Any]
+    cell_said_milli: NDArray[Any]
+    cell_until_ms: NDArray[Any]
+    word: NDArray[Any]
     cell_sum: NDArray[Any]
     withheld: NDArray[Any]
     kind: NDArray[Any]
@@ -169,9 +182,13 @@ class World(ArrayBundle):
         "last_promise": (np.int64, 1),
         "cell_node": (np.int64, 1),
         "cell_end": (np.int64, 1),
+        "cell_site": (np.int64, 1),
         "cell_vacate_ms": (np.int64, 1),
         "cell_week_ms": (np.int64, 1),
         "cell_lent_milli": (np.int64, 2),
+        "cell_said_milli": (np.int64, 1),
+        "cell_until_ms": (np.int64, 1),
+        "word": (WORD_DTYPE, 1),
         "cell_sum": (np.int64, 2),
         "withheld": (np.uint8, 1),
         "kind": (KIND_DTYPE, 1),
@@ -424,23 +441,60 @@ def node_up(S: State, W: World, n: int, is_release: int) -> None:
 
 
 @kernel
-def look_at_cells(S: State, W: World) -> None:
-    """Count what runs at cell sites, and open and close their nodes as the hour wants (rule 10).
+def count_cells(S: State, W: World) -> None:
+    """Count what runs at cell sites."""
+    now, first = S.g[0].now_ms, 0
+    for c in range(W.cell_end.shape[0]):
+        before = (now - 1 + W.cell_week_ms[c]) // 3600000 % 24
+        for i in range(first, W.cell_end[c]):
+            n = W.cell_node[i]
+            if S.node[n].state == UP and not W.withheld[n]:
+                W.cell_sum[before, OPEN] += S.node[n].num
+                W.cell_sum[before, USED] += S.node[n].used_milli
+        first = W.cell_end[c]
+
+
+@kernel
+def next_word_ms(W: World) -> int:
+    """When a radio speaks next."""
+    if W.word.shape[0] == 0:
+        return NEVER_MS
+    i = W.w[0].next_word
+    return W.word[i % W.word.shape[0]].at_ms + i // W.word.shape[0] * W.w[0].word_period_ms
+
+
+@kernel
+def hear_cells(S: State, W: World) -> None:
+    """Take what radios have said by now, and find when that will be another."""
+    now = S.g[0].now_ms
+    while next_word_ms(W) <= now:
+        i = W.w[0].next_word
+        word = W.word[i % W.word.shape[0]]
+        for c in range(W.cell_end.shape[0]):
+            if W.cell_site[c] == word.site:
+                W.cell_said_milli[c] = word.lent_milli
+                W.cell_until_ms[c] = word.until_ms + i // W.word.shape[0] * W.w[0].word_period_ms
+        W.w[0].next_word += 1
+    W.w[0].turn_at_ms = next_word_ms(W)
+    for c in range(W.cell_end.shape[0]):
+        if W.cell_until_ms[c] > now:
+            W.w[0].turn_at_ms = min(W.w[0].turn_at_ms, W.cell_until_ms[c])
+
+
+@kernel
+def turn_cells(S: State, W: World) -> None:
+    """Open and close the nodes of cell sites as their radios' words want, or the hour (rule 10).
 
     Nodes that are not delivered yet do not count; of the others of a cluster the first are open.
     """
     now, first = S.g[0].now_ms, 0
     for c in range(W.cell_end.shape[0]):
         hour = (now + W.cell_week_ms[c]) // 3600000 % 168
+        lent_milli = W.cell_said_milli[c] if now < W.cell_until_ms[c] else W.cell_lent_milli[c, hour]
         online = 0
         for i in range(first, W.cell_end[c]):
-            n = W.cell_node[i]
-            online += S.node[n].state != OFFLINE
-            if S.node[n].state == UP and not W.withheld[n] and W.w[0].num_events > 0:
-                before = (now - 1 + W.cell_week_ms[c]) // 3600000 % 24
-                W.cell_sum[before, OPEN] += S.node[n].num
-                W.cell_sum[before, USED] += S.node[n].used_milli
-        opened = online * W.cell_lent_milli[c, hour] // 1000
+            online += S.node[W.cell_node[i]].state != OFFLINE
+        opened = online * lent_milli // 1000
         for i in range(first, W.cell_end[c]):
             n = W.cell_node[i]
             is_withheld = opened <= 0
@@ -527,7 +581,7 @@ def run_until(S: State, W: World, stop_ms: int, sample_ms: int, events_max: int)
             t = W.fault_at_ms[W.w[0].next_fault]
         if W.w[0].next_wake < W.wake_ms.shape[0] and W.wake_ms[W.w[0].next_wake] < t:
             t = W.wake_ms[W.w[0].next_wake]
-        t = min(t, W.w[0].look_at_ms)
+        t = min(t, W.w[0].look_at_ms, W.w[0].turn_at_ms)
         if W.w[0].look_at_ms < NEVER_MS and t - W.w[0].moved_ms > W.w[0].give_up_ms:
             # What needs longer than its nodes are ever open would start again and again.
             W.w[0].is_given_up = 1
@@ -544,9 +598,14 @@ def run_until(S: State, W: World, stop_ms: int, sample_ms: int, events_max: int)
         if W.w[0].num_heap * 4 > W.at_ms.shape[0] * 3:
             drop_stale(S, W)
         g.now_ms = t
-        if t == W.w[0].look_at_ms:
-            look_at_cells(S, W)
-            W.w[0].look_at_ms += LOOK_MS
+        if t == W.w[0].look_at_ms or t == W.w[0].turn_at_ms:
+            if t == W.w[0].turn_at_ms:
+                hear_cells(S, W)
+            if t == W.w[0].look_at_ms:
+                if W.w[0].num_events > 0:
+                    count_cells(S, W)
+                W.w[0].look_at_ms += LOOK_MS
+            turn_cells(S, W)
             W.w[0].num_events += 1
         happen(S, W, t)
         cycle(S)

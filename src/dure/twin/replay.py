@@ -33,10 +33,12 @@ from dure.twin.loop import (
     NUM_TOTALS,
     OPEN,
     USED,
+    WORD_DTYPE,
     World,
     note_promise,
     run_until,
 )
+from dure.twin.radio_words import Words
 from dure.twin.result import (
     NEVER,
     OUTCOME_CANCELLED,
@@ -78,6 +80,7 @@ def replay(
     is_rejecting: bool = False,
     forecast_at_ms: Sequence[int] = (),
     is_told: bool = False,
+    words: Words | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> RunResult:
     """Run a trace to its end (or to a horizon).
@@ -95,6 +98,8 @@ def replay(
         result's promises say what came of it. The run itself is the same with and without.
     is_told : bool
         Yardstick: these forecasts are told the true run times of the jobs that have come by then.
+    words : Words, optional
+        What the radios of cell sites will say; None: their hours count.
     progress : callable(done, total), optional
         Called every CHUNK events with jobs ended and jobs in all.
 
@@ -114,7 +119,7 @@ def replay(
             trace.source, field="num_gpus",
         )  # fmt: skip
     check_run_times(trace)
-    world = make_world(trace, fleet, built, horizon_ms, faults, large, len(forecast_at_ms), seed)
+    world = make_world(trace, fleet, built, horizon_ms, faults, large, len(forecast_at_ms), seed, words)
     stop_ms = horizon_ms if horizon_ms != NEVER else k.NEVER_MS - 1
     wall, cpu = 0.0, 0.0
     for at_ms in (*sorted(at for at in forecast_at_ms if at < stop_ms), stop_ms):
@@ -149,7 +154,7 @@ def check_run_times(trace: Trace) -> None:
 
 def make_world(
     trace: Trace, fleet: Fleet, built: Built, horizon_ms: int, faults: NDArray[Any] | None = None,
-    large: NDArray[Any] | None = None, num_forecasts: int = 0, seed: int = 0,
+    large: NDArray[Any] | None = None, num_forecasts: int = 0, seed: int = 0, words: Words | None = None,
 ) -> World:  # fmt: skip
     """The twin's own tables for a run: truth, timers, room for the samples and promises."""
     jobs = trace.jobs
@@ -177,6 +182,11 @@ def make_world(
     w["seed"], w["digest"] = np.uint64(seed).astype(np.int64), -3750763034362895579
     w["sample_at_ms"], w["sample_step_ms"] = first, max((rough - first) // NUM_SAMPLES, 1000)
     w["look_at_ms"], w["moved_ms"] = (first // LOOK_MS * LOOK_MS if cells else k.NEVER_MS), first
+    w["turn_at_ms"] = k.NEVER_MS
+    if words is not None and cells:
+        # From the last round but one on: a word that was said before the run may still count.
+        w["turn_at_ms"], w["word_period_ms"] = first, words.period_ms
+        w["next_word"] = max(first // words.period_ms - 1, 0) * len(words.words)
     w["give_up_ms"] = given_up_after_ms(truth, fleet)
     kind = kinds_of(trace)
     if faults is None:
@@ -195,9 +205,12 @@ def make_world(
         kind_of=jobs["profile"][:num_kinds].astype(np.int32), again=np.zeros(num_kinds, AGAIN_DTYPE),
         cell_node=np.concatenate([np.zeros(0, np.int64), *(at for _, at, _ in cells)]),
         cell_end=np.cumsum([len(at) for _, at, _ in cells], dtype=np.int64),
+        cell_site=np.array([site for site, *_ in cells], np.int64),
         cell_vacate_ms=np.array([c.vacate_ms for *_, c in cells], np.int64),
         cell_week_ms=np.array([c.week_ms for *_, c in cells], np.int64),
         cell_lent_milli=np.array([c.lent_milli for *_, c in cells], np.int64).reshape(-1, WEEK_HOURS),
+        cell_said_milli=np.zeros(len(cells), np.int64), cell_until_ms=np.zeros(len(cells), np.int64),
+        word=np.zeros(0, WORD_DTYPE) if words is None else words.words,
         cell_sum=np.zeros((24, 2), np.int64), withheld=np.zeros(len(fleet.nodes), np.uint8),
     )  # fmt: skip
 

@@ -1,0 +1,54 @@
+"""What the radios of an alliance's cell sites say during a run: a file of words, said day after day."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dure.model.errors import InputError
+from dure.model.fleet import HOUR_MS, Fleet
+from dure.ran.fence_words import read_words
+from dure.twin.loop import WORD_DTYPE
+
+_DAY_MS = 24 * HOUR_MS
+
+
+@dataclass(frozen=True)
+class Words:
+    """``words``: WORD_DTYPE, by time from the run's midnight; they come again each ``period_ms``, whole days."""
+
+    words: NDArray[Any]
+    period_ms: int
+
+
+def words_of(path: str, fleet: Fleet) -> Words:
+    """The words of a file of `dure ran fence --out`, said by every cell site of a fleet, each by its own midnight.
+
+    Raises
+    ------
+    InputError
+        See `dure.ran.fence_words.read_words`; or the fleet has no cell site with hours.
+    """
+    read = read_words(path)
+    last_ms = round(1000 * max(word.after_s for word in read))
+    period_ms = (last_ms // _DAY_MS + 1) * _DAY_MS
+    parts = []
+    for number, site in enumerate(fleet.sites):
+        if site.cells is None:
+            continue
+        said = np.zeros(len(read), WORD_DTYPE)
+        # A week that begins so long before the run: so far into it is the site's midnight.
+        at_ms = np.array([round(1000 * word.after_s) for word in read]) - site.cells.week_ms % _DAY_MS
+        said["at_ms"] = at_ms % period_ms
+        said["site"] = number
+        said["lent_milli"] = [round(1000 * word.part) for word in read]
+        said["until_ms"] = said["at_ms"] + [round(1000 * word.for_s) for word in read]
+        parts.append(said)
+    if not parts:
+        raise InputError("no site of the alliance is a cell site with hours, of whose radio this could be", path)
+    words = np.concatenate(parts)
+    # Of two at one moment a site's later one counts.
+    return Words(words[np.argsort(words["at_ms"], kind="stable")], period_ms)
