@@ -34,6 +34,9 @@ MAST = f"""  - name: mast
       - {{name: mast, owner: owner, gpu_type: H200, gpus: 8, gpus_per_node: 2, nodes_per_rack: 1}}
 """
 
+JOB = {"project": "owner/main", "command": ["true"], "checkpoint": {"every": "1m", "signal": "USR1", "grace": "2s"},
+       "resources": {"gpus": 4, "sites": ["mast"]}}  # fmt: skip
+
 
 @pytest.fixture
 def running(tmp_path):
@@ -67,9 +70,7 @@ def test_what_is_released_takes_work_and_what_is_taken_back_is_left(running):
     tell_mast(running, 1)
     held = release(running, 0, 3600).json()
     assert (held["released"], held["nodes_up"]) == (0.0, 0)
-    body = {"project": "owner/main", "command": ["true"], "checkpoint": {"every": "1m", "signal": "USR1", "grace": "2s"},
-            "resources": {"gpus": 4, "sites": ["mast"]}}  # fmt: skip
-    answer = running.client("operator").post("/api/v1/jobs", json=body)
+    answer = running.client("operator").post("/api/v1/jobs", json=JOB)
     assert answer.status_code == 201, answer.text
     job = answer.json()["job_id"]
     assert running.client("operator").get(f"/api/v1/jobs/{job}").json()["reason"] == "radio"
@@ -90,6 +91,19 @@ def test_what_is_released_takes_work_and_what_is_taken_back_is_left(running):
     (first, *_) = [e for e in running.client("operator").get("/api/v1/events?limit=1000").json()["events"]
                    if any(s["type"] == "CellsReleased" for s in e["body"]["stimuli"])]  # fmt: skip
     assert first["actor"] == "user:root"
+
+
+def test_a_start_is_foreseen_for_the_end_of_the_radio_s_word(tmp_path):
+    text = ALLIANCE.replace("agreements:", MAST.replace(f"{24 * [0]}", f"{24 * [1]}") + "agreements:")
+    running = Running(tmp_path, document=document_of_today() | {"alliance": text})
+    try:
+        tell_mast(running, 1)
+        until = release(running, 0, 1800).json()["released_until"]
+        answer = running.client("operator").post("/api/v1/jobs", json=JOB)
+        found = running.client("operator").get(f"/api/v1/jobs/{answer.json()['job_id']}/explain").json()
+        assert (found["rule"], found["expected_start"]) == (10, until)
+    finally:
+        running.close()
 
 
 def test_only_who_runs_a_cell_site_speaks_for_it(running):
