@@ -64,6 +64,13 @@ class Training:
         # this pass is the first one of each attempt.
         self.loss(torch.zeros(1, options.context + 1, dtype=torch.int64, device=gang.device)).backward()
         self.optimizer.zero_grad()
+        self._make_optimizer_state()
+
+    def _make_optimizer_state(self) -> None:
+        """PyTorch makes it with the first step, or when it is asked for before that: by a step of no length, which it then counts as one."""
+        get_state_dict(self.model, self.optimizer)
+        for state in self.optimizer.state.values():
+            state["step"].zero_()
 
     @property
     def num_chunks(self) -> int:

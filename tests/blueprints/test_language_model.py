@@ -262,6 +262,33 @@ def test_refuses_another_runs_checkpoint(tmp_path: Path) -> None:
         assert "other parameters" in other.said()
 
 
+ASKED_BEFORE = """
+import sys
+import torch
+from corpus import read_corpus
+from gang import join_gang
+from train import options_parser, read_options
+from training import Training
+options = read_options(options_parser(None))
+corpus, gang = read_corpus(options.text, options.pattern, options.context), join_gang("cpu", 60)
+asked, other = Training(options, corpus, gang), Training(options, corpus, gang)
+asked.state()
+print([[(training.train()["bits_per_byte"]) for _ in range(3)] for training in (asked, other)])
+"""
+
+
+def test_who_asks_for_the_state_before_the_first_step_changes_nothing(tmp_path: Path) -> None:
+    """So replicas that begin together train as one that began alone: the one of them takes the other's state before any step."""
+    program = tmp_path / "asked.py"
+    program.write_text(ASKED_BEFORE, encoding="utf-8")
+    own = {"DURE_CHECKPOINT_DIR": str(tmp_path / "checkpoint"), "DURE_OUTPUT_DIR": str(tmp_path / "output"), "PYTHONPATH": str(FOLDER)}
+    done = subprocess.run([sys.executable, program, *TINY], cwd=FOLDER, env=os.environ | own, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    asked, other = json.loads(done.stdout)
+    assert asked == other
+    assert len(set(asked)) == 3
+
+
 @pytest.mark.slow
 def test_starts_by_torchrun(tmp_path: Path) -> None:
     with Gang(["train.py", *TINY], tmp_path / "ranks", 2) as ranks:
