@@ -89,8 +89,10 @@ def test_what_is_drained_saves_leaves_in_time_and_goes_on_elsewhere() -> None:
         ("saves", 31_000, "drained"), ("anew", 601_000, "drained"), ("guest", 601_000, "drained"),
     }  # fmt: skip
     assert a.closing_of(a.node_name(0)) == "draining"
-    # Twice is once.
-    assert not a.apply(T0 + 1_500, [Drain(a.node_name(0), notice_ms=1)])
+    # Twice is once; but with less notice who still is there is told to leave sooner.
+    assert not a.apply(T0 + 1_500, [Drain(a.node_name(0), notice_ms=600_000)])
+    effects = a.apply(T0 + 1_500, [Drain(a.node_name(0), notice_ms=300_000)])
+    assert {(v.job_id, v.deadline_ms - T0) for v in of(effects, Vacate)} == {("anew", 301_500), ("guest", 301_500)}
     effects = a.apply(T0 + 2_000, [Exited("saves", 1, 75), Exited("anew", 1, 143)])
     assert {(r.job_id, r.cause) for r in of(effects, Released)} == {("saves", "vacated"), ("anew", "vacated")}
     assert starts(effects) == {"saves": a.node_name(1), "anew": a.node_name(1)}
