@@ -263,8 +263,6 @@ def test_refuses_another_runs_checkpoint(tmp_path: Path) -> None:
 
 
 ASKED_BEFORE = """
-import sys
-import torch
 from corpus import read_corpus
 from gang import join_gang
 from train import options_parser, read_options
@@ -273,7 +271,7 @@ options = read_options(options_parser(None))
 corpus, gang = read_corpus(options.text, options.pattern, options.context), join_gang("cpu", 60)
 asked, other = Training(options, corpus, gang), Training(options, corpus, gang)
 asked.state()
-print([[(training.train()["bits_per_byte"]) for _ in range(3)] for training in (asked, other)])
+print([[training.train()["bits_per_byte"] for _ in range(3)] for training in (asked, other)])
 """
 
 

@@ -134,6 +134,7 @@ def fence(
 
     if (site is None) == (out is None):
         raise click.UsageError("give one of --site, --out")
+    check_output(out, "--out")
     model = _site_model(coefficients)
     measured = Measured(calibrate, load, num_cells)
 

@@ -98,12 +98,8 @@ class Closures:
         """Take a cell site's word for what it releases; `turn` is to be called."""
         self._released[site] = lent_milli, until_ms
 
-    def released(self, site: int) -> tuple[int, int] | None:
-        """A site's last word and until when it counts; None: its hours do."""
-        return self._released.get(site)
-
     def words(self) -> dict[int, tuple[int, int]]:
-        """`released` of all sites that have spoken."""
+        """Of each site that has spoken its last word, and until when it counts; of the others the hours do."""
         return dict(self._released)
 
     def turn(self, now_ms: int) -> list[int]:

@@ -277,7 +277,7 @@ class Alliance:
         Without a second number, the hours do.
         """
         i = self.site_index(site)
-        hours, word = self.fleet.sites[i].cells, self._closures.released(i)
+        hours, word = self.fleet.sites[i].cells, self._closures.words().get(i)
         if hours is None:
             return None
         now = at_ms - self.start_ms

@@ -466,16 +466,16 @@ def next_word_ms(W: World) -> int:
 @kernel
 def hear_cells(S: State, W: World) -> None:
     """Take what radios have said by now, and find when that will be another."""
-    now = S.g[0].now_ms
-    while next_word_ms(W) <= now:
-        i = W.w[0].next_word
-        word = W.word[i % W.word.shape[0]]
+    now, at = S.g[0].now_ms, next_word_ms(W)
+    while at <= now:
+        word = W.word[W.w[0].next_word % W.word.shape[0]]
         for c in range(W.cell_end.shape[0]):
             if W.cell_site[c] == word.site:
                 W.cell_said_milli[c] = word.lent_milli
-                W.cell_until_ms[c] = word.until_ms + i // W.word.shape[0] * W.w[0].word_period_ms
+                W.cell_until_ms[c] = at + word.until_ms - word.at_ms
         W.w[0].next_word += 1
-    W.w[0].turn_at_ms = next_word_ms(W)
+        at = next_word_ms(W)
+    W.w[0].turn_at_ms = at
     for c in range(W.cell_end.shape[0]):
         if W.cell_until_ms[c] > now:
             W.w[0].turn_at_ms = min(W.w[0].turn_at_ms, W.cell_until_ms[c])

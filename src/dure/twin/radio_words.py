@@ -33,19 +33,18 @@ def words_of(path: str, fleet: Fleet) -> Words:
         See `dure.ran.fence_words.read_words`; or the fleet has no cell site with hours.
     """
     read = read_words(path)
-    last_ms = round(1000 * max(word.after_s for word in read))
-    period_ms = (last_ms // _DAY_MS + 1) * _DAY_MS
+    rows = np.array([(word.after_s, word.for_s, word.part) for word in read])
+    after_ms, for_ms, lent_milli = np.rint(1000 * rows.T).astype(np.int64)
+    period_ms = (int(after_ms.max()) // _DAY_MS + 1) * _DAY_MS
     parts = []
     for number, site in enumerate(fleet.sites):
         if site.cells is None:
             continue
         said = np.zeros(len(read), WORD_DTYPE)
         # A week that begins so long before the run: so far into it is the site's midnight.
-        at_ms = np.array([round(1000 * word.after_s) for word in read]) - site.cells.week_ms % _DAY_MS
-        said["at_ms"] = at_ms % period_ms
-        said["site"] = number
-        said["lent_milli"] = [round(1000 * word.part) for word in read]
-        said["until_ms"] = said["at_ms"] + [round(1000 * word.for_s) for word in read]
+        said["at_ms"] = (after_ms - site.cells.week_ms % _DAY_MS) % period_ms
+        said["site"], said["lent_milli"] = number, lent_milli
+        said["until_ms"] = said["at_ms"] + for_ms
         parts.append(said)
     if not parts:
         raise InputError("no site of the alliance is a cell site with hours, of whose radio this could be", path)
